@@ -1,0 +1,314 @@
+"""The bus: a topic exchange. A queue per topic is shared by its workers, and one per topic.host belongs to one.
+
+The wire keeps Nova's shape: `{"method", "args", "context", "sent_ms", "deadline_ms"}` and, back,
+`{"result"}` or `{"failure": {"code", "message", "hint", "field"}}`. The in-memory bus moves the same bytes
+by the same routing keys as the AMQP bus (`amqp.py`) and fails the same way; one contract suite runs on both.
+
+What both promise: a cast or call to a topic that nobody ever bound raises NoRoute at once; a call always
+ends, with a reply, with the handler's error or with RpcTimeout; a message that its model refuses goes to
+the dead letters; nothing is retried here, because the controller's reconcile loop is the one retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol, TypeVar
+
+import pydantic_core
+from pydantic import ValidationError
+
+from launcher.clock import Clock
+from launcher.errors import BadMessage, BusUnavailable, LauncherError, NoRoute, RpcTimeout, UnknownMethod
+from launcher.identity import new_span_id
+from launcher.messages import Call, Cast, Context, Message, Notice, RecordSpans, Route
+from launcher.models import Span
+
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT = 60.0
+CAST_LIFETIME = 60.0
+QUEUE_LIMIT = 10_000
+OnSpan = Callable[[Span], None]
+
+
+class Bus(Protocol):
+    """How the roles meet. `host` narrows a topic to one worker."""
+
+    async def cast(self, ctx: Context, message: Cast, *, host: str | None = None) -> None:
+        """Returns when the message is safely queued. Raises NoRoute, BusUnavailable (maybe sent)."""
+
+    async def call(
+        self, ctx: Context, message: Call[R], *, host: str | None = None, timeout: float = CALL_TIMEOUT
+    ) -> R:
+        """Returns the reply or raises the handler's error; RpcTimeout and BusUnavailable: outcome unknown."""
+
+    async def notify(self, ctx: Context, message: Notice) -> None:
+        """Tell whoever listens; nobody listening is fine, and a notice may be lost."""
+
+    def serve(
+        self, topic: str, host: str, routes: Iterable[Route], on_span: OnSpan
+    ) -> AbstractAsyncContextManager[None]:
+        """Answer a topic and topic.host; leaving the block takes no more and waits for the work under way."""
+
+    def listen(self, routes: Iterable[Route]) -> AbstractAsyncContextManager[None]:
+        """Hear the notices of these routes' topics while in the block."""
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """The poison messages seen since the start, newest last, at most 100."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that nobody could read, and why."""
+
+    routing_key: str
+    reason: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A message as it arrived, its arguments not yet looked at."""
+
+    method: str
+    args: dict[str, Any]
+    context: Context
+    sent_ms: float
+    deadline_ms: float | None
+
+
+def routing_key(topic: str, host: str | None) -> str:
+    return topic if host is None else f"{topic}.{host}"
+
+
+def encode(ctx: Context, message: Message, *, sent_ms: float, deadline_ms: float | None = None) -> bytes:
+    """The request's bytes."""
+    deadline = "null" if deadline_ms is None else f"{deadline_ms:.3f}"
+    return (
+        f'{{"method":"{message.method}","args":{message.model_dump_json()},'
+        f'"context":{ctx.model_dump_json()},"sent_ms":{sent_ms:.3f},"deadline_ms":{deadline}}}'
+    ).encode()
+
+
+def decode(body: bytes) -> Envelope:
+    """Raises BadMessage."""
+    try:
+        raw = pydantic_core.from_json(body)
+        context = Context.model_validate(raw.pop("context"))
+        return Envelope(context=context, **raw)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadMessage(f"not an envelope: {error}") from None
+
+
+def decode_reply(message: Call[R], body: bytes) -> R:
+    """The result, or the failure raised as the class it was at the other end."""
+    raw = pydantic_core.from_json(body)
+    if failure := raw.get("failure"):
+        raise LauncherError.from_wire(**failure)
+    return message.reply_adapter().validate_python(raw["result"])
+
+
+def encode_failure(error: Exception) -> bytes:
+    """A named error travels with its code; any other only with its class, its text stays in the log here."""
+    if not isinstance(error, LauncherError):
+        log.error("handler failed", exc_info=error)
+        error = LauncherError.from_wire("remote_error", f"unexpected {type(error).__name__}; see the server's log")
+    failure = {"code": error.code, "message": error.message, "hint": error.hint, "field": error.field}
+    return pydantic_core.to_json({"failure": failure})
+
+
+class Dispatcher:
+    """Finds the route of an arrived message, runs its handler in a task of its own, and keeps the span."""
+
+    def __init__(
+        self, name: str, host: str, routes: Iterable[Route], *, on_span: OnSpan, clock: Clock, rng: Random
+    ) -> None:
+        self.name, self.host, self.on_span, self.clock, self.rng = name, host, on_span, clock, rng
+        self.routes = {route.message.method: route for route in routes}
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self, body: bytes, reply: Callable[[bytes], Any] | None) -> None:
+        """Validate, then hand the work to a task that this dispatcher owns. Raises BadMessage for poison."""
+        envelope = decode(body)
+        if envelope.deadline_ms is not None and envelope.deadline_ms < self.clock.now_ms():
+            return
+        route = self.routes.get(envelope.method)
+        try:
+            if route is None:
+                raise UnknownMethod(f"{self.name} answers no method {envelope.method!r}")
+            message = self._validated(route, envelope)
+        except (UnknownMethod, BadMessage) as error:
+            if reply is None:
+                raise BadMessage(error.message) from None
+            reply(encode_failure(error))
+            return
+        self._start(self._handle(route, envelope, message, reply))
+
+    def _validated(self, route: Route, envelope: Envelope) -> Message:
+        try:
+            return route.message.model_validate(envelope.args)
+        except ValidationError as error:
+            raise BadMessage(f"{envelope.method}: {error.errors(include_url=False, include_input=False)}") from None
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _handle(
+        self, route: Route, envelope: Envelope, message: Message, reply: Callable[[bytes], Any] | None
+    ) -> None:
+        start_ms, span_id, failed = self.clock.now_ms(), new_span_id(self.rng), None
+        try:
+            result = await route.handler(envelope.context.within(span_id), message)
+            answer = b"" if route.reply is None else b'{"result":' + route.reply.dump_json(result) + b"}"
+        except Exception as error:  # noqa: BLE001 - every call gets an answer, whatever went wrong
+            failed, answer = error, encode_failure(error)
+        if reply is not None:
+            reply(answer)
+        self._keep_span(envelope, message, span_id, start_ms, failed)
+
+    def _keep_span(
+        self, envelope: Envelope, message: Message, span_id: str, start_ms: float, failed: Exception | None
+    ) -> None:
+        if isinstance(message, RecordSpans):
+            return
+        order = getattr(message, "order", None)
+        self.on_span(
+            Span(
+                trace_id=envelope.context.trace_id,
+                span_id=span_id,
+                parent_id=envelope.context.span_id,
+                role=self.name,
+                host=self.host,
+                name=envelope.method,
+                kind="hop",
+                queued_ms=envelope.sent_ms,
+                start_ms=start_ms,
+                end_ms=self.clock.now_ms(),
+                instance_id=order.instance_id if order else None,
+                error=getattr(failed, "code", type(failed).__name__) if failed else None,
+            )
+        )
+
+    async def drain(self) -> None:
+        """Wait for the work under way."""
+        while self.tasks:
+            await asyncio.wait(self.tasks)
+
+
+@dataclass
+class _Delivery:
+    body: bytes
+    expires_ms: float
+    reply: Callable[[bytes], Any] | None = None
+
+
+@dataclass
+class _Queue:
+    deliveries: asyncio.Queue[_Delivery] = field(default_factory=lambda: asyncio.Queue(QUEUE_LIMIT))
+
+
+class MemoryBus:
+    """The bus inside one process. Queues outlive their consumers, as the broker's durable ones do."""
+
+    def __init__(self, *, clock: Clock, rng: Random) -> None:
+        self.clock, self.rng = clock, rng
+        self.queues: dict[str, _Queue] = {}
+        self.listeners: dict[str, list[Dispatcher]] = {}
+        self.dead: deque[DeadLetter] = deque(maxlen=100)
+
+    async def cast(self, ctx: Context, message: Cast, *, host: str | None = None) -> None:
+        now = self.clock.now_ms()
+        body = encode(ctx, message, sent_ms=now)
+        self._put(routing_key(message.topic, host), _Delivery(body, now + CAST_LIFETIME * 1000))
+
+    async def call(
+        self, ctx: Context, message: Call[R], *, host: str | None = None, timeout: float = CALL_TIMEOUT
+    ) -> R:
+        now = self.clock.now_ms()
+        deadline_ms = now + timeout * 1000
+        body = encode(ctx, message, sent_ms=now, deadline_ms=deadline_ms)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        key = routing_key(message.topic, host)
+
+        def reply(answer_body: bytes) -> None:
+            if not answer.done():
+                answer.set_result(answer_body)
+
+        self._put(key, _Delivery(body, deadline_ms, reply))
+        try:
+            async with asyncio.timeout(timeout):
+                return decode_reply(message, await answer)
+        except TimeoutError:
+            raise RpcTimeout(f"{message.method} to {key}: no answer in {timeout:g} s") from None
+
+    async def notify(self, ctx: Context, message: Notice) -> None:
+        body = encode(ctx, message, sent_ms=self.clock.now_ms())
+        for dispatcher in tuple(self.listeners.get(message.topic, ())):
+            dispatcher.accept(body, None)
+
+    @contextlib.asynccontextmanager
+    async def serve(self, topic: str, host: str, routes: Iterable[Route], on_span: OnSpan) -> AsyncIterator[None]:
+        dispatcher = Dispatcher(topic, host, routes, on_span=on_span, clock=self.clock, rng=self.rng)
+        keys = (routing_key(topic, None), routing_key(topic, host))
+        consumers = [asyncio.ensure_future(self._consume(key, dispatcher)) for key in keys]
+        try:
+            yield
+        finally:
+            for consumer in consumers:
+                consumer.cancel()
+            await dispatcher.drain()
+
+    @contextlib.asynccontextmanager
+    async def listen(self, routes: Iterable[Route]) -> AsyncIterator[None]:
+        routes = list(routes)
+        dispatcher = Dispatcher("listener", "", routes, on_span=_ignore, clock=self.clock, rng=self.rng)
+        topics = {route.message.topic for route in routes}
+        for topic in topics:
+            self.listeners.setdefault(topic, []).append(dispatcher)
+        try:
+            yield
+        finally:
+            for topic in topics:
+                self.listeners[topic].remove(dispatcher)
+            await dispatcher.drain()
+
+    def dead_letters(self) -> list[DeadLetter]:
+        return list(self.dead)
+
+    def _put(self, key: str, delivery: _Delivery) -> None:
+        queue = self.queues.get(key)
+        if queue is None:
+            raise NoRoute(f"nobody is bound to {key}", hint="is the role running? see /healthz")
+        try:
+            queue.deliveries.put_nowait(delivery)
+        except asyncio.QueueFull:
+            raise BusUnavailable(f"the queue {key} is full ({QUEUE_LIMIT} messages)") from None
+
+    def _bind(self, key: str) -> _Queue:
+        return self.queues.setdefault(key, _Queue())
+
+    async def _consume(self, key: str, dispatcher: Dispatcher) -> None:
+        queue = self._bind(key)
+        while True:
+            delivery = await queue.deliveries.get()
+            if delivery.expires_ms < self.clock.now_ms():
+                continue
+            try:
+                dispatcher.accept(delivery.body, delivery.reply)
+            except BadMessage as error:
+                log.warning("dead letter on %s: %s", key, error)
+                self.dead.append(DeadLetter(key, error.message, delivery.body))
+
+
+def _ignore(_: Span) -> None:
+    """Notices are not traced."""

@@ -1,0 +1,28 @@
+"""The contract of the packet filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from launcher.models import FixedIp, LaunchOrder
+
+
+class FirewallDriver(Protocol):
+    """Keeps unwanted packets from instances. `apply` and `remove` may be repeated.
+
+    Default deny: what no rule of the instance's security groups, its DHCP server or (by setting) its own
+    network lets in is dropped. Foreign rules on the host are never touched. Raises FirewallFailed.
+    """
+
+    async def start(self) -> None:
+        """Put the base chains and their jumps in place, whatever was found."""
+
+    async def apply(self, order: LaunchOrder, address: FixedIp) -> None:
+        """Replace one instance's rules as a whole, in one transaction; called before its domain starts."""
+
+    async def remove(self, order: LaunchOrder) -> None:
+        """Leave nothing of one instance; absent is success. Groups nobody uses any more go with it."""
+
+    async def list_instances(self) -> Sequence[int]:
+        """The numbers of the instances that have rules here."""

@@ -1,0 +1,49 @@
+"""The contract of the image store: an instance's files on its compute host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from launcher.drivers.virt.driver import Disks
+from launcher.models import InstanceId, LaunchOrder
+
+
+class Injection(StrEnum):
+    """How a key reached the guest: through its disk, or left to the metadata service."""
+
+    STORAGE_DAEMON = "storage-daemon"
+    METADATA = "metadata"
+    NONE = "none"
+
+
+class ImageStore(Protocol):
+    """An instance's files live in one directory. Creating again and deleting an absent one are success."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def create_disks(self, order: LaunchOrder) -> Disks:
+        """Base files (copied once per checksum), overlay of the root; built aside, renamed into place.
+
+        Raises BadImage, InsufficientSpace (with the numbers), HostResourceMissing.
+        """
+
+    async def inject_key(self, order: LaunchOrder) -> Injection:
+        """Put `order.public_key` into the root disk and read it back; repeating it does nothing.
+
+        A disk that already carries the key, or whose domain may run, is not touched again.
+        Raises InjectionFailed.
+        """
+
+    async def delete_disks(self, order: LaunchOrder) -> None: ...
+
+    async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
+        """The end of the console log; empty when there is none yet."""
+
+    async def list_instances(self) -> Sequence[InstanceId]:
+        """Whose directories are here."""
+
+    async def free_mb(self) -> int: ...

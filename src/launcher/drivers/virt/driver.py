@@ -1,0 +1,75 @@
+"""The contract of the hypervisors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from launcher.models import Diagnostics, ImageFormat, InstanceId, LaunchOrder, Model, PowerState
+
+
+class Disks(Model):
+    """The files a domain starts from, as the image store made them."""
+
+    root: Path
+    root_format: ImageFormat
+    kernel: Path | None = None
+    ramdisk: Path | None = None
+    console_log: Path
+
+
+class Domain(Model):
+    """A domain of ours, recognised by the metadata that `spawn` put into it."""
+
+    instance_id: InstanceId
+    number: int
+    generation: int
+    name: str
+    power: PowerState
+
+
+class HostResources(Model):
+    """What the machine has. `virt_reason` says why `virt_type` (kvm or qemu) was chosen."""
+
+    vcpus: int
+    memory_mb: int
+    virt_type: str
+    virt_reason: str
+
+
+PowerWatcher = Callable[[InstanceId, PowerState, str], None]
+"""Called on the event loop with the instance, its new state and the hypervisor's word for the cause."""
+
+
+class VirtDriver(Protocol):
+    """Runs domains. Called by the compute role only, one call at a time per instance.
+
+    `spawn` of a domain that runs already with the same generation and `destroy` of an absent one are
+    success. Every method may raise HypervisorUnavailable; then the outcome is unknown and the caller looks.
+    """
+
+    async def start(self, watcher: PowerWatcher) -> None:
+        """Connect, choose the virtualization type, warm what the first launch would wait for."""
+
+    async def stop(self) -> None:
+        """Disconnect. Guests keep running."""
+
+    async def host_resources(self) -> HostResources: ...
+
+    async def spawn(self, order: LaunchOrder, disks: Disks) -> None:
+        """Create and start the domain; return when it runs. The tap `order.tap` exists and is plugged.
+
+        Raises SpawnFailed with the hypervisor's words, InvalidDomainConfig, DomainConflict.
+        """
+
+    async def destroy(self, order: LaunchOrder) -> None:
+        """Return when the domain is gone; never touches a domain that is not ours."""
+
+    async def list_domains(self) -> list[Domain]:
+        """Ours only, running or not; domains of others are not looked at."""
+
+    async def find_domain(self, instance_id: InstanceId) -> Domain | None: ...
+
+    async def get_diagnostics(self, order: LaunchOrder) -> Diagnostics:
+        """Raises NotFound when there is no such domain."""

@@ -1,0 +1,474 @@
+"""Every message on the bus, by receiving topic. Grep a class name and you find its sender, its receiver and its tests.
+
+A Cast is not answered, a Call is answered with the type in its brackets, a Notice goes to whoever listens.
+Messages carry ids or a LaunchOrder; the row in the controller is the truth, a message is a nudge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+
+from pydantic import Field, TypeAdapter
+
+from launcher.models import (
+    DhcpEvidence,
+    Diagnostics,
+    Event,
+    FixedIp,
+    Flavor,
+    HostState,
+    Identity,
+    Image,
+    Instance,
+    InstanceId,
+    KeyPair,
+    LaunchOrder,
+    MacAddress,
+    Model,
+    Name,
+    Protocol,
+    SecurityGroup,
+    Span,
+    TaskState,
+)
+
+R = TypeVar("R")
+
+
+class Context(Model):
+    """Who asks, for which request, and where the work stands in its trace (W3C trace context)."""
+
+    request_id: str
+    project_id: str
+    user_id: str
+    is_admin: bool = False
+    trace_id: str
+    span_id: str | None = None
+
+    def within(self, span_id: str) -> Context:
+        """The same request, seen from inside a span."""
+        return self.model_copy(update={"span_id": span_id})
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which handler answers which message; a role publishes a list of them."""
+
+    message: type[Message]
+    handler: Callable[[Context, Any], Awaitable[Any]]
+    reply: TypeAdapter[Any] | None
+
+
+class Message(Model):
+    """What crosses the bus: `method` on the wire is the class's name in snake case."""
+
+    topic: ClassVar[str]
+    method: ClassVar[str]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        if "method" not in cls.__dict__:
+            cls.method = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+
+class Cast(Message):
+    """Sent and not answered. Its handler may be run twice, late, or never."""
+
+    @classmethod
+    def to(cls, handler: Callable[[Context, Self], Awaitable[None]]) -> Route:
+        return Route(cls, handler, None)
+
+
+class Call(Message, Generic[R]):
+    """Asked and answered with an R, or with the error the handler raised."""
+
+    @classmethod
+    def reply_adapter(cls) -> TypeAdapter[R]:
+        """How the reply crosses the wire: R, as the class statement names it."""
+        found: TypeAdapter[R] | None = cls.__dict__.get("adapter")
+        if found is None:
+            found = cls.adapter = TypeAdapter(cls._reply_type())
+        return found
+
+    adapter: ClassVar[TypeAdapter[Any]]
+
+    @classmethod
+    def _reply_type(cls) -> Any:
+        for base in cls.__mro__:
+            args = getattr(base, "__pydantic_generic_metadata__", {}).get("args")
+            if args:
+                return args[0]
+        raise TypeError(f"{cls.__name__} names no reply")
+
+    @classmethod
+    def to(cls, handler: Callable[[Context, Self], Awaitable[R]]) -> Route:
+        return Route(cls, handler, cls.reply_adapter())
+
+
+class Notice(Message):
+    """Told to everybody who listens to the topic at this moment; may be lost."""
+
+    @classmethod
+    def to(cls, handler: Callable[[Context, Self], Awaitable[None]]) -> Route:
+        return Route(cls, handler, None)
+
+
+# --- to everybody ------------------------------------------------------------------------------
+
+
+class HostHeartbeat(Notice):
+    """A compute host is alive and looks like this."""
+
+    topic = "hosts"
+    host: HostState
+
+
+class InstanceChanged(Notice):
+    """A line was added to the event log."""
+
+    topic = "events"
+    event: Event
+
+
+# --- to the controller, from the API server ----------------------------------------------------
+
+
+class Ping(Call[None]):
+    """Answered at once: the round trip behind /healthz."""
+
+    topic = "controller"
+
+
+class Authenticate(Call[Identity]):
+    """Resolve a bearer token by its SHA-256; raises Unauthorized."""
+
+    topic = "controller"
+    token_sha256: str
+
+
+class CreateInstances(Call[list[Instance]]):
+    """Accept a launch: quota, groups, MAC, hostname and rows in one transaction, then a cast to the scheduler.
+
+    Creates `max_count` instances, or as many as the quota allows if that is at least `min_count`; else
+    QuotaExceeded and none. `idempotency_key` makes a repetition return the same instances.
+    """
+
+    topic = "controller"
+    image: str
+    flavor: str
+    name: Name | None = None
+    key_name: str | None = None
+    min_count: int = Field(default=1, ge=1, le=1000)
+    max_count: int = Field(default=1, ge=1, le=1000)
+    security_groups: tuple[str, ...] = ()
+    user_data: str | None = Field(default=None, description="base64")
+    availability_zone: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    idempotency_key: str | None = None
+
+
+class GetInstance(Call[Instance]):
+    topic = "controller"
+    instance_id: str = Field(description="its id, or a unique name in the project")
+
+
+class ListInstances(Call[list[Instance]]):
+    """In order of creation, after `marker`, at most `limit`."""
+
+    topic = "controller"
+    limit: int = Field(default=1000, ge=1, le=1000)
+    marker: str | None = None
+    name: str | None = None
+    status: str | None = None
+    host: str | None = None
+    all_projects: bool = False
+    deleted: bool = False
+
+
+class DeleteInstance(Call[Instance]):
+    """Ask for an end, whatever the instance is doing; a deleted one stays deleted."""
+
+    topic = "controller"
+    instance_id: str
+
+
+class GetConsoleOutput(Call[str]):
+    """The console's last `max_bytes` bytes as text; what is not UTF-8 is replaced."""
+
+    topic = "controller"
+    instance_id: str
+    max_bytes: int = Field(default=102400, ge=1, le=102400)
+
+
+class Readiness(Model):
+    """Evidence for "which step is late": what the controller, the network and the host know of one instance."""
+
+    instance: Instance
+    dhcp: DhcpEvidence | None = None
+    domain: Diagnostics | None = None
+    console_tail: tuple[str, ...] = ()
+    injection: str | None = None
+    verdict: str
+
+
+class GetReadiness(Call[Readiness]):
+    topic = "controller"
+    instance_id: str
+
+
+class GetTrace(Call[list[Span]]):
+    """The spans of the instance's launch and deletion, by start."""
+
+    topic = "controller"
+    instance_id: str
+
+
+class ListEvents(Call[list[Event]]):
+    """The event log after `after`, oldest first, at most 1,000; `instance_id` narrows it."""
+
+    topic = "controller"
+    after: int = 0
+    instance_id: str | None = None
+
+
+class CreatedKeyPair(Model):
+    """A key pair at the moment of its creation, the only one at which its private half exists here."""
+
+    key_pair: KeyPair
+    private_key: str | None
+
+
+class CreateKeyPair(Call[CreatedKeyPair]):
+    """Make a pair, or with `public_key` import one; raises Conflict when the name is taken."""
+
+    topic = "controller"
+    name: Name
+    public_key: str | None = None
+
+
+class ListKeyPairs(Call[list[KeyPair]]):
+    topic = "controller"
+
+
+class DeleteKeyPair(Call[None]):
+    topic = "controller"
+    name: str
+
+
+class RuleSpec(Model):
+    """A rule as a user writes it."""
+
+    protocol: Protocol
+    from_port: int | None = Field(default=None, ge=0, le=65535)
+    to_port: int | None = Field(default=None, ge=0, le=65535)
+    cidr: IPv4Network = IPv4Network("0.0.0.0/0")
+
+
+class CreateSecurityGroup(Call[SecurityGroup]):
+    topic = "controller"
+    name: Name
+    description: str = Field(default="", max_length=255)
+    rules: tuple[RuleSpec, ...] = Field(default=(), max_length=100)
+
+
+class ListSecurityGroups(Call[list[SecurityGroup]]):
+    topic = "controller"
+
+
+class DeleteSecurityGroup(Call[None]):
+    """Raises Conflict while an instance is in it, and for `default`."""
+
+    topic = "controller"
+    name: str
+
+
+class RegisterImage(Call[list[Image]]):
+    """Enter the image of this name from the image library into the catalogue (admins). Same content, same ids."""
+
+    topic = "controller"
+    name: Name
+
+
+class ListImages(Call[list[Image]]):
+    topic = "controller"
+
+
+class ListFlavors(Call[list[Flavor]]):
+    topic = "controller"
+
+
+class ListHosts(Call[list[HostState]]):
+    topic = "controller"
+
+
+class GuestMetadata(Model):
+    """What the metadata service tells the guest that owns an address."""
+
+    instance: Instance
+    public_key: str | None
+    key_name: str | None
+    user_data: str | None
+
+
+class GetGuestMetadata(Call[GuestMetadata]):
+    """By the address that asks; raises NotFound when no live instance owns it."""
+
+    topic = "controller"
+    address: IPv4Address
+
+
+# --- to the controller, from the roles that work ------------------------------------------------
+
+
+class ReportStep(Call[None]):
+    """A step is about to begin: the journal, the visible task state, and the claim of the instance by a host.
+
+    Raises StaleGeneration when the instance has moved on; then the work is dropped.
+    """
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: int
+    host: str
+    step: TaskState
+
+
+class ReportActive(Call[None]):
+    """The machine runs. Raises StaleGeneration."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: int
+    host: str
+    address: IPv4Address
+    injection: str
+
+
+class NextMove(Model):
+    """What to do after a fault: try again later, or undo everything under the new order."""
+
+    order: LaunchOrder | None
+
+
+class ReportFault(Call[NextMove]):
+    """A step failed. The answer carries a new order when the launch is to be undone. Raises StaleGeneration."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: int
+    host: str | None
+    step: str
+    code: str
+    message: str
+    hint: str = ""
+    retriable: bool
+
+
+class ReportGone(Call[None]):
+    """Nothing of the instance is left on the host. Raises StaleGeneration."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: int
+
+
+class ReportPower(Cast):
+    """The hypervisor saw the machine change: running or stopped, with its word for the cause."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    host: str
+    power: Literal["running", "paused", "stopped", "missing"]
+    cause: str
+
+
+class RecordSpans(Cast):
+    """Finished pieces of work, for the traces."""
+
+    topic = "controller"
+    spans: tuple[Span, ...]
+
+
+# --- to the scheduler ----------------------------------------------------------------------------
+
+
+class ScheduleInstance(Cast):
+    """Choose a host and cast the order on to it. On the wire it keeps Nova's name."""
+
+    topic = "scheduler"
+    method = "run_instance"
+    order: LaunchOrder
+
+
+# --- to a compute host ---------------------------------------------------------------------------
+
+
+class RunInstance(Cast):
+    """Launch, or go on launching. A running machine of the same generation is success."""
+
+    topic = "compute"
+    order: LaunchOrder
+
+
+class TerminateInstance(Cast):
+    """Undo the launch, whole or half done, and report ReportGone."""
+
+    topic = "compute"
+    order: LaunchOrder
+
+
+class VerifyInstance(Cast):
+    """The controller believes it active: re-apply what a restart may have lost, report what is missing."""
+
+    topic = "compute"
+    order: LaunchOrder
+
+
+class GetConsoleLog(Call[str]):
+    topic = "compute"
+    order: LaunchOrder
+    max_bytes: int
+
+
+class GetDiagnostics(Call[Diagnostics]):
+    topic = "compute"
+    order: LaunchOrder
+
+
+# --- to the network role ---------------------------------------------------------------------------
+
+
+class AllocateFixedIp(Call[FixedIp]):
+    """Lease an address of the project's network to one NIC; repeating it returns the same lease.
+
+    When it returns, the bridge has its gateway and the DHCP server knows the lease. Raises NoMoreFixedIps.
+    """
+
+    topic = "network"
+    instance_id: InstanceId
+    project_id: str
+    mac: MacAddress
+    hostname: str
+
+
+class ReleaseFixedIp(Call[None]):
+    """Give the instance's addresses back; none is success."""
+
+    topic = "network"
+    instance_id: InstanceId
+
+
+class FindLease(Call[FixedIp | None]):
+    """Whose address this is."""
+
+    topic = "network"
+    address: IPv4Address
+
+
+class GetDhcpEvidence(Call[DhcpEvidence | None]):
+    topic = "network"
+    instance_id: InstanceId

@@ -1,0 +1,311 @@
+"""The nouns, frozen. They cross the bus as JSON; fields nobody declared are refused.
+
+Units stand in the names: `_mb` mebibytes, `_gb` gibibytes, `_ms` milliseconds since the epoch (UTC).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+InstanceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+MacAddress = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:@-]{0,254}$")]
+"""What a user may call a thing; no control characters, commas or leading dashes, so it is safe in a file."""
+
+
+class Model(BaseModel):
+    """What every noun is: frozen and strict about its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VmState(StrEnum):
+    """What the machine is; moved only by conditional updates in `db/instances.py`."""
+
+    BUILDING = "building"
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    ERROR = "error"
+    DELETED = "deleted"
+
+
+class TaskState(StrEnum):
+    """What is being done to it: the launch's steps by name, and its two ways back."""
+
+    SCHEDULING = "scheduling"
+    NETWORKING = "networking"
+    BRIDGING = "bridging"
+    IMAGING = "imaging"
+    INJECTING = "injecting"
+    FILTERING = "filtering"
+    SPAWNING = "spawning"
+    CLEANING = "cleaning"
+    DELETING = "deleting"
+
+
+class Flavor(Model):
+    """A size. `root_gb` 0 keeps the image's own size (as Nova's m1.tiny did)."""
+
+    name: Name
+    vcpus: int = Field(ge=1, le=64)
+    memory_mb: int = Field(ge=64)
+    root_gb: int = Field(ge=0)
+
+
+class ImageKind(StrEnum):
+    MACHINE = "machine"
+    KERNEL = "kernel"
+    RAMDISK = "ramdisk"
+
+
+class ImageFormat(StrEnum):
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+class Image(Model):
+    """One file of the catalogue. The content is named by its checksum and never changes."""
+
+    id: str
+    name: Name
+    kind: ImageKind
+    format: ImageFormat
+    size: int = Field(ge=0, description="bytes of the file")
+    virtual_size: int = Field(ge=0, description="bytes the guest sees")
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    path: Path = Field(description="the file on the compute host, inside the image library")
+    kernel_id: str | None = None
+    ramdisk_id: str | None = None
+    min_memory_mb: int = 0
+    kernel_args: str = ""
+
+
+class KeyPair(Model):
+    """A public key. The private half is returned once by its creation and kept nowhere."""
+
+    name: Name
+    type: str
+    public_key: str
+    fingerprint: str
+
+
+class Protocol(StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
+    ICMP = "icmp"
+    ANY = "any"
+
+
+class Rule(Model):
+    """Lets traffic in. For icmp the ports mean type and code; None is any."""
+
+    protocol: Protocol
+    from_port: int | None = Field(default=None, ge=0, le=65535)
+    to_port: int | None = Field(default=None, ge=0, le=65535)
+    cidr: IPv4Network
+
+
+class SecurityGroup(Model):
+    """A named set of rules; what no rule lets in is dropped."""
+
+    id: int
+    name: Name
+    description: str = ""
+    rules: tuple[Rule, ...] = ()
+
+
+class NetworkMode(StrEnum):
+    FLAT = "flat"
+    FLAT_DHCP = "flat_dhcp"
+
+
+class Network(Model):
+    """A bridge with a range of addresses. The gateway is also the DHCP server."""
+
+    name: Name
+    mode: NetworkMode
+    bridge: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,14}$")]
+    cidr: IPv4Network
+    gateway: IPv4Address
+    dns: tuple[IPv4Address, ...] = ()
+    domain: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}$")] = "novalocal"
+
+    @property
+    def gateway_interface(self) -> IPv4Interface:
+        return IPv4Interface(f"{self.gateway}/{self.cidr.prefixlen}")
+
+
+class FixedIp(Model):
+    """A lease: this address belongs to this NIC of this instance until it is released."""
+
+    instance_id: InstanceId
+    address: IPv4Address
+    mac: MacAddress
+    hostname: str
+    network: Network
+
+
+class LaunchOrder(Model):
+    """All that the roles below the controller know of an instance; enough to launch it and to undo it.
+
+    Every artefact on the host is named from it, so "ensure it is there" and "ensure it is gone" need no table.
+    """
+
+    instance_id: InstanceId
+    number: int = Field(ge=1, description="never used twice; the source of every name on the host")
+    generation: int = Field(ge=1, description="bumped when the instance moves on; older work is dropped")
+    project_id: str
+    hostname: str
+    mac: MacAddress
+    flavor: Flavor
+    image: Image
+    kernel: Image | None = None
+    ramdisk: Image | None = None
+    public_key: str | None = None
+    groups: tuple[SecurityGroup, ...] = ()
+    availability_zone: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The domain's and the directory's name, `instance-%08x`."""
+        return f"instance-{self.number:08x}"
+
+    @property
+    def tap(self) -> str:
+        """The NIC's device on the host; at most 15 characters."""
+        return f"tap{self.number:08x}"
+
+
+class Fault(Model):
+    """Why an instance is in error, for its owner."""
+
+    code: str
+    step: str
+    message: str
+    hint: str = ""
+    request_id: str
+    at_ms: int
+
+
+class Instance(Model):
+    """An instance as its owner sees it."""
+
+    id: InstanceId
+    number: int
+    generation: int
+    project_id: str
+    user_id: str
+    name: str
+    hostname: str
+    vm_state: VmState
+    task_state: TaskState | None
+    state_since_ms: int
+    host: str | None
+    mac: MacAddress
+    addresses: tuple[IPv4Address, ...] = ()
+    flavor: Flavor
+    image_id: str
+    image_name: str
+    key_name: str | None
+    security_groups: tuple[str, ...]
+    availability_zone: str | None
+    metadata: dict[str, str]
+    reservation_id: str
+    launch_index: int
+    created_ms: int
+    launched_ms: int | None
+    deleted_ms: int | None = None
+    fault: Fault | None
+    trace_id: str
+
+    @property
+    def status(self) -> str:
+        """One word for lists: BUILD, ACTIVE, STOPPED, DELETING, ERROR or DELETED."""
+        if self.task_state is TaskState.DELETING:
+            return "DELETING"
+        return "BUILD" if self.vm_state is VmState.BUILDING else self.vm_state.upper()
+
+
+class HostState(Model):
+    """What a compute host says of itself in every heartbeat."""
+
+    name: str
+    availability_zone: str
+    boot_id: str
+    vcpus: int
+    memory_mb: int
+    disk_free_mb: int
+    vcpus_used: int
+    memory_used_mb: int
+    instances: int
+    virt_type: str
+    virt_reason: str
+    seen_ms: int
+
+
+class PowerState(StrEnum):
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+
+
+class Diagnostics(Model):
+    """The host's evidence for "why is it late": is the vCPU moving?"""
+
+    power: PowerState
+    cpu_time_ms: int
+    memory_mb: int
+
+
+class DhcpEvidence(Model):
+    """What the DHCP server saw of one NIC; None is never. Milliseconds since the epoch."""
+
+    instance_id: InstanceId
+    requested_ms: int | None = None
+    answered_ms: int | None = None
+    last_words: str = ""
+
+
+class Span(Model):
+    """One piece of work in a trace. `queued_ms` is when it was sent, `start_ms` when work began."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    role: str
+    host: str
+    name: str
+    kind: str = Field(description="http, hop or step")
+    queued_ms: float | None
+    start_ms: float
+    end_ms: float
+    instance_id: InstanceId | None = None
+    error: str | None = None
+
+
+class Event(Model):
+    """A line of the event log, as /events and the command line show it."""
+
+    seq: int
+    at_ms: int
+    project_id: str
+    instance_id: InstanceId
+    name: str
+    vm_state: VmState
+    task_state: TaskState | None
+    host: str | None
+    request_id: str
+    message: str = ""
+
+
+class Identity(Model):
+    """Who asks, resolved from a credential."""
+
+    user_id: str
+    project_id: str
+    is_admin: bool
