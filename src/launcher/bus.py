@@ -14,21 +14,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol, TypeVar
 
 import pydantic_core
-from pydantic import ValidationError
+from pydantic import FiniteFloat, ValidationError
 
 from launcher.clock import Clock
 from launcher.errors import BadMessage, BusUnavailable, LauncherError, NoRoute, RpcTimeout, UnknownMethod
 from launcher.identity import new_span_id
-from launcher.messages import Call, Cast, Context, Message, Notice, RecordSpans, Route
-from launcher.models import Span
+from launcher.messages import Call, Cast, Context, Message, Notice, Route
+from launcher.models import Model, Span
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ CALL_TIMEOUT = 60.0
 CAST_LIFETIME = 60.0
 QUEUE_LIMIT = 10_000
 OnSpan = Callable[[Span], None]
+Reply = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
 class Bus(Protocol):
@@ -74,19 +76,22 @@ class DeadLetter:
     body: bytes
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(Model):
     """A message as it arrived, its arguments not yet looked at."""
 
     method: str
     args: dict[str, Any]
     context: Context
-    sent_ms: float
-    deadline_ms: float | None
+    sent_ms: FiniteFloat
+    deadline_ms: FiniteFloat | None
 
 
 def routing_key(topic: str, host: str | None) -> str:
     return topic if host is None else f"{topic}.{host}"
+
+
+def notice_key(notice: Message | type[Message]) -> str:
+    return f"notice.{notice.topic}"
 
 
 def encode(ctx: Context, message: Message, *, sent_ms: float, deadline_ms: float | None = None) -> bytes:
@@ -101,19 +106,31 @@ def encode(ctx: Context, message: Message, *, sent_ms: float, deadline_ms: float
 def decode(body: bytes) -> Envelope:
     """Raises BadMessage."""
     try:
-        raw = pydantic_core.from_json(body)
-        context = Context.model_validate(raw.pop("context"))
-        return Envelope(context=context, **raw)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadMessage(f"not an envelope: {error}") from None
+        return Envelope.model_validate_json(body)
+    except ValidationError as error:
+        raise BadMessage(f"not an envelope: {_complaints(error)}") from None
 
 
 def decode_reply(message: Call[R], body: bytes) -> R:
-    """The result, or the failure raised as the class it was at the other end."""
-    raw = pydantic_core.from_json(body)
-    if failure := raw.get("failure"):
-        raise LauncherError.from_wire(**failure)
-    return message.reply_adapter().validate_python(raw["result"])
+    """The result, or the failure raised as the class it was at the other end; BadMessage when it is neither."""
+    try:
+        raw = pydantic_core.from_json(body)
+        if "failure" not in raw:
+            return message.reply_adapter().validate_python(raw["result"])
+        error = LauncherError.from_wire(**raw["failure"])
+    except ValidationError as complaint:
+        raise BadMessage(f"{message.method}: unreadable answer: {_complaints(complaint)}") from None
+    except (ValueError, TypeError, KeyError) as problem:
+        raise BadMessage(f"{message.method}: unreadable answer: {problem}") from None
+    raise error
+
+
+def _complaints(error: ValidationError) -> str:
+    """What a model refused and where, without the values: they may be secrets."""
+    return "; ".join(
+        f"{'.'.join(map(str, found['loc'])) or 'body'}: {found['msg']}"
+        for found in error.errors(include_url=False, include_input=False, include_context=False)
+    )
 
 
 def encode_failure(error: Exception) -> bytes:
@@ -123,6 +140,10 @@ def encode_failure(error: Exception) -> bytes:
         error = LauncherError.from_wire("remote_error", f"unexpected {type(error).__name__}; see the server's log")
     failure = {"code": error.code, "message": error.message, "hint": error.hint, "field": error.field}
     return pydantic_core.to_json({"failure": failure})
+
+
+def no_span(_: Span) -> None:
+    """Notices are not traced."""
 
 
 class Dispatcher:
@@ -135,10 +156,11 @@ class Dispatcher:
         self.routes = {route.message.method: route for route in routes}
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def accept(self, body: bytes, reply: Callable[[bytes], Any] | None) -> None:
+    def accept(self, body: bytes, reply: Reply | None) -> None:
         """Validate, then hand the work to a task that this dispatcher owns. Raises BadMessage for poison."""
         envelope = decode(body)
         if envelope.deadline_ms is not None and envelope.deadline_ms < self.clock.now_ms():
+            log.info("%s: dropped %s, its deadline has passed", self.name, envelope.method)
             return
         route = self.routes.get(envelope.method)
         try:
@@ -148,7 +170,7 @@ class Dispatcher:
         except (UnknownMethod, BadMessage) as error:
             if reply is None:
                 raise BadMessage(error.message) from None
-            reply(encode_failure(error))
+            self._start(reply(encode_failure(error)))
             return
         self._start(self._handle(route, envelope, message, reply))
 
@@ -156,32 +178,30 @@ class Dispatcher:
         try:
             return route.message.model_validate(envelope.args)
         except ValidationError as error:
-            raise BadMessage(f"{envelope.method}: {error.errors(include_url=False, include_input=False)}") from None
+            raise BadMessage(f"{envelope.method}: {_complaints(error)}") from None
 
-    def _start(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(log_death)
 
-    async def _handle(
-        self, route: Route, envelope: Envelope, message: Message, reply: Callable[[bytes], Any] | None
-    ) -> None:
+    async def _handle(self, route: Route, envelope: Envelope, message: Message, reply: Reply | None) -> None:
         start_ms, span_id, failed = self.clock.now_ms(), new_span_id(self.rng), None
         try:
             result = await route.handler(envelope.context.within(span_id), message)
             answer = b"" if route.reply is None else b'{"result":' + route.reply.dump_json(result) + b"}"
         except Exception as error:  # noqa: BLE001 - every call gets an answer, whatever went wrong
             failed, answer = error, encode_failure(error)
-        if reply is not None:
-            reply(answer)
         self._keep_span(envelope, message, span_id, start_ms, failed)
+        if reply is not None:
+            await reply(answer)
 
     def _keep_span(
         self, envelope: Envelope, message: Message, span_id: str, start_ms: float, failed: Exception | None
     ) -> None:
-        if isinstance(message, RecordSpans):
+        if not message.traced:
             return
-        order = getattr(message, "order", None)
         self.on_span(
             Span(
                 trace_id=envelope.context.trace_id,
@@ -194,7 +214,7 @@ class Dispatcher:
                 queued_ms=envelope.sent_ms,
                 start_ms=start_ms,
                 end_ms=self.clock.now_ms(),
-                instance_id=order.instance_id if order else None,
+                instance_id=message.subject,
                 error=getattr(failed, "code", type(failed).__name__) if failed else None,
             )
         )
@@ -205,11 +225,23 @@ class Dispatcher:
             await asyncio.wait(self.tasks)
 
 
+def bury(dead: deque[DeadLetter], key: str, error: BadMessage, body: bytes) -> None:
+    """Keep a poison message where an operator can see it."""
+    log.warning("dead letter on %s: %s", key, error)
+    dead.append(DeadLetter(key, error.message, body))
+
+
+def log_death(task: asyncio.Task[None]) -> None:
+    """A task of the bus that dies of a bug must not do so in silence."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a task of the bus died", exc_info=error)
+
+
 @dataclass
 class _Delivery:
     body: bytes
     expires_ms: float
-    reply: Callable[[bytes], Any] | None = None
+    reply: Reply | None = None
 
 
 @dataclass
@@ -218,10 +250,13 @@ class _Queue:
 
 
 class MemoryBus:
-    """The bus inside one process. Queues outlive their consumers, as the broker's durable ones do."""
+    """The bus inside one process. Queues outlive their consumers, as the broker's durable ones do.
 
-    def __init__(self, *, clock: Clock, rng: Random) -> None:
-        self.clock, self.rng = clock, rng
+    `cast_lifetime` (seconds) is how long a cast waits for a worker.
+    """
+
+    def __init__(self, *, clock: Clock, rng: Random, cast_lifetime: float = CAST_LIFETIME) -> None:
+        self.clock, self.rng, self.cast_lifetime = clock, rng, cast_lifetime
         self.queues: dict[str, _Queue] = {}
         self.listeners: dict[str, list[Dispatcher]] = {}
         self.dead: deque[DeadLetter] = deque(maxlen=100)
@@ -229,7 +264,7 @@ class MemoryBus:
     async def cast(self, ctx: Context, message: Cast, *, host: str | None = None) -> None:
         now = self.clock.now_ms()
         body = encode(ctx, message, sent_ms=now)
-        self._put(routing_key(message.topic, host), _Delivery(body, now + CAST_LIFETIME * 1000))
+        self._put(routing_key(message.topic, host), _Delivery(body, now + self.cast_lifetime * 1000))
 
     async def call(
         self, ctx: Context, message: Call[R], *, host: str | None = None, timeout: float = CALL_TIMEOUT
@@ -240,38 +275,40 @@ class MemoryBus:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         key = routing_key(message.topic, host)
 
-        def reply(answer_body: bytes) -> None:
+        async def reply(answer_body: bytes) -> None:
             if not answer.done():
                 answer.set_result(answer_body)
 
         self._put(key, _Delivery(body, deadline_ms, reply))
         try:
             async with asyncio.timeout(timeout):
-                return decode_reply(message, await answer)
+                await answer
         except TimeoutError:
             raise RpcTimeout(f"{message.method} to {key}: no answer in {timeout:g} s") from None
+        return decode_reply(message, answer.result())
 
     async def notify(self, ctx: Context, message: Notice) -> None:
         body = encode(ctx, message, sent_ms=self.clock.now_ms())
         for dispatcher in tuple(self.listeners.get(message.topic, ())):
-            dispatcher.accept(body, None)
+            self._deliver(notice_key(message), dispatcher, _Delivery(body, math.inf))
 
     @contextlib.asynccontextmanager
     async def serve(self, topic: str, host: str, routes: Iterable[Route], on_span: OnSpan) -> AsyncIterator[None]:
         dispatcher = Dispatcher(topic, host, routes, on_span=on_span, clock=self.clock, rng=self.rng)
-        keys = (routing_key(topic, None), routing_key(topic, host))
-        consumers = [asyncio.ensure_future(self._consume(key, dispatcher)) for key in keys]
+        queues = {key: self._bind(key) for key in (routing_key(topic, None), routing_key(topic, host))}
+        consumers = [asyncio.create_task(self._consume(key, queues[key], dispatcher)) for key in queues]
         try:
             yield
         finally:
             for consumer in consumers:
                 consumer.cancel()
+            await asyncio.wait(consumers)
             await dispatcher.drain()
 
     @contextlib.asynccontextmanager
     async def listen(self, routes: Iterable[Route]) -> AsyncIterator[None]:
         routes = list(routes)
-        dispatcher = Dispatcher("listener", "", routes, on_span=_ignore, clock=self.clock, rng=self.rng)
+        dispatcher = Dispatcher("listener", "", routes, on_span=no_span, clock=self.clock, rng=self.rng)
         topics = {route.message.topic for route in routes}
         for topic in topics:
             self.listeners.setdefault(topic, []).append(dispatcher)
@@ -297,18 +334,15 @@ class MemoryBus:
     def _bind(self, key: str) -> _Queue:
         return self.queues.setdefault(key, _Queue())
 
-    async def _consume(self, key: str, dispatcher: Dispatcher) -> None:
-        queue = self._bind(key)
+    async def _consume(self, key: str, queue: _Queue, dispatcher: Dispatcher) -> None:
         while True:
-            delivery = await queue.deliveries.get()
-            if delivery.expires_ms < self.clock.now_ms():
-                continue
-            try:
-                dispatcher.accept(delivery.body, delivery.reply)
-            except BadMessage as error:
-                log.warning("dead letter on %s: %s", key, error)
-                self.dead.append(DeadLetter(key, error.message, delivery.body))
+            self._deliver(key, dispatcher, await queue.deliveries.get())
+            await asyncio.sleep(0)  # the next message is the next worker's, as the broker would have it
 
-
-def _ignore(_: Span) -> None:
-    """Notices are not traced."""
+    def _deliver(self, key: str, dispatcher: Dispatcher, delivery: _Delivery) -> None:
+        if delivery.expires_ms < self.clock.now_ms():
+            return
+        try:
+            dispatcher.accept(delivery.body, delivery.reply)
+        except BadMessage as error:
+            bury(self.dead, key, error, delivery.body)

@@ -12,6 +12,7 @@
     │   └── NoHostYet                  503 no_host_yet           no host has reported; worth waiting
     ├── NoMoreFixedIps                 503 no_more_fixed_ips
     ├── InsufficientSpace              507 insufficient_space
+    ├── Unreachable                    502 unreachable           the guest does not answer
     ├── BadImage                       422 bad_image
     ├── BusError                       503 bus_error
     │   ├── NoRoute                    503 no_route              nobody is bound to the topic
@@ -111,6 +112,10 @@ class NoMoreFixedIps(LauncherError):
 
 class InsufficientSpace(LauncherError):
     code, status = "insufficient_space", 507
+
+
+class Unreachable(LauncherError):
+    code, status, retriable = "unreachable", 502, True
 
 
 class BadImage(LauncherError):

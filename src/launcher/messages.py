@@ -64,10 +64,20 @@ class Route:
 
 
 class Message(Model):
-    """What crosses the bus: `method` on the wire is the class's name in snake case."""
+    """What crosses the bus: `method` on the wire is the class's name in snake case.
+
+    The handling of a `traced` message is a span in the launch's trace.
+    """
 
     topic: ClassVar[str]
     method: ClassVar[str]
+    traced: ClassVar[bool] = False
+
+    @property
+    def subject(self) -> InstanceId | None:
+        """The instance whose trace this message's handling belongs to, when it names one."""
+        order: LaunchOrder | None = getattr(self, "order", None)
+        return order.instance_id if order else None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -158,6 +168,7 @@ class CreateInstances(Call[list[Instance]]):
     """
 
     topic = "controller"
+    traced = True
     image: str
     flavor: str
     name: Name | None = None
@@ -193,6 +204,7 @@ class DeleteInstance(Call[Instance]):
     """Ask for an end, whatever the instance is doing; a deleted one stays deleted."""
 
     topic = "controller"
+    traced = True
     instance_id: str
 
 
@@ -315,10 +327,10 @@ class GuestMetadata(Model):
 
 
 class GetGuestMetadata(Call[GuestMetadata]):
-    """By the address that asks; raises NotFound when no live instance owns it."""
+    """Raises NotFound when the instance is not alive."""
 
     topic = "controller"
-    address: IPv4Address
+    instance_id: InstanceId
 
 
 # --- to the controller, from the roles that work ------------------------------------------------
@@ -400,6 +412,7 @@ class ScheduleInstance(Cast):
     """Choose a host and cast the order on to it. On the wire it keeps Nova's name."""
 
     topic = "scheduler"
+    traced = True
     method = "run_instance"
     order: LaunchOrder
 
@@ -411,6 +424,7 @@ class RunInstance(Cast):
     """Launch, or go on launching. A running machine of the same generation is success."""
 
     topic = "compute"
+    traced = True
     order: LaunchOrder
 
 
@@ -418,6 +432,7 @@ class TerminateInstance(Cast):
     """Undo the launch, whole or half done, and report ReportGone."""
 
     topic = "compute"
+    traced = True
     order: LaunchOrder
 
 
@@ -449,17 +464,27 @@ class AllocateFixedIp(Call[FixedIp]):
     """
 
     topic = "network"
+    traced = True
     instance_id: InstanceId
     project_id: str
     mac: MacAddress
     hostname: str
+
+    @property
+    def subject(self) -> InstanceId:
+        return self.instance_id
 
 
 class ReleaseFixedIp(Call[None]):
     """Give the instance's addresses back; none is success."""
 
     topic = "network"
+    traced = True
     instance_id: InstanceId
+
+    @property
+    def subject(self) -> InstanceId:
+        return self.instance_id
 
 
 class FindLease(Call[FixedIp | None]):

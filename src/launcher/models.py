@@ -85,6 +85,17 @@ class Image(Model):
     kernel_args: str = ""
 
 
+class Quotas(Model):
+    """How much one project may hold. Instances in error count until they are deleted."""
+
+    instances: int = Field(default=10, ge=0)
+    cores: int = Field(default=20, ge=0)
+    memory_mb: int = Field(default=51200, ge=0)
+    key_pairs: int = Field(default=100, ge=0)
+    security_groups: int = Field(default=50, ge=0)
+    metadata_items: int = Field(default=128, ge=0)
+
+
 class KeyPair(Model):
     """A public key. The private half is returned once by its creation and kept nowhere."""
 
@@ -202,6 +213,7 @@ class Instance(Model):
     user_id: str
     name: str
     hostname: str
+    status: str = Field(description="one word for lists: BUILD, ACTIVE, STOPPED, DELETING, ERROR or DELETED")
     vm_state: VmState
     task_state: TaskState | None
     state_since_ms: int
@@ -222,13 +234,6 @@ class Instance(Model):
     deleted_ms: int | None = None
     fault: Fault | None
     trace_id: str
-
-    @property
-    def status(self) -> str:
-        """One word for lists: BUILD, ACTIVE, STOPPED, DELETING, ERROR or DELETED."""
-        if self.task_state is TaskState.DELETING:
-            return "DELETING"
-        return "BUILD" if self.vm_state is VmState.BUILDING else self.vm_state.upper()
 
 
 class HostState(Model):

@@ -16,14 +16,21 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 OUTPUT_KEPT = 2000
 
 
-async def run(argv: Sequence[str | Path], *, stdin: str | bytes = b"", timeout: float = 30.0) -> str:
+async def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: str | bytes = b"",
+    timeout: float = 30.0,
+    environment: Mapping[str, str] = ENVIRONMENT,
+) -> str:
     """Run a program to its end and return what it wrote to stdout.
 
     Raises HostResourceMissing when the program is not installed, ProgramFailed (with its words and the
     command that can be pasted into a shell) when it exits non-zero or outlives `timeout` seconds.
     """
     data = stdin.encode() if isinstance(stdin, str) else stdin
-    async with spawn(argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE) as process:
+    pipe = asyncio.subprocess.PIPE
+    async with spawn(argv, stdin=pipe, stdout=pipe, environment=environment) as process:
         try:
             async with asyncio.timeout(timeout):
                 out, err = await process.communicate(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from launcher.models import FixedIp, LaunchOrder
+from launcher.models import FixedIp, LaunchOrder, Network
 
 
 class FirewallDriver(Protocol):
@@ -17,6 +17,9 @@ class FirewallDriver(Protocol):
 
     async def start(self) -> None:
         """Put the base chains and their jumps in place, whatever was found."""
+
+    async def ensure_base(self, network: Network) -> None:
+        """What `start` does, and this network's way to the metadata service; called by the network role."""
 
     async def apply(self, order: LaunchOrder, address: FixedIp) -> None:
         """Replace one instance's rules as a whole, in one transaction; called before its domain starts."""

@@ -1,0 +1,36 @@
+# make demo   sets everything up, boots a real machine and shows how
+# make test   sets everything up and runs every check and test
+
+.PHONY: demo test setup check format lock bench clean
+BENCHES := overhead throughput api footprint boot
+
+demo: setup
+	@scripts/demo
+
+test: check
+	@scripts/test
+
+setup:
+	@scripts/setup
+
+check: setup
+	@.venv/bin/ruff check -q
+	@.venv/bin/ruff format -q --check
+	@.venv/bin/mypy --no-error-summary
+	@.venv/bin/lint-imports --no-logo | tail -n 1
+
+format:
+	@.venv/bin/ruff check -q --fix --exit-zero
+	@.venv/bin/ruff format
+
+# The exact versions that setup installs.
+lock:
+	@.venv/bin/pip freeze --exclude-editable > requirements.lock
+
+bench: $(BENCHES:%=bench-%)
+
+bench-%: setup
+	@.venv/bin/python -m bench.$*
+
+clean:
+	rm -rf .venv .cache dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,285 @@
+"""The composition root: every object is built here, once, with plain constructors; nobody else names implementations.
+
+`serve` builds the house from the ground up, opens the door last, and on the way out closes it first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random, SystemRandom
+
+from launcher.amqp import AmqpBus
+from launcher.bus import Bus, MemoryBus
+from launcher.clock import Clock, SystemClock
+from launcher.config import Config, RoleName
+from launcher.db import schemas
+from launcher.db.database import Database
+from launcher.drivers.firewall.driver import FirewallDriver
+from launcher.drivers.firewall.fake import FakeFirewall
+from launcher.drivers.firewall.iptables import IptablesFirewall
+from launcher.drivers.images import library
+from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
+from launcher.drivers.images.inject.choice import choose_injector
+from launcher.drivers.images.local import LocalImages
+from launcher.drivers.images.store import ImageStore
+from launcher.drivers.network.driver import NetworkDriver
+from launcher.drivers.network.fake import FakeNetwork
+from launcher.drivers.network.flat import FlatNetwork
+from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
+from launcher.drivers.scheduler.chance import ChanceScheduler
+from launcher.drivers.scheduler.driver import SchedulerDriver
+from launcher.drivers.scheduler.simple import SimpleScheduler
+from launcher.drivers.scheduler.zone import ZoneScheduler
+from launcher.drivers.virt.driver import VirtDriver
+from launcher.drivers.virt.fake import FakeVirt
+from launcher.drivers.virt.libvirt import LibvirtVirt
+from launcher.errors import BadRequest, Conflict
+from launcher.identity import new_token
+from launcher.models import Identity, Image, NetworkMode
+from launcher.sandbox import INSIDE
+from launcher.services.api.server import ApiServer
+from launcher.services.compute import Compute
+from launcher.services.controller.controller import Controller
+from launcher.services.network import NetworkController
+from launcher.services.role import Role
+from launcher.services.scheduler import Scheduler
+
+SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+IP_FREEBIND = 15
+ADMIN = Identity(user_id="admin", project_id="admin", is_admin=True)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Drivers:
+    """What touches the host."""
+
+    virt: VirtDriver
+    firewall: FirewallDriver
+    network: NetworkDriver
+    images: ImageStore
+
+
+async def serve(config: Config, *, state: Path, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Be a launcher until `stop` is set. `listener` is where the API answers."""
+    async with AsyncExitStack() as house:
+        house.enter_context(_alone_in(state))
+        clock, rng = SystemClock(), SystemRandom()
+        bus = await house.enter_async_context(_open_bus(config, clock, rng))
+        token = _keep_admin(state, listener, rng)
+        for role in await _roles(house, config, state, listener, bus=bus, clock=clock, rng=rng, token=token):
+            await house.enter_async_context(role.serving())
+            log.info("role %s is up on %s", role.topic, role.host)
+        log.info("listening on http://%s:%d", *listener.getsockname()[:2])
+        await stop.wait()
+        log.info("stopping; guests %s", "end with the sandbox" if _sandboxed() else "keep running")
+
+
+async def _roles(
+    house: AsyncExitStack,
+    config: Config,
+    state: Path,
+    listener: socket.socket,
+    *,
+    bus: Bus,
+    clock: Clock,
+    rng: Random,
+    token: str,
+) -> Sequence[Role]:
+    """The wanted roles in the order of their start: who is needed comes first, the door opens last."""
+    host = config.host.name or socket.gethostname()
+    wanted, network, drivers = set(config.host.roles), config.network.network(), make_drivers(config, state)
+    roles: list[Role] = []
+    if RoleName.CONTROLLER in wanted:
+        db = await house.enter_async_context(Database.open(state / "controller.db", schemas.CONTROLLER))
+        roles.append(_controller(config, state, host, bus=bus, clock=clock, rng=rng, db=db, token=token))
+    if RoleName.SCHEDULER in wanted:
+        timeout = config.scheduler.host_timeout_s
+        chooser = _scheduler(config, rng)
+        roles.append(Scheduler(host=host, bus=bus, clock=clock, rng=rng, driver=chooser, host_timeout=timeout))
+    if RoleName.NETWORK in wanted:
+        db = await house.enter_async_context(Database.open(state / "network.db", schemas.NETWORK))
+        roles.append(
+            NetworkController(
+                host=host,
+                bus=bus,
+                clock=clock,
+                rng=rng,
+                db=db,
+                network=network,
+                driver=drivers.network,
+                firewall=drivers.firewall,
+            )
+        )
+    if RoleName.COMPUTE in wanted:
+        roles.append(
+            Compute(
+                host=host,
+                bus=bus,
+                clock=clock,
+                rng=rng,
+                availability_zone=config.host.availability_zone,
+                heartbeat=config.compute.heartbeat_s,
+                virt=drivers.virt,
+                firewall=drivers.firewall,
+                network=drivers.network,
+                images=drivers.images,
+            )
+        )
+    if RoleName.API in wanted:
+        metadata = house.enter_context(contextlib.closing(found)) if (found := _metadata_listener(config)) else None
+        roles.append(ApiServer(host=host, bus=bus, clock=clock, rng=rng, listener=listener, metadata_listener=metadata))
+    return roles
+
+
+def _controller(
+    config: Config, state: Path, host: str, *, bus: Bus, clock: Clock, rng: Random, db: Database, token: str
+) -> Controller:
+    fake = config.virt.driver == "fake"
+    images = library_path(config, state)
+
+    async def read_image(name: str) -> Sequence[Image]:
+        return await asyncio.to_thread(library.read_image, images, name)
+
+    return Controller(
+        host=host,
+        bus=bus,
+        clock=clock,
+        rng=rng,
+        db=db,
+        quotas=config.quotas,
+        flavors={flavor.name: flavor for flavor in config.flavors},
+        read_image=read_image,
+        library=FAKE_IMAGES if fake else library.list_images(images),
+        admin=(hashlib.sha256(token.encode()).hexdigest(), ADMIN),
+        build_timeout=config.controller.build_timeout_s,
+        max_attempts=config.controller.max_attempts,
+        restart_missing=config.controller.missing == "restart",
+        tick=config.controller.tick_s,
+    )
+
+
+def make_drivers(config: Config, state: Path) -> Drivers:
+    """`[virt] driver = "fake"` makes every driver a fake."""
+    if config.virt.driver == "fake":
+        delay = config.fake.step_delay_s
+        return Drivers(
+            virt=FakeVirt(vcpus=config.fake.vcpus, memory_mb=config.fake.memory_mb, delay=delay),
+            firewall=FakeFirewall(delay=delay),
+            network=FakeNetwork(delay=delay),
+            images=FakeImages(delay=delay),
+        )
+    network: NetworkDriver = (
+        FlatDhcpNetwork(state, lease_seconds=config.network.lease_s)
+        if config.network.mode is NetworkMode.FLAT_DHCP
+        else FlatNetwork()
+    )
+    return Drivers(
+        virt=LibvirtVirt(
+            libvirt_uri(config, state),
+            state_dir=state,
+            virt_type=config.virt.virt_type,
+            kernel=library.find_kernel(library_path(config, state)),
+        ),
+        firewall=IptablesFirewall(
+            allow_project_net_traffic=config.firewall.allow_project_net_traffic,
+            metadata_port=config.network.metadata_port or None,
+        ),
+        network=network,
+        images=LocalImages(state / "instances", injector=choose_injector(config.images.inject, state=state)),
+    )
+
+
+def library_path(config: Config, state: Path) -> Path:
+    return Path(config.images.library) if config.images.library else state / "images"
+
+
+def libvirt_uri(config: Config, state: Path) -> str:
+    """The system's daemon if it answers; in the sandbox and without one, the driver embedded in this process."""
+    if config.virt.uri != "auto":
+        return config.virt.uri
+    if not _sandboxed() and any(_answers(path) for path in SYSTEM_SOCKETS):
+        return "qemu:///system"
+    return f"qemu:///embed?root={state / 'libvirt'}"
+
+
+def _scheduler(config: Config, rng: Random) -> SchedulerDriver:
+    match config.scheduler.driver:
+        case "chance":
+            return ChanceScheduler(rng=rng)
+        case "zone":
+            return ZoneScheduler(rng=rng)
+        case "simple":
+            return SimpleScheduler(max_vcpus=config.scheduler.max_vcpus)
+
+
+@contextlib.asynccontextmanager
+async def _open_bus(config: Config, clock: Clock, rng: Random) -> AsyncIterator[Bus]:
+    if config.bus.url == "memory:":
+        if len(set(config.host.roles)) < len(RoleName):
+            raise BadRequest("[host] roles is a subset, but [bus] url is memory:", hint="give an amqp:// url")
+        yield MemoryBus(clock=clock, rng=rng)
+        return
+    async with AmqpBus(config.bus.url, clock=clock, rng=rng) as bus:
+        yield bus
+
+
+def _metadata_listener(config: Config) -> socket.socket | None:
+    """On the gateway's address, which need not exist yet (IP_FREEBIND); None where no guest could come."""
+    if config.virt.driver == "fake" or not config.network.metadata_port:
+        return None
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
+    listener.bind((str(config.network.network().gateway), config.network.metadata_port))
+    return listener
+
+
+def _keep_admin(state: Path, listener: socket.socket, rng: Random) -> str:
+    """The admin's token, made at the first start, in a file that only its owner can read; the CLI reads it too."""
+    path, (address, port) = state / "admin.json", listener.getsockname()[:2]
+    known = json.loads(path.read_text()) if path.exists() else {}
+    token = str(known.get("token") or new_token(rng))
+    content = {"url": f"http://{address}:{port}", "token": token, **ADMIN.model_dump(exclude={"is_admin"})}
+    draft = path.with_suffix(".new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(content, file)
+    draft.replace(path)
+    return token
+
+
+@contextlib.contextmanager
+def _alone_in(state: Path) -> Iterator[None]:
+    """One launcher per state directory."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o711)
+    with (state / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"another launcher uses {state}", hint="stop it, or give --state DIR") from None
+        yield
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def _sandboxed() -> bool:
+    return os.environ.get(INSIDE) == "1"

@@ -1,0 +1,1 @@
+"""What `launcher doctor` looks at; each check gives one finding and changes nothing."""

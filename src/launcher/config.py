@@ -1,0 +1,173 @@
+"""The settings, as config.toml has them: strict, so an unknown or wrong one is an error that names it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from launcher.errors import BadRequest
+from launcher.models import Flavor, Model, Network, NetworkMode, Quotas
+
+
+class RoleName(StrEnum):
+    API = "api"
+    CONTROLLER = "controller"
+    SCHEDULER = "scheduler"
+    COMPUTE = "compute"
+    NETWORK = "network"
+
+
+class HostConfig(Model):
+    name: str = ""
+    availability_zone: str = "nova"
+    roles: tuple[RoleName, ...] = tuple(RoleName)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ApiConfig(Model):
+    listen: str = Field(default="127.0.0.1:8774", pattern=r"^[^:\s]+:\d{1,5}$")
+
+
+class BusConfig(Model):
+    url: str = Field(default="memory:", pattern=r"^(memory:|amqps?://.+)$")
+
+
+class VirtConfig(Model):
+    driver: Literal["libvirt", "fake"] = "libvirt"
+    uri: str = "auto"
+    virt_type: Literal["auto", "kvm", "qemu"] = "auto"
+
+
+class ImagesConfig(Model):
+    library: str = ""
+    inject: Literal["auto", "storage-daemon", "metadata"] = "auto"
+
+
+class NetworkConfig(Model):
+    mode: NetworkMode = NetworkMode.FLAT_DHCP
+    name: str = "default"
+    bridge: str = "br100"
+    cidr: IPv4Network = IPv4Network("10.0.0.0/24")
+    dns: tuple[IPv4Address, ...] = ()
+    domain: str = "novalocal"
+    lease_s: int = Field(default=3600, ge=120)
+    metadata_port: int = Field(default=8775, ge=0, le=65535)
+
+    @model_validator(mode="after")
+    def _roomy(self) -> NetworkConfig:
+        if self.cidr.num_addresses < 4:
+            raise ValueError("cidr has no room for a gateway and an instance")
+        return self
+
+    def network(self) -> Network:
+        """The gateway is the first address, as Nova had it."""
+        return Network(
+            name=self.name,
+            mode=self.mode,
+            bridge=self.bridge,
+            cidr=self.cidr,
+            gateway=self.cidr.network_address + 1,
+            dns=self.dns,
+            domain=self.domain,
+        )
+
+
+class FirewallConfig(Model):
+    allow_project_net_traffic: bool = True
+
+
+class SchedulerConfig(Model):
+    driver: Literal["chance", "zone", "simple"] = "chance"
+    max_vcpus: int = Field(default=64, ge=1)
+    host_timeout_s: float = Field(default=60.0, gt=0)
+
+
+class ComputeConfig(Model):
+    heartbeat_s: float = Field(default=10.0, gt=0)
+
+
+class ControllerConfig(Model):
+    build_timeout_s: float = Field(default=600.0, gt=0)
+    max_attempts: int = Field(default=3, ge=1)
+    missing: Literal["restart", "stop"] = "restart"
+    tick_s: float = Field(default=1.0, gt=0)
+
+
+class FakeConfig(Model):
+    """How the fake drivers behave; used with `[virt] driver = "fake"` only."""
+
+    vcpus: int = Field(default=64, ge=1)
+    memory_mb: int = Field(default=262144, ge=1)
+    step_delay_s: float = Field(default=0.0, ge=0)
+
+
+FLAVORS = (
+    Flavor(name="m1.tiny", vcpus=1, memory_mb=512, root_gb=0),
+    Flavor(name="m1.small", vcpus=1, memory_mb=2048, root_gb=20),
+    Flavor(name="m1.medium", vcpus=2, memory_mb=4096, root_gb=40),
+    Flavor(name="m1.large", vcpus=4, memory_mb=8192, root_gb=80),
+    Flavor(name="m1.xlarge", vcpus=8, memory_mb=16384, root_gb=160),
+)
+
+
+class Config(Model):
+    """config.toml; every section and key may be left out."""
+
+    host: HostConfig = HostConfig()
+    api: ApiConfig = ApiConfig()
+    bus: BusConfig = BusConfig()
+    virt: VirtConfig = VirtConfig()
+    images: ImagesConfig = ImagesConfig()
+    network: NetworkConfig = NetworkConfig()
+    firewall: FirewallConfig = FirewallConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    compute: ComputeConfig = ComputeConfig()
+    controller: ControllerConfig = ControllerConfig()
+    quotas: Quotas = Quotas()
+    fake: FakeConfig = FakeConfig()
+    flavors: tuple[Flavor, ...] = FLAVORS
+
+
+def load(path: Path | None, settings: Sequence[str] = ()) -> Config:
+    """The file at `path` (None: the defaults), changed by `section.key=value` settings.
+
+    Raises BadRequest that names the key and what was expected.
+    """
+    try:
+        raw = tomllib.loads(path.read_text()) if path else {}
+    except OSError as error:
+        raise BadRequest(f"{path}: {error.strerror}", hint="see --config") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadRequest(f"{path}: {error}") from None
+    for setting in settings:
+        _set(raw, setting)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise BadRequest("; ".join(map(_words, error.errors(include_url=False)))) from None
+
+
+def _set(raw: dict[str, Any], setting: str) -> None:
+    """`section.key=value`; the value is TOML, or the text itself where it is none."""
+    name, equals, text = setting.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise BadRequest(f"--set {setting!r}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    raw.setdefault(section, {})[key] = value
+
+
+def _words(problem: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting {where}"
+    return f"{where} = {problem['input']!r}: {problem['msg']}"

@@ -1,0 +1,202 @@
+"""Instances: accepted, found, listed. How they move from state to state stands in `moves.py`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from launcher.errors import Conflict, NotFound
+from launcher.models import Instance, InstanceId, LaunchOrder, Model, TaskState, VmState
+
+BODY = """json_object(
+    'id', id, 'number', number, 'generation', generation, 'project_id', project_id, 'user_id', user_id,
+    'status', CASE WHEN task_state = 'deleting' THEN 'DELETING' WHEN vm_state = 'building' THEN 'BUILD'
+    ELSE upper(vm_state) END, 'name', name, 'hostname', hostname, 'vm_state', vm_state, 'task_state', task_state,
+    'state_since_ms', CAST(state_since_ms AS INTEGER), 'host', host, 'mac', mac,
+    'addresses', CASE WHEN address IS NULL THEN json('[]') ELSE json_array(address) END,
+    'flavor', json(flavor), 'image_id', image_id, 'image_name', image_name, 'key_name', key_name,
+    'security_groups', json(security_groups), 'availability_zone', availability_zone, 'metadata', json(metadata),
+    'reservation_id', reservation_id, 'launch_index', launch_index, 'created_ms', CAST(created_ms AS INTEGER),
+    'launched_ms', CAST(launched_ms AS INTEGER), 'deleted_ms', CAST(deleted_ms AS INTEGER),
+    'fault', json(fault), 'trace_id', trace_id)"""
+
+_INSTANCES = TypeAdapter(list[Instance])
+
+
+class Usage(Model):
+    """What a project's live instances hold of its quota."""
+
+    instances: int
+    vcpus: int
+    memory_mb: int
+
+
+def get_usage(db: sqlite3.Connection, project_id: str) -> Usage:
+    row = db.execute(
+        "SELECT count(*), coalesce(sum(vcpus), 0), coalesce(sum(memory_mb), 0) FROM instances"
+        " WHERE project_id = ? AND vm_state != 'deleted'",
+        (project_id,),
+    ).fetchone()
+    return Usage(instances=row[0], vcpus=row[1], memory_mb=row[2])
+
+
+def next_number(db: sqlite3.Connection) -> int:
+    """The number that the next row gets; true within the transaction that also creates it."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'instances'").fetchone()
+    return (row[0] if row else 0) + 1
+
+
+def mac_taken(db: sqlite3.Connection, mac: str) -> bool:
+    return db.execute("SELECT 1 FROM instances WHERE mac = ? AND vm_state != 'deleted'", (mac,)).fetchone() is not None
+
+
+def create(
+    db: sqlite3.Connection,
+    order: LaunchOrder,
+    *,
+    name: str,
+    user_id: str,
+    key_name: str | None,
+    metadata: dict[str, str],
+    user_data: str | None,
+    reservation_id: str,
+    launch_index: int,
+    request_id: str,
+    trace_id: str,
+    now_ms: float,
+    next_check_ms: float,
+    deadline_ms: float,
+) -> None:
+    """The row of an accepted instance, in `building`/`scheduling`."""
+    columns = {
+        "number": order.number,
+        "id": order.instance_id,
+        "generation": order.generation,
+        "project_id": order.project_id,
+        "user_id": user_id,
+        "name": name,
+        "hostname": order.hostname,
+        "vm_state": VmState.BUILDING,
+        "task_state": TaskState.SCHEDULING,
+        "state_since_ms": now_ms,
+        "mac": order.mac,
+        "vcpus": order.flavor.vcpus,
+        "memory_mb": order.flavor.memory_mb,
+        "flavor": order.flavor.model_dump_json(),
+        "image_id": order.image.id,
+        "image_name": order.image.name,
+        "key_name": key_name,
+        "security_groups": json.dumps([group.name for group in order.groups]),
+        "availability_zone": order.availability_zone,
+        "metadata": json.dumps(metadata),
+        "user_data": user_data,
+        "reservation_id": reservation_id,
+        "launch_index": launch_index,
+        "spec": order.model_dump_json(),
+        "request_id": request_id,
+        "trace_id": trace_id,
+        "created_ms": now_ms,
+        "next_check_ms": next_check_ms,
+        "deadline_ms": deadline_ms,
+    }
+    places = ", ".join(f":{column}" for column in columns)
+    db.execute(f"INSERT INTO instances ({', '.join(columns)}) VALUES ({places})", columns)  # noqa: S608 - our names
+
+
+def get(db: sqlite3.Connection, instance_id: InstanceId) -> Instance:
+    return _one(db, "id = ?", (instance_id,), f"instance {instance_id}")
+
+
+def resolve(db: sqlite3.Connection, project_id: str | None, name_or_id: str) -> Instance:
+    """By id, or by a name that one live instance of the project has; `project_id` None looks everywhere."""
+    mine = "(:project IS NULL OR project_id = :project)"
+    wanted = {"project": project_id, "key": name_or_id}
+    by_id = _many(db, f"id = :key AND {mine}", wanted)
+    found = by_id or _many(db, f"name = :key AND vm_state != 'deleted' AND {mine}", wanted)
+    if not found:
+        raise NotFound(f"there is no instance {name_or_id!r}", hint="see `launcher list`", field="instance_id")
+    if len(found) > 1:
+        raise Conflict(f"{len(found)} instances are called {name_or_id!r}", hint="use the id", field="instance_id")
+    return found[0]
+
+
+def find_live(db: sqlite3.Connection, instance_id: InstanceId) -> Instance | None:
+    found = _many(db, "id = ? AND vm_state != 'deleted'", (instance_id,))
+    return found[0] if found else None
+
+
+def list_page(
+    db: sqlite3.Connection,
+    *,
+    project_id: str | None,
+    marker: str | None,
+    limit: int,
+    deleted: bool,
+    name: str | None,
+    states: Sequence[VmState],
+    host: str | None,
+) -> list[Instance]:
+    """In order of number, after the instance `marker`; filters that are None or empty let everything through."""
+    after = 0
+    if marker is not None:
+        row = db.execute("SELECT number FROM instances WHERE id = ?", (marker,)).fetchone()
+        if row is None:
+            raise NotFound(f"there is no instance {marker!r} to go on after", field="marker")
+        after = row[0]
+    filters = {"project_id": project_id, "name": name, "host": host}
+    given = {column: value for column, value in filters.items() if value is not None}
+    terms = ["number > :after", *(f"{column} = :{column}" for column in given)]
+    if states:
+        terms.append("vm_state IN (SELECT value FROM json_each(:states))")
+    elif not deleted:
+        terms.append("vm_state != 'deleted'")
+    wanted = {**given, "after": after, "states": json.dumps(list(states)), "limit": limit}
+    return _many(db, " AND ".join(terms) + " ORDER BY number LIMIT :limit", wanted)
+
+
+def get_order(db: sqlite3.Connection, instance_id: InstanceId) -> LaunchOrder:
+    """The order of its present generation."""
+    row = db.execute("SELECT spec, generation FROM instances WHERE id = ?", (instance_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no instance {instance_id}")
+    return LaunchOrder.model_validate_json(row["spec"]).model_copy(update={"generation": row["generation"]})
+
+
+def get_guest(db: sqlite3.Connection, instance_id: InstanceId) -> tuple[str | None, str | None]:
+    """Its public key and its user data (base64)."""
+    row = db.execute(
+        "SELECT json_extract(spec, '$.public_key') AS key, user_data FROM instances WHERE id = ?", (instance_id,)
+    ).fetchone()
+    return row["key"], row["user_data"]
+
+
+def get_traces(db: sqlite3.Connection, instance_id: InstanceId) -> list[str]:
+    """The trace of its launch and, when there is one, of its deletion."""
+    row = db.execute("SELECT trace_id, delete_trace_id FROM instances WHERE id = ?", (instance_id,)).fetchone()
+    return [trace for trace in row if trace]
+
+
+def get_injection(db: sqlite3.Connection, instance_id: InstanceId) -> str | None:
+    found: str | None = db.execute("SELECT injection FROM instances WHERE id = ?", (instance_id,)).fetchone()[0]
+    return found
+
+
+def get_request_id(db: sqlite3.Connection, instance_id: InstanceId) -> str:
+    found: str = db.execute("SELECT request_id FROM instances WHERE id = ?", (instance_id,)).fetchone()[0]
+    return found
+
+
+def _one(db: sqlite3.Connection, condition: str, wanted: Any, what: str) -> Instance:
+    found = _many(db, condition, wanted)
+    if not found:
+        raise NotFound(f"there is no {what}")
+    return found[0]
+
+
+def _many(db: sqlite3.Connection, condition: str, wanted: Any) -> list[Instance]:
+    rows = db.execute(f"SELECT {BODY} AS body FROM instances WHERE {condition}", wanted).fetchall()  # noqa: S608
+    return _INSTANCES.validate_json("[" + ",".join(row["body"] for row in rows) + "]")

@@ -1,0 +1,249 @@
+"""How instances move. Every move is a compare-and-set: from this generation and these states to those.
+
+A move that finds another generation, host or state changes nothing and raises StaleGeneration: whoever asked is
+working for an instance that has moved on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from ipaddress import IPv4Address
+from typing import Any
+
+from launcher.db.instances import BODY
+from launcher.errors import NotFound, StaleGeneration
+from launcher.models import Fault, Instance, InstanceId, LaunchOrder, Model, TaskState, VmState
+
+_LAUNCHING = "vm_state = 'building' AND task_state NOT IN ('cleaning', 'deleting')"
+
+
+class Due(Model):
+    """An instance that the reconcile loop looks at now."""
+
+    instance: Instance
+    nudges: int
+    attempts: int
+    deadline_ms: float
+
+
+def begin_step(
+    db: sqlite3.Connection,
+    instance_id: InstanceId,
+    generation: int,
+    *,
+    host: str,
+    step: TaskState,
+    now_ms: float,
+    next_check_ms: float,
+) -> Instance:
+    """Claimed by `host`, or already its own, and about to do `step`."""
+    return _move(
+        db,
+        instance_id,
+        generation,
+        f"{_LAUNCHING} AND (host IS NULL OR host = :host)",
+        {"host": host, "task_state": step, "state_since_ms": now_ms, "next_check_ms": next_check_ms, "nudges": 0},
+    )
+
+
+def become_active(
+    db: sqlite3.Connection,
+    instance_id: InstanceId,
+    generation: int,
+    *,
+    host: str,
+    address: IPv4Address,
+    injection: str,
+    now_ms: float,
+) -> Instance:
+    return _move(
+        db,
+        instance_id,
+        generation,
+        f"{_LAUNCHING} AND host = :host",
+        {
+            "host": host,
+            "vm_state": VmState.ACTIVE,
+            "task_state": None,
+            "address": str(address),
+            "injection": injection,
+            "state_since_ms": now_ms,
+            "launched_ms": now_ms,
+            "next_check_ms": None,
+        },
+    )
+
+
+def try_again(
+    db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, attempts: int, next_check_ms: float
+) -> Instance:
+    """A step failed and may succeed later: look again at `next_check_ms`."""
+    changes = {"attempts": attempts, "next_check_ms": next_check_ms}
+    return _move(db, instance_id, generation, _LAUNCHING, changes)
+
+
+def begin_cleaning(
+    db: sqlite3.Connection,
+    instance_id: InstanceId,
+    generation: int,
+    fault: Fault,
+    *,
+    now_ms: float,
+    next_check_ms: float,
+) -> Instance:
+    """The launch failed for good: its fault is known, its artefacts are about to go."""
+    return _move(
+        db,
+        instance_id,
+        generation,
+        _LAUNCHING,
+        {
+            "generation": generation + 1,
+            "task_state": TaskState.CLEANING,
+            "fault": fault.model_dump_json(),
+            "state_since_ms": now_ms,
+            "next_check_ms": next_check_ms,
+            "nudges": 0,
+        },
+    )
+
+
+def begin_deleting(
+    db: sqlite3.Connection, instance: Instance, *, trace_id: str, now_ms: float, next_check_ms: float
+) -> Instance:
+    """From any state but the end; fences everything that still works for the old generation."""
+    return _move(
+        db,
+        instance.id,
+        instance.generation,
+        "vm_state != 'deleted'",
+        {
+            "generation": instance.generation + 1,
+            "task_state": TaskState.DELETING,
+            "delete_trace_id": trace_id,
+            "state_since_ms": now_ms,
+            "next_check_ms": next_check_ms,
+            "nudges": 0,
+        },
+    )
+
+
+def begin_restart(
+    db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float, deadline_ms: float
+) -> Instance:
+    """An active instance whose domain is missing is built again from what it has; one call restarts it once."""
+    return _move(
+        db,
+        instance_id,
+        generation,
+        "vm_state = 'active' AND task_state IS NULL",
+        {
+            "generation": generation + 1,
+            "vm_state": VmState.BUILDING,
+            "task_state": TaskState.SCHEDULING,
+            "state_since_ms": now_ms,
+            "next_check_ms": now_ms,
+            "deadline_ms": deadline_ms,
+            "attempts": 0,
+            "nudges": 0,
+        },
+    )
+
+
+def become_stopped(db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float) -> Instance:
+    changes = {"vm_state": VmState.STOPPED, "state_since_ms": now_ms}
+    return _move(db, instance_id, generation, "vm_state = 'active' AND task_state IS NULL", changes)
+
+
+def become_gone(db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float) -> Instance:
+    """Nothing is left: a failed launch ends in `error`, a deletion in `deleted`."""
+    row = db.execute("SELECT task_state FROM instances WHERE id = ?", (instance_id,)).fetchone()
+    deleting = row is not None and row["task_state"] == TaskState.DELETING
+    return _move(
+        db,
+        instance_id,
+        generation,
+        "task_state IN ('cleaning', 'deleting')",
+        {
+            "vm_state": VmState.DELETED if deleting else VmState.ERROR,
+            "task_state": None,
+            "address": None,
+            "state_since_ms": now_ms,
+            "deleted_ms": now_ms if deleting else None,
+            "next_check_ms": None,
+        },
+    )
+
+
+# --- the reconcile loop's view ---------------------------------------------------------------------
+
+
+def list_due(db: sqlite3.Connection, now_ms: float, limit: int) -> list[Due]:
+    """Whose next look has come, the longest waiting first."""
+    rows = db.execute(
+        f"SELECT {BODY} AS body, nudges, attempts, deadline_ms FROM instances"  # noqa: S608 - our own text
+        " WHERE next_check_ms <= ? ORDER BY next_check_ms LIMIT ?",
+        (now_ms, limit),
+    ).fetchall()
+    return [
+        Due(
+            instance=Instance.model_validate_json(row["body"]),
+            nudges=row["nudges"],
+            attempts=row["attempts"],
+            deadline_ms=row["deadline_ms"],
+        )
+        for row in rows
+    ]
+
+
+def get_due(db: sqlite3.Connection, instance_id: InstanceId) -> Due:
+    row = db.execute(
+        f"SELECT {BODY} AS body, nudges, attempts, deadline_ms FROM instances WHERE id = ?",  # noqa: S608
+        (instance_id,),
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"there is no instance {instance_id}")
+    body = Instance.model_validate_json(row["body"])
+    return Due(instance=body, nudges=row["nudges"], attempts=row["attempts"], deadline_ms=row["deadline_ms"])
+
+
+def nudged(db: sqlite3.Connection, due: Due, *, next_check_ms: float) -> None:
+    db.execute(
+        "UPDATE instances SET nudges = nudges + 1, next_check_ms = ?"
+        " WHERE id = ? AND generation = ? AND next_check_ms IS NOT NULL",
+        (next_check_ms, due.instance.id, due.instance.generation),
+    )
+
+
+def look_at_unfinished(db: sqlite3.Connection, now_ms: float, *, host: str | None = None) -> int:
+    """Make everything that is not at rest due now (of one host, or of all); how many that were."""
+    return db.execute(
+        "UPDATE instances SET next_check_ms = :now, nudges = 0"
+        " WHERE next_check_ms IS NOT NULL AND (:host IS NULL OR host = :host)",
+        {"now": now_ms, "host": host},
+    ).rowcount
+
+
+def list_active_orders(db: sqlite3.Connection, host: str) -> list[LaunchOrder]:
+    rows = db.execute(
+        "SELECT spec, generation FROM instances WHERE host = ? AND vm_state = 'active' AND task_state IS NULL", (host,)
+    ).fetchall()
+    return [
+        LaunchOrder.model_validate_json(row["spec"]).model_copy(update={"generation": row["generation"]})
+        for row in rows
+    ]
+
+
+def _move(
+    db: sqlite3.Connection, instance_id: InstanceId, generation: int, condition: str, changes: dict[str, Any]
+) -> Instance:
+    """Change the row if it has this generation and meets the condition; else StaleGeneration."""
+    settings = ", ".join(f"{column} = :{column}" for column in changes)
+    row = db.execute(
+        f"UPDATE instances SET {settings}"  # noqa: S608 - columns and conditions are this module's own
+        f" WHERE id = :the_id AND generation = :the_generation AND {condition} RETURNING {BODY} AS body",
+        {**changes, "the_id": instance_id, "the_generation": generation},
+    ).fetchone()
+    if row is None:
+        raise StaleGeneration(f"instance {instance_id} has moved on from generation {generation}")
+    return Instance.model_validate_json(row["body"])

@@ -1,0 +1,52 @@
+"""Packet filters that filter nothing: for the demo without a network, for benchmarks and for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from launcher.models import FixedIp, LaunchOrder, Network
+
+Fault = Callable[[str, str], Awaitable[None]]
+"""Called with a point and an instance's id: `apply`, `remove` before the effect, `applied`, `removed` after it.
+
+What it raises is what the caller gets, so an error at `applied` is "done, but the answer was lost".
+"""
+
+
+class FakeFirewall:
+    """The contract is `FirewallDriver`'s; `delay` is the seconds one apply or remove takes.
+
+    `applied` is what the real one would enforce, by the instance's number.
+    """
+
+    def __init__(self, *, delay: float = 0.0, fault: Fault | None = None) -> None:
+        self.delay = delay
+        self.fault = fault
+        self.networks: dict[str, Network] = {}
+        self.applied: dict[int, tuple[LaunchOrder, FixedIp]] = {}
+
+    async def start(self) -> None:
+        pass
+
+    async def ensure_base(self, network: Network) -> None:
+        self.networks[network.name] = network
+
+    async def apply(self, order: LaunchOrder, address: FixedIp) -> None:
+        await self._reach("apply", order)
+        await asyncio.sleep(self.delay)
+        self.applied[order.number] = (order, address)
+        await self._reach("applied", order)
+
+    async def remove(self, order: LaunchOrder) -> None:
+        await self._reach("remove", order)
+        await asyncio.sleep(self.delay)
+        self.applied.pop(order.number, None)
+        await self._reach("removed", order)
+
+    async def list_instances(self) -> Sequence[int]:
+        return sorted(self.applied)
+
+    async def _reach(self, point: str, order: LaunchOrder) -> None:
+        if self.fault is not None:
+            await self.fault(point, order.instance_id)

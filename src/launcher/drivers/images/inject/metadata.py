@@ -1,0 +1,24 @@
+"""No injection: the guest asks the metadata service for its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.drivers.images.store import Injection
+from launcher.models import ImageFormat
+
+
+class MetadataOnly:
+    """`reason` says why no better way was taken; empty when it was asked for."""
+
+    name = Injection.METADATA
+
+    def __init__(self, *, reason: str = "") -> None:
+        self.reason = reason
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def inject(self, disk: Path, format: ImageFormat, public_key: str) -> None:
+        """Leave the disk as it is."""

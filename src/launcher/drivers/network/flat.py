@@ -1,0 +1,45 @@
+"""A bridge and nothing more: the guest's address is written into its image."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from launcher.drivers.network import links
+from launcher.models import DhcpEvidence, FixedIp, LaunchOrder, Network
+
+
+class FlatNetwork:
+    """See NetworkDriver. `tap_owner` is the user id that QEMU runs as: our own, unless a libvirtd opens the taps."""
+
+    def __init__(self, *, tap_owner: int | None = None) -> None:
+        self._tap_owner = os.geteuid() if tap_owner is None else tap_owner
+        self._looking = asyncio.Lock()
+
+    async def ensure_network(self, network: Network) -> None:
+        await self.ensure_bridge(network)
+        await links.ensure_address(network.bridge, network.gateway_interface)
+
+    async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
+        pass
+
+    async def get_evidence(self, lease: FixedIp) -> DhcpEvidence:
+        return DhcpEvidence(instance_id=lease.instance_id, last_words="this network has no DHCP server")
+
+    async def ensure_bridge(self, network: Network) -> None:
+        # Two launches at once must not both find the bridge missing.
+        async with self._looking:
+            await links.ensure_bridge(network.bridge)
+
+    async def plug(self, order: LaunchOrder, network: Network) -> None:
+        await links.plug(order.tap, network.bridge, owner=self._tap_owner)
+
+    async def unplug(self, order: LaunchOrder) -> None:
+        await links.unplug(order.tap)
+
+    async def list_taps(self) -> Sequence[int]:
+        return await asyncio.to_thread(links.list_taps)
+
+    async def stop(self) -> None:
+        pass

@@ -1,0 +1,45 @@
+"""A bridge on which dnsmasq gives each guest its address."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.drivers.network.dnsmasq import Dnsmasq
+from launcher.drivers.network.flat import FlatNetwork
+from launcher.models import DhcpEvidence, FixedIp, Network
+
+
+class FlatDhcpNetwork(FlatNetwork):
+    """See NetworkDriver. A dnsmasq that has died is started again by the next `ensure_network` or `set_leases`."""
+
+    def __init__(self, state_dir: Path, *, lease_seconds: int = 3600, tap_owner: int | None = None) -> None:
+        super().__init__(tap_owner=tap_owner)
+        self._directory = state_dir / "networks"
+        self._lease_seconds = lease_seconds
+        self._servers: dict[str, Dnsmasq] = {}
+        self._serving = asyncio.Lock()
+
+    async def ensure_network(self, network: Network) -> None:
+        await super().ensure_network(network)
+        async with self._serving:
+            await self._server(network).ensure()
+
+    async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
+        async with self._serving:
+            await self._server(network).publish(leases)
+
+    async def get_evidence(self, lease: FixedIp) -> DhcpEvidence:
+        return await asyncio.to_thread(self._server(lease.network).get_evidence, lease)
+
+    async def stop(self) -> None:
+        async with self._serving:
+            for server in self._servers.values():
+                await server.stop()
+
+    def _server(self, network: Network) -> Dnsmasq:
+        if network.name not in self._servers:
+            directory = self._directory / network.name
+            self._servers[network.name] = Dnsmasq(network, directory, lease_seconds=self._lease_seconds)
+        return self._servers[network.name]

@@ -1,0 +1,117 @@
+"""What is done to domains through an open connection. Everything here blocks and runs in a thread of its own lane."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import libvirt
+
+from launcher.drivers.virt import domain_xml
+from launcher.drivers.virt.driver import Domain
+from launcher.drivers.virt.power import STATES
+from launcher.errors import DomainConflict, HypervisorBusy, NotFound, StaleGeneration
+from launcher.models import Diagnostics, InstanceId, LaunchOrder, PowerState
+
+GONE_CHECKS, GONE_PAUSE = 5, 0.2
+"""How often the end of a domain is checked, and the seconds between two checks."""
+
+
+class _Seen(NamedTuple):
+    handle: libvirt.virDomain
+    domain: Domain | None
+    """None when the domain is a stranger's."""
+
+
+def census(connection: libvirt.virConnect) -> list[Domain]:
+    """Our domains by name. One that ends while we look is left out: libvirt lists ghosts."""
+    seen = (_described(handle) for handle in connection.listAllDomains(0))
+    return sorted((item.domain for item in seen if item and item.domain), key=lambda domain: domain.name)
+
+
+def find(connection: libvirt.virConnect, *, instance_id: InstanceId) -> Domain | None:
+    seen = _look(connection, instance_id)
+    return seen.domain if seen else None
+
+
+def ensure_started(connection: libvirt.virConnect, *, order: LaunchOrder, xml: str) -> None:
+    """Leave exactly this generation running: what runs already stays, what is older of ours is replaced.
+
+    Domains are transient: nothing is defined, so a reboot of the host leaves no stale definition behind.
+    Raises StaleGeneration when a newer one runs, DomainConflict when a stranger has our uuid.
+    """
+    seen = _look(connection, order.instance_id)
+    if seen is not None:
+        found = seen.domain
+        if found is None:
+            raise DomainConflict(f"{order.name}: the domain with uuid {order.instance_id} is not ours")
+        if found.generation > order.generation:
+            raise StaleGeneration(f"{order.name}: generation {found.generation} runs, {order.generation} is older")
+        if found.generation == order.generation and found.power is not PowerState.STOPPED:
+            return
+        ensure_gone(connection, order=order)
+    connection.createXML(xml, 0)
+
+
+def ensure_gone(connection: libvirt.virConnect, *, order: LaunchOrder) -> None:
+    """Return when no domain of ours has this id; raises HypervisorBusy when it stays.
+
+    The end is looked at, not assumed: libvirt may answer "not found" to a destroy that is still at work
+    (seen right after the embedded driver was opened).
+    """
+    for _ in range(GONE_CHECKS):
+        seen = _look(connection, order.instance_id)
+        if seen is None or seen.domain is None:
+            return
+        _end(seen.handle)
+        if find(connection, instance_id=order.instance_id) is None:
+            return
+        time.sleep(GONE_PAUSE)
+    raise HypervisorBusy(f"{order.name}: the domain is still there after {GONE_CHECKS} attempts to destroy it")
+
+
+def diagnose(connection: libvirt.virConnect, *, order: LaunchOrder) -> Diagnostics:
+    seen = _look(connection, order.instance_id)
+    if seen is None or seen.domain is None:
+        raise NotFound(f"{order.name}: there is no such domain on this host")
+    _, _, memory_kib, _, cpu_time_ns = seen.handle.info()
+    return Diagnostics(power=seen.domain.power, cpu_time_ms=cpu_time_ns // 1_000_000, memory_mb=memory_kib // 1024)
+
+
+def _look(connection: libvirt.virConnect, instance_id: InstanceId) -> _Seen | None:
+    try:
+        return _described(connection.lookupByUUIDString(instance_id))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+def _described(handle: libvirt.virDomain) -> _Seen | None:
+    """What a domain is to us; None when it ended under our eyes. A copy of ours has its own uuid and is not ours."""
+    try:
+        metadata = handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE, 0)
+        state, _ = handle.state()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+            return _Seen(handle, None)
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+    mark = domain_xml.read_mark(metadata)
+    if mark is None or mark.instance_id != handle.UUIDString():
+        return _Seen(handle, None)
+    power = STATES.get(state, PowerState.STOPPED)
+    return _Seen(handle, Domain(**mark._asdict(), name=handle.name(), power=power))
+
+
+def _end(handle: libvirt.virDomain) -> None:
+    """Stop it; somebody may have made it persistent (`virsh define`), so that too is taken back."""
+    try:
+        if handle.isActive():
+            handle.destroy()
+        if handle.isPersistent():
+            handle.undefine()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            raise

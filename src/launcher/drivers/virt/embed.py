@@ -1,0 +1,43 @@
+"""libvirt's QEMU driver inside this process: `qemu:///embed?root=DIR`, no daemon; its state is under DIR.
+
+As root it looks up the account `libvirt-qemu` (Debian's libvirt-daemon-system makes it) although guests run as root.
+Networks, storage pools and nwfilter do not exist there; bridges, taps and filters are ours anyway. One process
+can have one DIR; a guest outlives the process and is found by the next that opens the same DIR.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+SETTINGS = """\
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+"""
+"""No labels, cgroups or mounts of libvirt's own, and QEMU writes the console log itself: no virtlogd needed."""
+
+ROOTS_SETTINGS = """\
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+"""
+"""Only where this process is root: guests run as it does, so that files need no change of owner."""
+
+def embed_root(uri: str) -> Path | None:
+    """DIR of an embed URI; None for every other URI."""
+    parts = urlsplit(uri)
+    if (parts.scheme, parts.path) != ("qemu", "/embed"):
+        return None
+    roots = parse_qs(parts.query).get("root", [])
+    return Path(roots[0]) if roots else None
+
+
+def prepare(root: Path) -> None:
+    """Write the driver's settings; it reads them when it is opened."""
+    (root / "etc").mkdir(parents=True, exist_ok=True)
+    settings = SETTINGS + (ROOTS_SETTINGS if os.geteuid() == 0 else "")
+    (root / "etc" / "qemu.conf").write_text(settings)

@@ -1,0 +1,104 @@
+"""A hypervisor without machines: for trying the product on any laptop, for benchmarks and for tests.
+
+Its whole state is plain to see: `domains` are ours, `foreign` are other people's (uuid to name).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from launcher.drivers.virt.driver import Disks, Domain, HostResources, PowerWatcher
+from launcher.errors import DomainConflict, NotFound, StaleGeneration
+from launcher.models import Diagnostics, InstanceId, LaunchOrder, PowerState
+
+Fault = Callable[[str, InstanceId], Awaitable[None]]
+"""Called with a point and an instance: `spawn`, `destroy` before the effect, `spawned`, `destroyed` after it.
+
+What it raises is what the caller gets, so an error at `spawned` is "done, but the answer was lost". It may also
+wait: an effect that comes late.
+"""
+
+
+class FakeVirt:
+    """The contract is `VirtDriver`'s; `delay` is the seconds one spawn or destroy takes."""
+
+    def __init__(
+        self, *, vcpus: int = 64, memory_mb: int = 256 * 1024, delay: float = 0.0, fault: Fault | None = None
+    ) -> None:
+        self.resources = HostResources(
+            vcpus=vcpus, memory_mb=memory_mb, virt_type="fake", virt_reason="no machines are started"
+        )
+        self.delay = delay
+        self.fault = fault
+        self.domains: dict[InstanceId, Domain] = {}
+        self.foreign: dict[InstanceId, str] = {}
+        self.watcher: PowerWatcher = _nobody
+
+    async def start(self, watcher: PowerWatcher) -> None:
+        self.watcher = watcher
+
+    async def stop(self) -> None:
+        self.watcher = _nobody
+
+    async def host_resources(self) -> HostResources:
+        return self.resources
+
+    async def spawn(self, order: LaunchOrder, disks: Disks) -> None:
+        await self._reach("spawn", order.instance_id)
+        self._refuse_conflict(order)
+        running = self.domains.get(order.instance_id)
+        if running is not None and running.generation > order.generation:
+            raise StaleGeneration(f"{order.name}: generation {running.generation} runs, {order.generation} is older")
+        if running is None or running.generation < order.generation:
+            await asyncio.sleep(self.delay)
+            self._boot(order)
+        await self._reach("spawned", order.instance_id)
+
+    async def destroy(self, order: LaunchOrder) -> None:
+        await self._reach("destroy", order.instance_id)
+        if order.instance_id in self.domains:
+            await asyncio.sleep(self.delay)
+        self.domains.pop(order.instance_id, None)
+        await self._reach("destroyed", order.instance_id)
+
+    async def list_domains(self) -> list[Domain]:
+        return sorted(self.domains.values(), key=lambda domain: domain.name)
+
+    async def find_domain(self, instance_id: InstanceId) -> Domain | None:
+        return self.domains.get(instance_id)
+
+    async def get_diagnostics(self, order: LaunchOrder) -> Diagnostics:
+        domain = self.domains.get(order.instance_id)
+        if domain is None:
+            raise NotFound(f"{order.name}: there is no such domain on this host")
+        return Diagnostics(power=domain.power, cpu_time_ms=0, memory_mb=order.flavor.memory_mb)
+
+    def end(self, instance_id: InstanceId, cause: str) -> None:
+        """The guest ends by itself, as a power-off in the guest (`shutdown`) or a dying QEMU (`failed`) would."""
+        del self.domains[instance_id]
+        self.watcher(instance_id, PowerState.STOPPED, cause)
+
+    def _refuse_conflict(self, order: LaunchOrder) -> None:
+        names = self.foreign | {domain.instance_id: domain.name for domain in self.domains.values()}
+        others = {name for instance_id, name in names.items() if instance_id != order.instance_id}
+        if order.instance_id in self.foreign or order.name in others:
+            raise DomainConflict(f"{order.name}: the name or the uuid {order.instance_id} is another domain's")
+
+    def _boot(self, order: LaunchOrder) -> None:
+        self.domains[order.instance_id] = Domain(
+            instance_id=order.instance_id,
+            number=order.number,
+            generation=order.generation,
+            name=order.name,
+            power=PowerState.RUNNING,
+        )
+        self.watcher(order.instance_id, PowerState.RUNNING, "booted")
+
+    async def _reach(self, point: str, instance_id: InstanceId) -> None:
+        if self.fault is not None:
+            await self.fault(point, instance_id)
+
+
+def _nobody(_: InstanceId, __: PowerState, ___: str) -> None:
+    """Before `start` and after `stop` there is nobody to tell."""

@@ -1,0 +1,132 @@
+"""Domains by libvirt and QEMU, through a daemon or through the driver embedded in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from pathlib import Path
+from typing import Any
+
+from launcher.drivers.virt import domain_xml, domains, kvm
+from launcher.drivers.virt.connection import Connection, Lane, Work
+from launcher.drivers.virt.driver import Disks, Domain, HostResources, PowerWatcher
+from launcher.drivers.virt.power import PowerWatch
+from launcher.errors import DriverError, HostResourceMissing, HypervisorBusy, HypervisorUnavailable, SpawnFailed
+from launcher.models import Diagnostics, InstanceId, LaunchOrder, PowerState
+
+STARTERS = 4
+"""Threads that start domains: more only queue in the daemon, each start is a third of a CPU second."""
+STOP_PATIENCE = 15.0
+"""Seconds that `stop` waits for starts under way."""
+
+
+class LibvirtVirt:
+    """The contract is `VirtDriver`'s.
+
+    `uri`: qemu:///system, qemu+unix:///system?socket=PATH, or qemu:///embed?root=DIR. `virt_type` kvm and qemu are
+    taken as given; auto asks `kvm.choose_virt_type`, which needs a `kernel` to try. Once connected, a lost connection
+    is opened again and calls wait `patience` seconds for it; `settle` is explained in connection.py.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        state_dir: Path,
+        virt_type: str = "auto",
+        kernel: Path | None = None,
+        patience: float = 20.0,
+        settle: float = 3.0,
+    ) -> None:
+        self.state_dir, self.asked_type, self.kernel = state_dir, virt_type, kernel
+        self.power = PowerWatch()
+        self.starting: dict[InstanceId, asyncio.Task[None]] = {}
+        self.starters = Lane("start", STARTERS)
+        self.connection = Connection(
+            uri,
+            census=domains.census,
+            on_up=self.power.resume,
+            on_event=self.power.observe,
+            patience=patience,
+            settle=settle,
+        )
+        self.resources: HostResources | None = None
+
+    async def start(self, watcher: PowerWatcher) -> None:
+        self.power.watcher = watcher
+        verdict = await self._choose_type()
+        await self.connection.open()
+        # Probing QEMU takes a second on a cold cache; done here, the first launch does not wait for it.
+        await self._look(
+            lambda handle: handle.getDomainCapabilities(None, None, None, verdict.virt_type, 0),
+            f"QEMU cannot run domains of type {verdict.virt_type} here",
+            HostResourceMissing,
+        )
+        _, memory_mb, vcpus, *_ = await self._look(lambda handle: handle.getInfo(), "reading the host's resources")
+        self.resources = HostResources(
+            vcpus=vcpus, memory_mb=memory_mb, virt_type=verdict.virt_type, virt_reason=verdict.reason
+        )
+
+    async def stop(self) -> None:
+        if self.starting:  # a handle must not be closed under a call that uses it
+            await asyncio.wait(self.starting.values(), timeout=STOP_PATIENCE)
+        self.starters.pool.shutdown(wait=False, cancel_futures=True)
+        await self.connection.close()
+
+    async def host_resources(self) -> HostResources:
+        assert self.resources is not None, "start() comes first"
+        return self.resources
+
+    async def spawn(self, order: LaunchOrder, disks: Disks) -> None:
+        resources = await self.host_resources()
+        xml = domain_xml.build(order, disks, virt_type=resources.virt_type)
+        await self._quiet(order)
+        start = asyncio.create_task(self._start(order, xml))
+        self.starting[order.instance_id] = start
+        start.add_done_callback(lambda _: self.starting.pop(order.instance_id, None))
+        await asyncio.shield(start)  # a cancelled launch cannot stop the thread; `destroy` waits for it
+
+    async def destroy(self, order: LaunchOrder) -> None:
+        await self._quiet(order)
+        self.power.forget(order.instance_id)
+        await self._look(functools.partial(domains.ensure_gone, order=order), f"{order.name}: destroying the domain")
+
+    async def list_domains(self) -> list[Domain]:
+        found: list[Domain] = await self._look(domains.census, "listing the domains")
+        return found
+
+    async def find_domain(self, instance_id: InstanceId) -> Domain | None:
+        found: Domain | None = await self._look(
+            functools.partial(domains.find, instance_id=instance_id), f"looking for the domain {instance_id}"
+        )
+        return found
+
+    async def get_diagnostics(self, order: LaunchOrder) -> Diagnostics:
+        found: Diagnostics = await self._look(
+            functools.partial(domains.diagnose, order=order), f"{order.name}: reading the domain's state"
+        )
+        return found
+
+    async def _choose_type(self) -> kvm.Verdict:
+        if self.asked_type == "auto":
+            return await kvm.choose_virt_type(state_dir=self.state_dir, kernel=self.kernel)
+        return kvm.Verdict(virt_type=self.asked_type, reason="set by [virt] type")
+
+    async def _quiet(self, order: LaunchOrder) -> None:
+        """Wait for a start of this instance whose caller went away, whatever became of it."""
+        if start := self.starting.get(order.instance_id):
+            await asyncio.wait([start])
+
+    async def _start(self, order: LaunchOrder, xml: str) -> None:
+        """Start it; where the outcome is unknown, look: only what does not run was not started."""
+        self.power.expect(order.instance_id)
+        work = functools.partial(domains.ensure_started, order=order, xml=xml)
+        try:
+            await self.connection.call(self.starters, work, f"{order.name}: the domain did not start", SpawnFailed)
+        except (HypervisorUnavailable, HypervisorBusy):
+            found = await self.find_domain(order.instance_id)
+            if found is None or found.generation != order.generation or found.power is PowerState.STOPPED:
+                raise
+
+    async def _look(self, work: Work[Any], what: str, otherwise: type[DriverError] = DriverError) -> Any:
+        return await self.connection.call(self.connection.looking, work, what, otherwise)

@@ -1,0 +1,82 @@
+"""/openapi.json (3.1), made from the endpoints and the models they use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+from launcher import __version__
+from launcher.models import Model
+from launcher.services.api.endpoint import Endpoint
+from launcher.services.api.problems import Problem
+
+_REF = "#/components/schemas/{model}"
+
+
+def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """The whole description; schemas of bodies and answers stand once under components."""
+    models: dict[type[Model], str] = {Problem: "serialization"}
+    for endpoint in endpoints:
+        if endpoint.body:
+            models[endpoint.body] = "validation"
+        if isinstance(endpoint.response, type) and issubclass(endpoint.response, Model):
+            models[endpoint.response] = "serialization"
+    refs, schemas = models_json_schema(list(models.items()), ref_template=_REF)  # type: ignore[arg-type]
+    paths: dict[str, Any] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, refs)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "launcher", "version": __version__, "summary": "The native API"},
+        "paths": paths,
+        "components": {
+            "schemas": schemas.get("$defs", {}),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"bearer": []}],
+    }
+
+
+def _operation(endpoint: Endpoint, refs: Any) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": endpoint.handler.__name__,
+        "summary": endpoint.summary,
+        "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint), *_headers(endpoint)],
+        "responses": {str(endpoint.status): _answer(endpoint, refs), "default": _problem(refs)},
+    }
+    if endpoint.body:
+        schema = refs[(endpoint.body, "validation")]
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _answer(endpoint: Endpoint, refs: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": endpoint.summary}
+    if endpoint.response is not None:
+        is_model = isinstance(endpoint.response, type) and issubclass(endpoint.response, Model)
+        schema = refs[(endpoint.response, "serialization")] if is_model else {"type": "string"}
+        answer["content"] = {endpoint.content_type: {"schema": schema}}
+    return answer
+
+
+def _problem(refs: Any) -> dict[str, Any]:
+    schema = refs[(Problem, "serialization")]
+    return {"description": "What went wrong", "content": {"application/problem+json": {"schema": schema}}}
+
+
+def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    names = re.findall(r"{(\w+)}", endpoint.path)
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    properties = TypeAdapter(endpoint.query).json_schema().get("properties", {})
+    return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
+
+
+def _headers(endpoint: Endpoint) -> list[dict[str, Any]]:
+    return [{"name": name, "in": "header", "schema": {"type": "string"}} for name in endpoint.headers]

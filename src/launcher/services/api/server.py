@@ -1,0 +1,253 @@
+"""The API server role: listens, authenticates, turns requests into calls and errors into problem documents."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+
+from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
+
+from launcher.bus import Bus
+from launcher.clock import Clock
+from launcher.errors import BadRequest, LauncherError, Unauthorized
+from launcher.identity import new_request_id, new_span_id, new_trace_id
+from launcher.messages import Authenticate, Context, InstanceChanged, ListHosts, Ping, Route
+from launcher.models import Model, Span
+from launcher.services.api import openapi, problems
+from launcher.services.api.endpoint import Ask, Endpoint
+from launcher.services.api.metadata import Metadata
+from launcher.services.api.metrics import Metrics
+from launcher.services.api.native import Native
+from launcher.services.api.problems import HttpError
+from launcher.services.api.tunnel import Tunnel
+from launcher.services.api.watch import EventsQuery, Watch
+from launcher.services.role import Role
+
+BODY_LIMIT = 256 * 1024
+BODY_TIMEOUT = 10.0
+IDLE_TIMEOUT = 30.0
+SHUTDOWN_TIMEOUT = 5.0
+HEALTH_TIMEOUT = 5.0
+TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
+
+REQUEST_ID = web.RequestKey("request_id", str)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+log = logging.getLogger(__name__)
+
+
+class Health(Model):
+    status: str
+    bus_ms: float | None
+    hosts: int
+    dead_letters: int
+    detail: str = ""
+
+
+class ApiServer(Role):
+    """Owns sockets and nothing else. `metadata_listener` is where guests reach the metadata service, if anywhere."""
+
+    topic = "api"
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        bus: Bus,
+        clock: Clock,
+        rng: Random,
+        listener: socket.socket,
+        metadata_listener: socket.socket | None,
+    ) -> None:
+        super().__init__(host=host, bus=bus, clock=clock, rng=rng)
+        self.listener, self.metadata_listener = listener, metadata_listener
+        self.endpoints = Native(bus=bus).endpoints
+        self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
+        self.runners: list[web.AppRunner] = []
+
+    @property
+    def notices(self) -> Sequence[Route]:
+        return [InstanceChanged.to(self.hear_event)]
+
+    async def hear_event(self, ctx: Context, message: InstanceChanged) -> None:
+        await self.metrics.hear_event(ctx, message)
+        await self.watch.hear_event(ctx, message)
+
+    async def recover(self) -> None:
+        """The door opens last, when everybody behind it is there."""
+        await self._listen(self.application(), self.listener)
+        if self.metadata_listener is not None:
+            metadata = Metadata(bus=self.bus).application(self.own_context())
+            await self._listen(metadata, self.metadata_listener)
+
+    async def stop(self) -> None:
+        self.watch.close()
+        for runner in self.runners:
+            await runner.cleanup()
+
+    def application(self) -> web.Application:
+        application = web.Application(middlewares=[self._guard], client_max_size=BODY_LIMIT)
+        for endpoint in self.endpoints:
+            application.router.add_route(endpoint.method, endpoint.path, self._serve(endpoint))
+        application.router.add_get("/instances/{id}/tcp/{port}", self._open_tunnel)
+        application.router.add_get("/events", self._stream_events)
+        application.router.add_get("/healthz", self._healthz)
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/openapi.json", self._openapi)
+        return application
+
+    async def _listen(self, application: web.Application, listener: socket.socket) -> None:
+        runner = web.AppRunner(
+            application, access_log=None, keepalive_timeout=IDLE_TIMEOUT, shutdown_timeout=SHUTDOWN_TIMEOUT
+        )
+        await runner.setup()
+        self.runners.append(runner)
+        await web.SockSite(runner, listener).start()
+
+    # --- one request ---------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every answer has a request id; every failure is a problem document; every request is counted."""
+        request[REQUEST_ID], started = new_request_id(self.rng), self.clock.now_ms()
+        try:
+            response = await handler(request)
+        except LauncherError as error:
+            response = self._problem(request, error)
+        except web.HTTPException as error:
+            response = self._problem(request, HttpError(error.status, _http_words(error, request)))
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            response = self._problem(request, LauncherError("unexpected; see the server's log"))
+        if not response.prepared:
+            response.headers["X-Request-Id"] = request[REQUEST_ID]
+        resource = request.match_info.route.resource
+        endpoint = resource.canonical if resource else "unknown"
+        self.metrics.requests.labels(request.method, endpoint, str(response.status)).inc()
+        self.metrics.seconds.labels(request.method, endpoint).observe((self.clock.now_ms() - started) / 1000)
+        return response
+
+    def _problem(self, request: web.Request, error: LauncherError) -> web.Response:
+        headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+        return problems.answer(error, request[REQUEST_ID], headers=headers)
+
+    def _serve(self, endpoint: Endpoint) -> Handler:
+        dump = TypeAdapter(endpoint.response).dump_json if endpoint.response not in (None, str) else None
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            started, ctx = self.clock.now_ms(), await self._context(request)
+            try:
+                query = endpoint.query.model_validate(dict(request.query))
+                body = await _body(request, endpoint.body)
+            except ValidationError as error:
+                raise problems.from_validation(error) from None
+            inner = ctx.within(new_span_id(self.rng)) if endpoint.traced else ctx
+            answer = await endpoint.handler(Ask(inner, request.match_info, query, body, request.headers))
+            if endpoint.traced:
+                self._keep_span(request, ctx, inner, started)
+            content = dump(answer.body) if dump else str(answer.body or "").encode()
+            response = web.Response(body=content, status=endpoint.status, headers=answer.headers)
+            response.content_type, response.charset = endpoint.content_type, "utf-8"
+            response.headers["X-Content-Type-Options"] = "nosniff"
+            response.headers["traceparent"] = f"00-{inner.trace_id}-{inner.span_id or '0' * 15 + '1'}-01"
+            return response
+
+        return handle
+
+    async def _context(self, request: web.Request) -> Context:
+        """Who asks, in which trace. Raises Unauthorized."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized("a bearer token is needed", hint="Authorization: Bearer … (admin.json has one)")
+        parent = TRACEPARENT.match(request.headers.get("traceparent", ""))
+        ctx = Context(
+            request_id=request[REQUEST_ID],
+            project_id="",
+            user_id="",
+            trace_id=parent[1] if parent else new_trace_id(self.rng),
+            span_id=parent[2] if parent else None,
+        )
+        digest = hashlib.sha256(token.strip().encode()).hexdigest()
+        who = await self.bus.call(ctx, Authenticate(token_sha256=digest))
+        return ctx.model_copy(update=who.model_dump())
+
+    def _keep_span(self, request: web.Request, ctx: Context, inner: Context, started: float) -> None:
+        assert inner.span_id
+        self.keep(
+            Span(
+                trace_id=ctx.trace_id,
+                span_id=inner.span_id,
+                parent_id=ctx.span_id,
+                role=self.topic,
+                host=self.host,
+                name=f"{request.method} {request.path}",
+                kind="http",
+                queued_ms=None,
+                start_ms=started,
+                end_ms=self.clock.now_ms(),
+            )
+        )
+
+    # --- what is no endpoint of the native dialect ---------------------------------------------------
+
+    async def _open_tunnel(self, request: web.Request) -> web.StreamResponse:
+        return await self.tunnel.open(request, await self._context(request))
+
+    async def _stream_events(self, request: web.Request) -> web.StreamResponse:
+        ctx = await self._context(request)
+        try:
+            query = EventsQuery.model_validate(dict(request.query))
+        except ValidationError as error:
+            raise problems.from_validation(error) from None
+        return await self.watch.stream(request, ctx, query)
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        """A round trip over the bus to the controller, and whether any host is alive."""
+        ctx, started, dead = self.own_context(), self.clock.now_ms(), len(self.bus.dead_letters())
+        try:
+            await self.bus.call(ctx, Ping(), timeout=HEALTH_TIMEOUT)
+            bus_ms = self.clock.now_ms() - started
+            hosts = await self.bus.call(ctx, ListHosts(), timeout=HEALTH_TIMEOUT)
+            health = Health(status="ok" if hosts else "no host", bus_ms=bus_ms, hosts=len(hosts), dead_letters=dead)
+        except LauncherError as error:
+            health = Health(status="bus down", bus_ms=None, hosts=0, dead_letters=dead, detail=str(error))
+        code = 200 if health.status == "ok" else 503
+        return web.Response(body=health.model_dump_json(), status=code, content_type="application/json")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self.metrics.dead.set(len(self.bus.dead_letters()))
+        return web.Response(body=self.metrics.text(), content_type="text/plain", charset="utf-8")
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.json_response(openapi.document(self.endpoints))
+
+
+async def _body(request: web.Request, model: type[Model] | None) -> Model | None:
+    """The JSON body as its model, strictly: a number in quotes is no number."""
+    if model is None:
+        return None
+    if request.content_type not in ("application/json", "application/octet-stream"):
+        raise HttpError(415, f"the body is {request.content_type}", hint="send application/json")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            raw = await request.read()
+    except TimeoutError:
+        raise HttpError(408, f"the body did not arrive in {BODY_TIMEOUT:g} s") from None
+    if not raw:
+        raise BadRequest("the body is empty", hint="send a JSON object")
+    return model.model_validate_json(raw, strict=True)
+
+
+def _http_words(error: web.HTTPException, request: web.Request) -> str:
+    words = {
+        404: f"there is nothing at {request.path}",
+        405: f"{request.method} is not possible at {request.path}",
+        413: f"the body is larger than {BODY_LIMIT} bytes",
+    }
+    return words.get(error.status, error.reason)

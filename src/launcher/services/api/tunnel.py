@@ -1,0 +1,76 @@
+"""/instances/{id}/tcp/{port}: a WebSocket whose binary frames are the bytes of a TCP connection to the guest.
+
+So `launcher ssh` reaches a guest from wherever the API is reached, the sandbox's outside included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from aiohttp import WSMsgType, web
+
+from launcher.bus import Bus
+from launcher.errors import BadRequest, Conflict, Unreachable
+from launcher.messages import Context, GetInstance
+from launcher.models import VmState
+
+CONNECT_TIMEOUT = 5.0
+CHUNK = 65536
+
+
+class Tunnel:
+    """Only to addresses that the network role leased to the caller's own instance."""
+
+    def __init__(self, *, bus: Bus) -> None:
+        self.bus = bus
+
+    async def open(self, request: web.Request, ctx: Context) -> web.StreamResponse:
+        reader, writer = await self._connect(request, ctx)
+        try:
+            socket = web.WebSocketResponse(max_msg_size=1 << 20, heartbeat=30.0)
+            await socket.prepare(request)
+            await _pump(socket, reader, writer)
+            return socket
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _connect(self, request: web.Request, ctx: Context) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        instance = await self.bus.call(ctx, GetInstance(instance_id=request.match_info["id"]))
+        port = request.match_info["port"]
+        if not (port.isdecimal() and 0 < int(port) < 65536):
+            raise BadRequest(f"{port!r} is not a port", field="port")
+        if instance.vm_state is not VmState.ACTIVE or not instance.addresses:
+            raise Conflict(f"instance {instance.name!r} is {instance.status}", hint="wait until it is ACTIVE")
+        address = str(instance.addresses[0])
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                return await asyncio.open_connection(address, int(port))
+        except (OSError, TimeoutError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else "no answer"
+            raise Unreachable(
+                f"{instance.name}: {address} port {port}: {why}", hint=f"see `launcher console {instance.name}`"
+            ) from None
+
+
+async def _pump(socket: web.WebSocketResponse, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Until either side ends."""
+
+    async def outward() -> None:
+        while data := await reader.read(CHUNK):
+            await socket.send_bytes(data)
+        await socket.close()
+
+    async def inward() -> None:
+        async for message in socket:
+            if message.type is WSMsgType.BINARY:
+                writer.write(message.data)
+                await writer.drain()
+
+    tasks = [asyncio.ensure_future(outward()), asyncio.ensure_future(inward())]
+    _, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,75 @@
+"""/events: the event log as server-sent events, first what was missed, then live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from pydantic import Field
+
+from launcher.bus import Bus
+from launcher.messages import Context, InstanceChanged, ListEvents
+from launcher.models import Event, Model
+
+QUIET = 10.0
+
+
+class EventsQuery(Model):
+    after: int = Field(default=0, ge=0)
+    instance_id: str | None = None
+    follow: bool = True
+
+
+class Watch:
+    """A notice only wakes the watchers; what they send they read from the log, in order and without a gap."""
+
+    def __init__(self, *, bus: Bus) -> None:
+        self.bus = bus
+        self.changed = asyncio.Event()
+        self.closing = False
+
+    async def hear_event(self, ctx: Context, message: InstanceChanged) -> None:
+        self._wake()
+
+    def close(self) -> None:
+        """Let every watcher's answer end."""
+        self.closing = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def stream(self, request: web.Request, ctx: Context, query: EventsQuery) -> web.StreamResponse:
+        after = max(query.after, int(request.headers.get("Last-Event-ID", "0") or 0))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            async for event in self._events(ctx, after, query):
+                await response.write(_frame(event) if event else b": nothing new\n\n")
+            await response.write_eof()
+        return response
+
+    async def _events(self, ctx: Context, after: int, query: EventsQuery) -> AsyncIterator[Event | None]:
+        """Events as they come; None now and then, so that a client that has left is noticed."""
+        while True:
+            changed = self.changed
+            found = await self.bus.call(ctx, ListEvents(after=after, instance_id=query.instance_id))
+            for event in found:
+                after = event.seq
+                yield event
+            if self.closing or (not query.follow and not found):
+                return
+            if found:
+                continue
+            try:
+                async with asyncio.timeout(QUIET):
+                    await changed.wait()
+            except TimeoutError:
+                yield None
+
+
+def _frame(event: Event) -> bytes:
+    return f"id: {event.seq}\nevent: instance\ndata: {event.model_dump_json()}\n\n".encode()

@@ -1,0 +1,331 @@
+"""The compute role: turns a launch order into a running machine, and back. The steps are the table in `__init__`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from launcher.bus import Bus
+from launcher.clock import Clock
+from launcher.drivers.firewall.driver import FirewallDriver
+from launcher.drivers.images.store import ImageStore, Injection
+from launcher.drivers.network.driver import NetworkDriver
+from launcher.drivers.virt.driver import Disks, VirtDriver
+from launcher.errors import BusError, LauncherError, StaleGeneration
+from launcher.identity import new_span_id
+from launcher.messages import (
+    AllocateFixedIp,
+    Context,
+    GetConsoleLog,
+    GetDiagnostics,
+    HostHeartbeat,
+    ReleaseFixedIp,
+    ReportActive,
+    ReportFault,
+    ReportGone,
+    ReportPower,
+    ReportStep,
+    Route,
+    RunInstance,
+    TerminateInstance,
+    VerifyInstance,
+)
+from launcher.models import (
+    Diagnostics,
+    FixedIp,
+    HostState,
+    InstanceId,
+    LaunchOrder,
+    PowerState,
+    Span,
+    TaskState,
+)
+from launcher.services.role import Role
+from launcher.services.saga import Saga, Step, StepFailed
+from launcher.services.turns import Turns
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Launch:
+    """One run of the saga. What a step found is here for the steps after it; undo needs none of it."""
+
+    ctx: Context
+    order: LaunchOrder
+    address: FixedIp | None = None
+    disks: Disks | None = None
+    injection: Injection = Injection.NONE
+    step: TaskState | None = None
+    step_span: str = ""
+    step_since_ms: float = 0.0
+
+    def within_step(self) -> Context:
+        """The context for calls made on behalf of the present step."""
+        return self.ctx.within(self.step_span) if self.step_span else self.ctx
+
+
+class Compute(Role):
+    """Keeps no table: every artefact is named from the order, and the rows belong to the controller."""
+
+    topic = "compute"
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        bus: Bus,
+        clock: Clock,
+        rng: Random,
+        availability_zone: str,
+        heartbeat: float,
+        virt: VirtDriver,
+        firewall: FirewallDriver,
+        network: NetworkDriver,
+        images: ImageStore,
+    ) -> None:
+        super().__init__(host=host, bus=bus, clock=clock, rng=rng)
+        self.availability_zone, self.heartbeat, self.boot_id = availability_zone, heartbeat, new_span_id(rng)
+        self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
+        self.held: dict[InstanceId, LaunchOrder] = {}
+        self.turns = Turns()
+        self.reports: set[asyncio.Task[None]] = set()
+        self.launch: Saga[Launch] = Saga(
+            Step(TaskState.NETWORKING, self.allocate_address, self.release_address),
+            Step(TaskState.BRIDGING, self.plug, self.unplug),
+            Step(TaskState.IMAGING, self.create_disks, self.delete_disks),
+            Step(TaskState.INJECTING, self.inject_key),
+            Step(TaskState.FILTERING, self.apply_firewall, self.remove_firewall),
+            Step(TaskState.SPAWNING, self.start_domain, self.destroy_domain),
+            report=self.report_step,
+        )
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        return [
+            RunInstance.to(self.run_instance),
+            TerminateInstance.to(self.terminate_instance),
+            VerifyInstance.to(self.verify_instance),
+            GetConsoleLog.to(self.get_console_log),
+            GetDiagnostics.to(self.get_diagnostics),
+        ]
+
+    @property
+    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
+        return [(self.heartbeat, self.beat)]
+
+    async def start(self) -> None:
+        await self.images.start()
+        await self.firewall.start()
+        await self.virt.start(self.see_power)
+
+    async def recover(self) -> None:
+        await self.beat()
+
+    async def stop(self) -> None:
+        await self.virt.stop()
+        await self.images.stop()
+
+    # --- what the messages ask for ---------------------------------------------------------------
+
+    async def run_instance(self, ctx: Context, message: RunInstance) -> None:
+        """Launch, or go on with a launch that was begun. Told twice while at it, it goes on undisturbed."""
+        async with self.turns.take(message.order) as mine:
+            if mine:
+                self.held[message.order.instance_id] = message.order
+                await self._launch(Launch(ctx, message.order))
+
+    async def terminate_instance(self, ctx: Context, message: TerminateInstance) -> None:
+        """Undo everything. A launch under way stops at its next step and gives way."""
+        async with self.turns.take(message.order) as mine:
+            if mine:
+                await self._unwind(Launch(ctx, message.order))
+
+    async def verify_instance(self, ctx: Context, message: VerifyInstance) -> None:
+        """After a restart: filters and links of a running machine are put back, a missing one is reported."""
+        order = message.order
+        async with self.turns.take(order) as mine:
+            if not mine:
+                return
+            if await self.virt.find_domain(order.instance_id) is None:
+                await self._report_power(order.instance_id, "missing", "no domain was found after a restart")
+                return
+            self.held[order.instance_id] = order
+            work = Launch(ctx, order)
+            for step in (self.allocate_address, self.plug, self.apply_firewall):
+                await step(work)
+
+    async def get_console_log(self, ctx: Context, message: GetConsoleLog) -> str:
+        tail = await self.images.read_console(message.order, message.max_bytes)
+        return tail.decode(errors="replace")
+
+    async def get_diagnostics(self, ctx: Context, message: GetDiagnostics) -> Diagnostics:
+        return await self.virt.get_diagnostics(message.order)
+
+    # --- the steps, in order ---------------------------------------------------------------------
+
+    async def allocate_address(self, work: Launch) -> None:
+        order = work.order
+        request = AllocateFixedIp(
+            instance_id=order.instance_id, project_id=order.project_id, mac=order.mac, hostname=order.hostname
+        )
+        work.address = await self.bus.call(work.within_step(), request)
+
+    async def release_address(self, work: Launch) -> None:
+        await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
+
+    async def plug(self, work: Launch) -> None:
+        assert work.address
+        await self.network.ensure_bridge(work.address.network)
+        await self.network.plug(work.order, work.address.network)
+
+    async def unplug(self, work: Launch) -> None:
+        await self.network.unplug(work.order)
+
+    async def create_disks(self, work: Launch) -> None:
+        work.disks = await self.images.create_disks(work.order)
+
+    async def delete_disks(self, work: Launch) -> None:
+        await self.images.delete_disks(work.order)
+
+    async def inject_key(self, work: Launch) -> None:
+        work.injection = await self.images.inject_key(work.order)
+
+    async def apply_firewall(self, work: Launch) -> None:
+        assert work.address
+        await self.firewall.apply(work.order, work.address)
+
+    async def remove_firewall(self, work: Launch) -> None:
+        await self.firewall.remove(work.order)
+
+    async def start_domain(self, work: Launch) -> None:
+        assert work.disks
+        await self.virt.spawn(work.order, work.disks)
+
+    async def destroy_domain(self, work: Launch) -> None:
+        await self.virt.destroy(work.order)
+
+    # --- what it tells the controller ----------------------------------------------------------------
+
+    async def _launch(self, work: Launch) -> None:
+        try:
+            await self.launch.run(work)
+            await self._report_active(work)
+        except (StaleGeneration, BusError) as reason:
+            log.info("%s: left as it is: %s", work.order.name, reason)
+        except StepFailed as failure:
+            await self._fail(work, failure)
+
+    async def report_step(self, work: Launch, step: TaskState) -> None:
+        """The journal: nothing is done that the controller has not agreed to for this generation."""
+        self._end_step(work)
+        order = work.order
+        self.turns.check(order)
+        await self.bus.call(
+            work.ctx,
+            ReportStep(instance_id=order.instance_id, generation=order.generation, host=self.host, step=step),
+        )
+        work.step, work.step_span, work.step_since_ms = step, new_span_id(self.rng), self.clock.now_ms()
+
+    def _end_step(self, work: Launch, failure: Exception | None = None) -> None:
+        """Keep the span of the step that was under way, if one was."""
+        if work.step is None:
+            return
+        self.keep(
+            Span(
+                trace_id=work.ctx.trace_id,
+                span_id=work.step_span,
+                parent_id=work.ctx.span_id,
+                role=self.topic,
+                host=self.host,
+                name=work.step,
+                kind="step",
+                queued_ms=None,
+                start_ms=work.step_since_ms,
+                end_ms=self.clock.now_ms(),
+                instance_id=work.order.instance_id,
+                error=getattr(failure, "code", type(failure).__name__) if failure else None,
+            )
+        )
+        work.step = None
+
+    async def _report_active(self, work: Launch) -> None:
+        assert work.address
+        self._end_step(work)
+        report = ReportActive(
+            instance_id=work.order.instance_id,
+            generation=work.order.generation,
+            host=self.host,
+            address=work.address.address,
+            injection=work.injection,
+        )
+        await self.bus.call(work.ctx, report)
+
+    async def _fail(self, work: Launch, failure: StepFailed) -> None:
+        """Tell why; the controller says whether to leave it for another try or to undo it all."""
+        self._end_step(work, failure.cause)
+        order, cause = work.order, failure.cause
+        named = cause if isinstance(cause, LauncherError) else None
+        if named is None:
+            log.error("%s: %s failed", order.name, failure.step, exc_info=cause)
+        report = ReportFault(
+            instance_id=order.instance_id,
+            generation=order.generation,
+            host=self.host,
+            step=failure.step,
+            code=named.code if named else LauncherError.code,
+            message=named.message if named else f"unexpected {type(cause).__name__}; see the server's log",
+            hint=named.hint if named else "",
+            retriable=named.retriable if named else False,
+        )
+        with contextlib.suppress(StaleGeneration, BusError):
+            move = await self.bus.call(work.ctx, report)
+            if move.order is not None:
+                await self._unwind(Launch(work.ctx, move.order))
+
+    async def _unwind(self, work: Launch) -> None:
+        """Undo all; only when nothing is left is the controller told. Otherwise it will ask again."""
+        order = work.order
+        self.turns.fence(order)
+        try:
+            await self.launch.unwind(work)
+            self.held.pop(order.instance_id, None)
+            await self.bus.call(work.ctx, ReportGone(instance_id=order.instance_id, generation=order.generation))
+        except (StepFailed, StaleGeneration, BusError) as reason:
+            log.warning("%s: not all gone yet: %s", order.name, reason)
+
+    async def beat(self) -> None:
+        """Say that this host lives and what it has."""
+        resources = await self.virt.host_resources()
+        state = HostState(
+            name=self.host,
+            availability_zone=self.availability_zone,
+            boot_id=self.boot_id,
+            vcpus=resources.vcpus,
+            memory_mb=resources.memory_mb,
+            disk_free_mb=await self.images.free_mb(),
+            vcpus_used=sum(order.flavor.vcpus for order in self.held.values()),
+            memory_used_mb=sum(order.flavor.memory_mb for order in self.held.values()),
+            instances=len(self.held),
+            virt_type=resources.virt_type,
+            virt_reason=resources.virt_reason,
+            seen_ms=int(self.clock.now_ms()),
+        )
+        await self.bus.notify(self.own_context(), HostHeartbeat(host=state))
+
+    def see_power(self, instance_id: InstanceId, power: PowerState, cause: str) -> None:
+        """The hypervisor's watcher; runs on the loop."""
+        task = asyncio.ensure_future(self._report_power(instance_id, power, cause))
+        self.reports.add(task)
+        task.add_done_callback(self.reports.discard)
+
+    async def _report_power(self, instance_id: InstanceId, power: str, cause: str) -> None:
+        report = ReportPower.model_validate(
+            {"instance_id": instance_id, "host": self.host, "power": power, "cause": cause}
+        )
+        with contextlib.suppress(BusError):
+            await self.bus.cast(self.own_context(), report)

@@ -1,0 +1,126 @@
+"""The cloud controller: owns the instances and all that belongs to a project, and keeps every launch moving.
+
+One file per noun; this one puts them together. Accepting a launch is `admission.py`, what the other roles report is
+`reports.py`, what brings a stuck launch on is `reconcile.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from random import Random
+
+from launcher.bus import Bus
+from launcher.clock import Clock
+from launcher.db import credentials, events
+from launcher.db.database import Database
+from launcher.messages import Authenticate, Context, CreateInstances, HostHeartbeat, Ping, Route
+from launcher.models import Flavor, Identity, Image, Quotas
+from launcher.services.controller.admission import Admission
+from launcher.services.controller.catalogue import Catalogue, ReadImage
+from launcher.services.controller.inventory import Inventory
+from launcher.services.controller.journal import Journal
+from launcher.services.controller.key_pairs import KeyPairs
+from launcher.services.controller.reconcile import Reconcile
+from launcher.services.controller.reports import Reports
+from launcher.services.controller.security_groups import SecurityGroups
+from launcher.services.role import Role
+
+TRACES_KEPT_MS = 7 * 24 * 3600 * 1000
+EVENTS_KEPT = 100_000
+FIRST_LOOK = 5.0
+
+
+class Controller(Role):
+    """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at."""
+
+    topic = "controller"
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        bus: Bus,
+        clock: Clock,
+        rng: Random,
+        db: Database,
+        quotas: Quotas,
+        flavors: Mapping[str, Flavor],
+        read_image: ReadImage,
+        library: Sequence[Image],
+        admin: tuple[str, Identity],
+        build_timeout: float,
+        max_attempts: int,
+        restart_missing: bool,
+        tick: float,
+    ) -> None:
+        super().__init__(host=host, bus=bus, clock=clock, rng=rng)
+        self.db, self.tick, self.library, self.admin = db, tick, library, admin
+        self.journal = Journal(db=db, bus=bus, clock=clock)
+        self.reconcile = Reconcile(db=db, bus=bus, clock=clock, rng=rng, journal=self.journal)
+        self.admission = Admission(
+            db=db,
+            bus=bus,
+            clock=clock,
+            rng=rng,
+            journal=self.journal,
+            quotas=quotas,
+            flavors=flavors,
+            build_timeout=build_timeout,
+            first_look=FIRST_LOOK,
+        )
+        self.reports = Reports(
+            db=db,
+            clock=clock,
+            journal=self.journal,
+            reconcile=self.reconcile,
+            max_attempts=max_attempts,
+            build_timeout=build_timeout,
+            restart_missing=restart_missing,
+        )
+        self.inventory = Inventory(db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile)
+        self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
+        self.key_pairs = KeyPairs(db=db, quotas=quotas)
+        self.security_groups = SecurityGroups(db=db, quotas=quotas)
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        return [
+            Ping.to(self.ping),
+            Authenticate.to(self.authenticate),
+            CreateInstances.to(self.admission.create_instances),
+            *self.inventory.routes,
+            *self.key_pairs.routes,
+            *self.security_groups.routes,
+            *self.catalogue.routes,
+            *self.reports.routes,
+        ]
+
+    @property
+    def notices(self) -> Sequence[Route]:
+        return [HostHeartbeat.to(self.hear_host)]
+
+    @property
+    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
+        return [(self.tick, self.reconcile.tick), (3600.0, self.prune)]
+
+    async def start(self) -> None:
+        token_sha256, identity = self.admin
+        await self.db.write(lambda db: credentials.create(db, token_sha256, identity, self.clock.now_ms()))
+        await self.catalogue.register(self.library)
+
+    async def recover(self) -> None:
+        await self.reconcile.recover()
+
+    async def ping(self, ctx: Context, message: Ping) -> None:
+        return None
+
+    async def authenticate(self, ctx: Context, message: Authenticate) -> Identity:
+        return await self.db.read(lambda db: credentials.resolve(db, message.token_sha256))
+
+    async def hear_host(self, ctx: Context, message: HostHeartbeat) -> None:
+        if self.catalogue.hear_host(message):
+            await self.reconcile.host_started(message.host.name)
+
+    async def prune(self) -> None:
+        oldest = self.clock.now_ms() - TRACES_KEPT_MS
+        await self.db.write(lambda db: events.prune(db, spans_before_ms=oldest, events_kept=EVENTS_KEPT))

@@ -1,0 +1,46 @@
+"""The one way an instance moves: the row, a line in the event log, then a notice to whoever watches."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable
+
+from launcher.bus import Bus
+from launcher.clock import Clock
+from launcher.db import events, instances
+from launcher.db.database import Database
+from launcher.errors import BusError
+from launcher.messages import Context, InstanceChanged
+from launcher.models import Event, Instance
+
+
+class Journal:
+    """Commits moves together with their events and publishes them afterwards."""
+
+    def __init__(self, *, db: Database, bus: Bus, clock: Clock) -> None:
+        self.db, self.bus, self.clock = db, bus, clock
+
+    async def record(
+        self, ctx: Context, move: Callable[[sqlite3.Connection], Instance], *, message: str = ""
+    ) -> Instance:
+        """Raises what `move` raises; then nothing was changed and nobody is told."""
+
+        def work(db: sqlite3.Connection) -> tuple[Instance, Event]:
+            instance = move(db)
+            return instance, self.note(db, instance, message=message)
+
+        instance, event = await self.db.write(work)
+        await self.publish(ctx, event)
+        return instance
+
+    def note(self, db: sqlite3.Connection, instance: Instance, *, message: str = "") -> Event:
+        """The event's row, within the caller's transaction."""
+        request_id = instances.get_request_id(db, instance.id)
+        return events.add(db, instance, request_id=request_id, at_ms=self.clock.now_ms(), message=message)
+
+    async def publish(self, ctx: Context, *published: Event) -> None:
+        """Watchers that miss a notice find the event in the log."""
+        with contextlib.suppress(BusError):
+            for event in published:
+                await self.bus.notify(ctx, InstanceChanged(event=event))

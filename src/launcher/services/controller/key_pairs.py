@@ -1,0 +1,84 @@
+"""Key pairs: made here and handed out once, or imported."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from launcher.db import key_pairs
+from launcher.db.database import Database
+from launcher.errors import BadRequest, QuotaExceeded
+from launcher.messages import Context, CreatedKeyPair, CreateKeyPair, DeleteKeyPair, ListKeyPairs, Route
+from launcher.models import KeyPair, Quotas
+
+KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
+KEY_LIMIT = 16384
+
+
+class KeyPairs:
+    """Of the asking project."""
+
+    def __init__(self, *, db: Database, quotas: Quotas) -> None:
+        self.db, self.quotas = db, quotas
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        return [
+            CreateKeyPair.to(self.create_key_pair),
+            ListKeyPairs.to(self.list_key_pairs),
+            DeleteKeyPair.to(self.delete_key_pair),
+        ]
+
+    async def create_key_pair(self, ctx: Context, message: CreateKeyPair) -> CreatedKeyPair:
+        private_key, public_key = (None, message.public_key) if message.public_key else generate(message.name)
+        pair = parse(message.name, public_key or "")
+
+        def work(db: sqlite3.Connection) -> None:
+            if len(key_pairs.list_all(db, ctx.project_id)) >= self.quotas.key_pairs:
+                raise QuotaExceeded(f"quota of key pairs exceeded: {self.quotas.key_pairs} in use")
+            key_pairs.create(db, ctx.project_id, pair)
+
+        await self.db.write(work)
+        return CreatedKeyPair(key_pair=pair, private_key=private_key)
+
+    async def list_key_pairs(self, ctx: Context, message: ListKeyPairs) -> list[KeyPair]:
+        return await self.db.read(lambda db: key_pairs.list_all(db, ctx.project_id))
+
+    async def delete_key_pair(self, ctx: Context, message: DeleteKeyPair) -> None:
+        await self.db.write(lambda db: key_pairs.delete(db, ctx.project_id, message.name))
+
+
+def generate(comment: str) -> tuple[str, str]:
+    """A new ed25519 pair in OpenSSH's formats: private, public."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return private, f"{public} {comment.replace(' ', '-')}"
+
+
+def parse(name: str, public_key: str) -> KeyPair:
+    """Check one line of OpenSSH's public key format (RFC 4253 §6.6); the fingerprint is ssh-keygen's SHA256."""
+    words = public_key.strip().split(None, 2)
+    if len(public_key) > KEY_LIMIT or "\n" in public_key.strip() or not public_key.isprintable():
+        raise _bad("it is not one line of text")
+    if len(words) < 2 or words[0] not in KEY_TYPES:
+        raise _bad(f"it does not begin with one of {', '.join(KEY_TYPES)}")
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+    except (binascii.Error, ValueError):
+        raise _bad("its second word is not base64") from None
+    inner = blob[4 : 4 + int.from_bytes(blob[:4], "big")]
+    if inner != words[0].encode():
+        raise _bad("its content is of another type than its first word says")
+    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    return KeyPair(name=name, type=words[0], public_key=public_key.strip(), fingerprint=f"SHA256:{digest}")
+
+
+def _bad(why: str) -> BadRequest:
+    return BadRequest(f"not an OpenSSH public key: {why}", hint="give the line of a .pub file", field="public_key")

@@ -1,0 +1,145 @@
+"""The reconcile loop: what is not at rest and not confirmed in time is asked for again; what is late is given up.
+
+Rows are the truth and messages are nudges, so a lost, doubled or late message costs time, never an instance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from random import Random
+
+from launcher.bus import Bus
+from launcher.clock import Clock
+from launcher.db import instances, moves
+from launcher.db.database import Database
+from launcher.db.moves import Due
+from launcher.errors import BusError, StaleGeneration
+from launcher.messages import Context, RunInstance, ScheduleInstance, TerminateInstance, VerifyInstance
+from launcher.models import Fault, Instance, InstanceId, LaunchOrder, TaskState, VmState
+from launcher.services.controller.journal import Journal
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+LONGEST_WAIT = 60.0
+
+
+class Reconcile:
+    """Looks at the rows that are due and casts what moves them on."""
+
+    def __init__(self, *, db: Database, bus: Bus, clock: Clock, rng: Random, journal: Journal) -> None:
+        self.db, self.bus, self.clock, self.rng, self.journal = db, bus, clock, rng, journal
+
+    async def recover(self) -> None:
+        """At the start of this process: everything unfinished is due at once."""
+        now = self.clock.now_ms()
+        count = await self.db.write(lambda db: moves.look_at_unfinished(db, now))
+        if count:
+            log.info("recover: %d instances were under way; going on with them", count)
+        await self.tick()
+
+    async def host_started(self, host: str) -> None:
+        """A compute process is new: go on with what its predecessor had begun, verify what it had finished."""
+        now = self.clock.now_ms()
+        await self.db.write(lambda db: moves.look_at_unfinished(db, now, host=host))
+        orders = await self.db.read(lambda db: moves.list_active_orders(db, host))
+        for order in orders:
+            ctx = await self.context_of(order.instance_id)
+            with contextlib.suppress(BusError):
+                await self.bus.cast(ctx, VerifyInstance(order=order), host=host)
+        await self.tick()
+
+    async def tick(self) -> None:
+        """Look at everything that is due."""
+        now = self.clock.now_ms()
+        for due in await self.db.read(lambda db: moves.list_due(db, now, BATCH)):
+            try:
+                await self._look_at(due)
+            except StaleGeneration:
+                continue
+
+    async def _look_at(self, due: Due) -> None:
+        instance = due.instance
+        launching = instance.vm_state is VmState.BUILDING and instance.task_state not in (
+            TaskState.CLEANING,
+            TaskState.DELETING,
+        )
+        if launching and self.clock.now_ms() > due.deadline_ms:
+            await self._give_up(instance)
+            return
+        later = self.clock.now_ms() + self.wait(due.nudges) * 1000
+        await self.db.write(lambda db: moves.nudged(db, due, next_check_ms=later))
+        await self.nudge(instance)
+
+    async def nudge(self, instance: Instance, ctx: Context | None = None) -> None:
+        """Cast what moves this instance on; nothing is lost when it does not arrive."""
+        ctx = ctx or await self.context_of(instance.id)
+        order = await self.db.read(lambda db: instances.get_order(db, instance.id))
+        try:
+            await self._cast(ctx, instance, order)
+        except BusError as error:
+            log.info("%s: %s not sent, will be repeated: %s", order.name, instance.task_state, error)
+
+    async def _cast(self, ctx: Context, instance: Instance, order: LaunchOrder) -> None:
+        undoing = instance.task_state in (TaskState.CLEANING, TaskState.DELETING)
+        if undoing and instance.host is None:
+            await self.gone(ctx, instance.id, instance.generation)
+        elif undoing:
+            await self.bus.cast(ctx, TerminateInstance(order=order), host=instance.host)
+        elif instance.host is None:
+            await self.bus.cast(ctx, ScheduleInstance(order=order))
+        else:
+            await self.bus.cast(ctx, RunInstance(order=order), host=instance.host)
+
+    async def gone(self, ctx: Context, instance_id: InstanceId, generation: int) -> None:
+        """The end of a failed launch or of a deletion. Without a host there was nothing to undo."""
+        now = self.clock.now_ms()
+        await self.journal.record(ctx, lambda db: moves.become_gone(db, instance_id, generation, now_ms=now))
+
+    async def fail(self, ctx: Context, instance: Instance, fault: Fault) -> Instance:
+        """Keep the fault and begin to undo; ERROR is written when nothing is left."""
+        now = self.clock.now_ms()
+        later = now + self.wait(1) * 1000
+        failed = await self.journal.record(
+            ctx,
+            lambda db: moves.begin_cleaning(
+                db, instance.id, instance.generation, fault, now_ms=now, next_check_ms=later
+            ),
+            message=f"{fault.step} failed: {fault.message}",
+        )
+        if failed.host is None:
+            await self.gone(ctx, failed.id, failed.generation)
+        return failed
+
+    async def _give_up(self, instance: Instance) -> None:
+        ctx = await self.context_of(instance.id)
+        waited = (self.clock.now_ms() - instance.created_ms) / 1000
+        fault = Fault(
+            code="build_timeout",
+            step=instance.task_state or "",
+            message=f"the launch was still {instance.task_state} after {waited:.0f} s",
+            hint="`launcher trace` shows what it waited for; [controller] build_timeout_s is the limit",
+            request_id=ctx.request_id,
+            at_ms=int(self.clock.now_ms()),
+        )
+        await self.nudge(await self.fail(ctx, instance, fault))
+
+    def wait(self, nudges: int) -> float:
+        """Seconds until the next look: 1, 2, 4 … 60, give or take a fifth."""
+        return float(min(LONGEST_WAIT, 2.0 ** min(nudges, 6)) * self.rng.uniform(0.8, 1.2))
+
+    async def context_of(self, instance_id: InstanceId) -> Context:
+        """The request that the instance came from, so that what follows stands in its trace."""
+        return await self.db.read(lambda db: _context(db, instance_id))
+
+
+def _context(db: sqlite3.Connection, instance_id: InstanceId) -> Context:
+    instance = instances.get(db, instance_id)
+    return Context(
+        request_id=instances.get_request_id(db, instance_id),
+        project_id=instance.project_id,
+        user_id=instance.user_id,
+        trace_id=instances.get_traces(db, instance_id)[-1],
+    )

@@ -1,0 +1,159 @@
+"""What the working roles report, turned into moves of the rows."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+
+from launcher.clock import Clock
+from launcher.db import events, instances, moves
+from launcher.db.database import Database
+from launcher.errors import NoHostYet, StaleGeneration
+from launcher.messages import (
+    Context,
+    NextMove,
+    RecordSpans,
+    ReportActive,
+    ReportFault,
+    ReportGone,
+    ReportPower,
+    ReportStep,
+    Route,
+)
+from launcher.models import Fault, Instance, VmState
+from launcher.services.controller.journal import Journal
+from launcher.services.controller.reconcile import Reconcile
+
+log = logging.getLogger(__name__)
+
+STEP_PATIENCE = 30.0
+
+
+class Reports:
+    """A report for a generation that is past raises StaleGeneration, which tells its sender to drop the work."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        journal: Journal,
+        reconcile: Reconcile,
+        max_attempts: int,
+        build_timeout: float,
+        restart_missing: bool,
+    ) -> None:
+        self.db, self.clock, self.journal, self.reconcile = db, clock, journal, reconcile
+        self.max_attempts, self.build_timeout, self.restart_missing = max_attempts, build_timeout, restart_missing
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        return [
+            ReportStep.to(self.report_step),
+            ReportActive.to(self.report_active),
+            ReportFault.to(self.report_fault),
+            ReportGone.to(self.report_gone),
+            ReportPower.to(self.report_power),
+            RecordSpans.to(self.record_spans),
+        ]
+
+    async def report_step(self, ctx: Context, report: ReportStep) -> None:
+        now = self.clock.now_ms()
+        await self.journal.record(
+            ctx,
+            lambda db: moves.begin_step(
+                db,
+                report.instance_id,
+                report.generation,
+                host=report.host,
+                step=report.step,
+                now_ms=now,
+                next_check_ms=now + STEP_PATIENCE * 1000,
+            ),
+        )
+
+    async def report_active(self, ctx: Context, report: ReportActive) -> None:
+        await self.journal.record(
+            ctx,
+            lambda db: moves.become_active(
+                db,
+                report.instance_id,
+                report.generation,
+                host=report.host,
+                address=report.address,
+                injection=report.injection,
+                now_ms=self.clock.now_ms(),
+            ),
+            message=f"running on {report.host} at {report.address}",
+        )
+
+    async def report_fault(self, ctx: Context, report: ReportFault) -> NextMove:
+        """A retriable fault is tried again up to `max_attempts` times; waiting for a first host costs no attempt."""
+        due = await self.db.read(lambda db: moves.get_due(db, report.instance_id))
+        if due.instance.generation != report.generation:
+            raise StaleGeneration(f"instance {report.instance_id} has moved on from generation {report.generation}")
+        attempts = due.attempts + (report.code != NoHostYet.code)
+        if report.retriable and attempts < self.max_attempts and self.clock.now_ms() < due.deadline_ms:
+            await self._try_again(ctx, due.instance, report, attempts, due.nudges)
+            return NextMove(order=None)
+        failed = await self.reconcile.fail(ctx, due.instance, self._fault(ctx, report))
+        order = await self.db.read(lambda db: instances.get_order(db, failed.id))
+        return NextMove(order=order if failed.host else None)
+
+    async def report_gone(self, ctx: Context, report: ReportGone) -> None:
+        await self.reconcile.gone(ctx, report.instance_id, report.generation)
+
+    async def report_power(self, ctx: Context, report: ReportPower) -> None:
+        """A machine that stopped by itself is stopped; one that vanished with a restart is started again."""
+        instance = await self.db.read(lambda db: instances.get(db, report.instance_id))
+        if instance.vm_state is not VmState.ACTIVE or instance.task_state or instance.host != report.host:
+            return
+        ctx = await self.reconcile.context_of(instance.id)
+        try:
+            if report.power == "missing" and self.restart_missing:
+                await self._restart(ctx, instance, report.cause)
+            elif report.power in ("stopped", "missing"):
+                await self._stopped(ctx, instance, report.cause)
+        except StaleGeneration:
+            return
+
+    async def record_spans(self, ctx: Context, report: RecordSpans) -> None:
+        await self.db.write(lambda db: events.add_spans(db, report.spans))
+
+    async def _try_again(
+        self, ctx: Context, instance: Instance, report: ReportFault, attempts: int, nudges: int
+    ) -> None:
+        later = self.clock.now_ms() + self.reconcile.wait(min(nudges, attempts)) * 1000
+        await self.journal.record(
+            ctx,
+            lambda db: moves.try_again(db, instance.id, report.generation, attempts=attempts, next_check_ms=later),
+            message=f"{report.step}: {report.message}; trying again",
+        )
+
+    async def _restart(self, ctx: Context, instance: Instance, cause: str) -> None:
+        now = self.clock.now_ms()
+        restarted = await self.journal.record(
+            ctx,
+            lambda db: moves.begin_restart(
+                db, instance.id, instance.generation, now_ms=now, deadline_ms=now + self.build_timeout * 1000
+            ),
+            message=f"starting it again: {cause}",
+        )
+        await self.reconcile.nudge(restarted)
+
+    async def _stopped(self, ctx: Context, instance: Instance, cause: str) -> None:
+        def move(db: sqlite3.Connection) -> Instance:
+            return moves.become_stopped(db, instance.id, instance.generation, now_ms=self.clock.now_ms())
+
+        await self.journal.record(ctx, move, message=f"stopped: {cause}")
+
+    def _fault(self, ctx: Context, report: ReportFault) -> Fault:
+        return Fault(
+            code=report.code,
+            step=report.step,
+            message=report.message,
+            hint=report.hint,
+            request_id=ctx.request_id,
+            at_ms=int(self.clock.now_ms()),
+        )

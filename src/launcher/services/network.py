@@ -1,0 +1,90 @@
+"""The network role: leases of fixed IPs, and the bridge, gateway and DHCP server behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+
+from launcher.bus import Bus
+from launcher.clock import Clock
+from launcher.db import leases
+from launcher.db.database import Database
+from launcher.drivers.firewall.driver import FirewallDriver
+from launcher.drivers.network.driver import NetworkDriver
+from launcher.messages import AllocateFixedIp, Context, FindLease, GetDhcpEvidence, ReleaseFixedIp, Route
+from launcher.models import DhcpEvidence, FixedIp, MacAddress, Network
+from launcher.services.role import Role
+
+
+class NetworkController(Role):
+    """Hands out addresses of one network; the row is committed before the DHCP server hears of it."""
+
+    topic = "network"
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        bus: Bus,
+        clock: Clock,
+        rng: Random,
+        db: Database,
+        network: Network,
+        driver: NetworkDriver,
+        firewall: FirewallDriver,
+    ) -> None:
+        super().__init__(host=host, bus=bus, clock=clock, rng=rng)
+        self.db, self.network, self.driver, self.firewall = db, network, driver, firewall
+        self.leased: dict[MacAddress, FixedIp] = {}
+        self.publishing = asyncio.Lock()
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        return [
+            AllocateFixedIp.to(self.allocate_fixed_ip),
+            ReleaseFixedIp.to(self.release_fixed_ip),
+            FindLease.to(self.find_lease),
+            GetDhcpEvidence.to(self.get_dhcp_evidence),
+        ]
+
+    @property
+    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
+        return [(30.0, self.publish_leases)]
+
+    async def start(self) -> None:
+        await self.db.write(lambda db: leases.keep_network(db, self.network))
+        found = await self.db.read(lambda db: leases.list_leases(db, self.network))
+        self.leased = {lease.mac: lease for lease in found}
+        await self.driver.ensure_network(self.network)
+        await self.firewall.ensure_base(self.network)
+        await self.publish_leases()
+
+    async def stop(self) -> None:
+        await self.driver.stop()
+
+    async def allocate_fixed_ip(self, ctx: Context, message: AllocateFixedIp) -> FixedIp:
+        now = self.clock.now_ms()
+        lease = await self.db.write(
+            lambda db: leases.allocate(db, self.network, message.instance_id, message.mac, message.hostname, now)
+        )
+        self.leased[lease.mac] = lease
+        await self.publish_leases()
+        return lease
+
+    async def release_fixed_ip(self, ctx: Context, message: ReleaseFixedIp) -> None:
+        for mac in await self.db.write(lambda db: leases.release(db, message.instance_id)):
+            self.leased.pop(mac, None)
+        await self.publish_leases()
+
+    async def find_lease(self, ctx: Context, message: FindLease) -> FixedIp | None:
+        return await self.db.read(lambda db: leases.find_by_address(db, message.address))
+
+    async def get_dhcp_evidence(self, ctx: Context, message: GetDhcpEvidence) -> DhcpEvidence | None:
+        lease = await self.db.read(lambda db: leases.find_by_instance(db, message.instance_id))
+        return await self.driver.get_evidence(lease) if lease else None
+
+    async def publish_leases(self) -> None:
+        """Tell the DHCP server what is leased now; one at a time, so that an older list never wins."""
+        async with self.publishing:
+            await self.driver.set_leases(self.network, tuple(self.leased.values()))

@@ -1,0 +1,67 @@
+"""A launch as a list of named steps, each an `ensure` that may run twice and an undo that may run without it.
+
+The one list serves launch, failure, crash recovery and terminate. Its laws, each with a test: a step is reported
+before its action; the failing step is undone too; undo runs in reverse, all undos run although one fails, the first
+error being the one raised; cancellation is a crash, not a failure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from launcher.models import TaskState
+
+W = TypeVar("W")
+Action = Callable[[W], Awaitable[None]]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Step(Generic[W]):
+    """`undo` needs only what identifies the work, never a value that `do` left in memory."""
+
+    name: TaskState
+    do: Action[W]
+    undo: Action[W] | None = None
+
+
+class StepFailed(Exception):
+    """A step raised; `cause` is what it raised."""
+
+    def __init__(self, step: TaskState, cause: Exception) -> None:
+        super().__init__(f"{step} failed: {cause}")
+        self.step, self.cause = step, cause
+
+
+class Saga(Generic[W]):
+    """Runs the steps forward or all undos backward. The caller runs it once at a time per work."""
+
+    def __init__(self, *steps: Step[W], report: Callable[[W, TaskState], Awaitable[None]]) -> None:
+        self.steps: Sequence[Step[W]] = steps
+        self.report = report
+
+    async def run(self, work: W) -> None:
+        """Raises what `report` raises, as it is, and StepFailed for a step; nothing is undone here."""
+        for step in self.steps:
+            await self.report(work, step.name)
+            try:
+                await step.do(work)
+            except Exception as cause:
+                raise StepFailed(step.name, cause) from cause
+
+    async def unwind(self, work: W) -> None:
+        """Undo everything, whether it was done or not. Raises StepFailed with the first undo that failed."""
+        first: StepFailed | None = None
+        for step in reversed(self.steps):
+            if step.undo is None:
+                continue
+            try:
+                await step.undo(work)
+            except Exception as cause:  # noqa: BLE001 - the other undos run all the same
+                log.warning("undo of %s failed: %s", step.name, cause)
+                first = first or StepFailed(step.name, cause)
+        if first:
+            raise first

@@ -1,0 +1,78 @@
+"""The scheduler: keeps a picture of the hosts from their heartbeats, chooses one, casts the order on to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from launcher.bus import Bus
+from launcher.clock import Clock
+from launcher.drivers.scheduler.driver import SchedulerDriver
+from launcher.errors import BusError, NoValidHost, StaleGeneration
+from launcher.messages import Context, HostHeartbeat, ReportFault, Route, RunInstance, ScheduleInstance
+from launcher.models import HostState, LaunchOrder
+from launcher.services.role import Role
+
+
+class Scheduler(Role):
+    """Chooses among the hosts heard of within `host_timeout` seconds."""
+
+    topic = "scheduler"
+
+    def __init__(
+        self, *, host: str, bus: Bus, clock: Clock, rng: Random, driver: SchedulerDriver, host_timeout: float
+    ) -> None:
+        super().__init__(host=host, bus=bus, clock=clock, rng=rng)
+        self.driver, self.host_timeout = driver, host_timeout
+        self.hosts: dict[str, HostState] = {}
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        return [ScheduleInstance.to(self.schedule_instance)]
+
+    @property
+    def notices(self) -> Sequence[Route]:
+        return [HostHeartbeat.to(self.hear_host)]
+
+    async def hear_host(self, ctx: Context, message: HostHeartbeat) -> None:
+        self.hosts[message.host.name] = message.host
+
+    async def schedule_instance(self, ctx: Context, message: ScheduleInstance) -> None:
+        order = message.order
+        try:
+            chosen = self.driver.select(order, self._live_hosts())
+        except NoValidHost as error:
+            await self._report(ctx, order, error)
+            return
+        self._count(chosen, order)
+        await self.bus.cast(ctx, RunInstance(order=order), host=chosen.name)
+
+    def _live_hosts(self) -> list[HostState]:
+        oldest_ms = self.clock.now_ms() - self.host_timeout * 1000
+        return [host for host in self.hosts.values() if host.seen_ms >= oldest_ms]
+
+    def _count(self, host: HostState, order: LaunchOrder) -> None:
+        """Take the order into the picture at once; the next heartbeat replaces the guess by the fact."""
+        self.hosts[host.name] = host.model_copy(
+            update={
+                "vcpus_used": host.vcpus_used + order.flavor.vcpus,
+                "memory_used_mb": host.memory_used_mb + order.flavor.memory_mb,
+                "instances": host.instances + 1,
+            }
+        )
+
+    async def _report(self, ctx: Context, order: LaunchOrder, error: NoValidHost) -> None:
+        fault = ReportFault(
+            instance_id=order.instance_id,
+            generation=order.generation,
+            host=None,
+            step="scheduling",
+            code=error.code,
+            message=error.message,
+            hint=error.hint,
+            retriable=error.retriable,
+        )
+        try:
+            await self.bus.call(ctx, fault)
+        except (StaleGeneration, BusError):
+            return

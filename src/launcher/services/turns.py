@@ -1,0 +1,54 @@
+"""Per instance one thing happens at a time, and never for a generation that is past."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from launcher.errors import StaleGeneration
+from launcher.models import InstanceId, LaunchOrder
+
+
+class _Turn:
+    """One instance's: who is at work, who waits, and the newest generation heard of."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.newest = 0
+        self.asked: set[int] = set()
+
+
+class Turns:
+    """Kept while somebody is at work for an instance; after that the controller's answers fence what is late."""
+
+    def __init__(self) -> None:
+        self._turns: dict[InstanceId, _Turn] = {}
+
+    @contextlib.asynccontextmanager
+    async def take(self, order: LaunchOrder) -> AsyncIterator[bool]:
+        """Wait for the instance and hold it; False when this generation is past or is being worked for already."""
+        turn = self._turns.setdefault(order.instance_id, _Turn())
+        if order.generation < turn.newest or order.generation in turn.asked:
+            yield False
+            return
+        self.fence(order)
+        turn.asked.add(order.generation)
+        try:
+            async with turn.lock:
+                yield order.generation >= turn.newest
+        finally:
+            turn.asked.discard(order.generation)
+            if not turn.asked:
+                self._turns.pop(order.instance_id, None)
+
+    def fence(self, order: LaunchOrder) -> None:
+        """From now on older generations of the instance are stale."""
+        turn = self._turns.setdefault(order.instance_id, _Turn())
+        turn.newest = max(turn.newest, order.generation)
+
+    def check(self, order: LaunchOrder) -> None:
+        """Raises StaleGeneration when a newer generation was heard of while this one is at work."""
+        turn = self._turns.get(order.instance_id)
+        if turn is not None and order.generation < turn.newest:
+            raise StaleGeneration(f"{order.name}: generation {order.generation} was overtaken by {turn.newest}")

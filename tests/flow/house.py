@@ -1,0 +1,216 @@
+"""A whole launcher in one loop: the real roles, API and database, the in-memory bus, fake drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+
+from launcher.bus import MemoryBus
+from launcher.clock import SystemClock
+from launcher.config import FLAVORS
+from launcher.db import schemas
+from launcher.db.database import Database
+from launcher.drivers.firewall.fake import FakeFirewall
+from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
+from launcher.drivers.network.fake import FakeNetwork
+from launcher.drivers.scheduler.chance import ChanceScheduler
+from launcher.drivers.scheduler.driver import SchedulerDriver
+from launcher.drivers.virt.fake import FakeVirt
+from launcher.errors import SpawnFailed
+from launcher.models import Identity, LaunchOrder, Network, NetworkMode, Quotas
+from launcher.services.api.server import ApiServer
+from launcher.services.compute import Compute, Launch
+from launcher.services.controller.controller import Controller
+from launcher.services.network import NetworkController
+from launcher.services.saga import Step
+from launcher.services.scheduler import Scheduler
+from tests.waiting import eventually
+
+TOKEN = "lt_the-admins-token"
+CIDR = IPv4Network("10.0.0.0/24")
+Json = dict[str, Any]
+
+
+class Gate:
+    """Holds a step: `reached` when the launch stands before it, until the test opens it."""
+
+    def __init__(self) -> None:
+        self.reached, self.open, self.cut = asyncio.Event(), asyncio.Event(), False
+
+    async def pass_through(self) -> None:
+        self.reached.set()
+        await self.open.wait()
+        if self.cut:
+            raise asyncio.CancelledError
+
+
+@dataclass
+class House:
+    """What a test may look at and talk to. Drivers may be shared by two houses, as a host is by two processes."""
+
+    state: Path
+    seed: int = 1
+    quotas: Quotas = field(default_factory=lambda: Quotas(instances=1000, cores=1000, memory_mb=1_000_000))
+    build_timeout: float = 30.0
+    max_attempts: int = 3
+    restart_missing: bool = True
+    cidr: IPv4Network = CIDR
+    scheduler_driver: SchedulerDriver | None = None
+    roles: tuple[str, ...] = ("controller", "scheduler", "network", "compute", "api")
+    virt: FakeVirt = field(default_factory=FakeVirt)
+    firewall: FakeFirewall = field(default_factory=FakeFirewall)
+    network: FakeNetwork = field(default_factory=FakeNetwork)
+    images: FakeImages = field(default_factory=FakeImages)
+    gates: dict[str, Gate] = field(default_factory=dict)
+    broken: dict[str, int] = field(default_factory=dict)
+    bus: MemoryBus = field(init=False)
+    url: str = field(init=False)
+    http: aiohttp.ClientSession = field(init=False)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[House]:
+        async with AsyncExitStack() as stack:
+            self.bus = MemoryBus(clock=SystemClock(), rng=Random(self.seed))
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            self.url = "http://{}:{}".format(*listener.getsockname()[:2])
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            built = await self._build(stack, listener)
+            for name in self.roles:
+                await stack.enter_async_context(built[name].serving())
+            self.http = await stack.enter_async_context(aiohttp.ClientSession(self.url, headers=headers))
+            yield self
+
+    async def _build(self, stack: AsyncExitStack, listener: socket.socket) -> Mapping[str, Any]:
+        controller_db = await stack.enter_async_context(Database.open(self.state / "controller.db", schemas.CONTROLLER))
+        network_db = await stack.enter_async_context(Database.open(self.state / "network.db", schemas.NETWORK))
+        world: Any = {"host": "node-1", "bus": self.bus, "clock": SystemClock(), "rng": Random(self.seed)}
+        network = Network(
+            name="default", mode=NetworkMode.FLAT_DHCP, bridge="br100", cidr=self.cidr, gateway=self.cidr[1]
+        )
+        return {
+            "controller": self._controller(world, controller_db),
+            "scheduler": Scheduler(
+                **world, driver=self.scheduler_driver or ChanceScheduler(rng=Random(self.seed)), host_timeout=60.0
+            ),
+            "network": NetworkController(
+                **world, db=network_db, network=network, driver=self.network, firewall=self.firewall
+            ),
+            "compute": self._compute(world),
+            "api": ApiServer(**world, listener=listener, metadata_listener=None),
+        }
+
+    def _compute(self, world: Any) -> Compute:
+        compute = Compute(
+            **world,
+            availability_zone="nova",
+            heartbeat=1.0,
+            virt=self.virt,
+            firewall=self.firewall,
+            network=self.network,
+            images=self.images,
+        )
+        compute.launch.steps = [replace(step, do=self._troubled(step)) for step in compute.launch.steps]
+        return compute
+
+    def _troubled(self, step: Step[Launch]) -> Callable[[Launch], Awaitable[None]]:
+        """The step's action behind its gate and its failures, if a test gave it any."""
+
+        async def do(work: Launch) -> None:
+            if gate := self.gates.get(step.name):
+                await gate.pass_through()
+            if self.broken.get(step.name, 0) > 0:
+                self.broken[step.name] -= 1
+                raise SpawnFailed(f"{step.name} was broken by the test")
+            await step.do(work)
+
+        return do
+
+    def hold_step(self, step: str) -> Gate:
+        return self.gates.setdefault(step, Gate())
+
+    def break_step(self, step: str, *, times: int = 1000) -> None:
+        """The next `times` runs of the step fail, in a way that is worth another try."""
+        self.broken[step] = times
+
+    def cut(self) -> None:
+        """End every held launch where it stands, as a crash would: nothing after it runs."""
+        for gate in self.gates.values():
+            gate.cut = True
+            gate.open.set()
+
+    def successor(self) -> House:
+        """The next process on the same state and the same host."""
+        return House(
+            self.state, seed=2, virt=self.virt, firewall=self.firewall, network=self.network, images=self.images
+        )
+
+    def order_of(self, instance: Json) -> LaunchOrder:
+        """What the host was told of a running instance."""
+        return self.firewall.applied[instance["number"]][0]
+
+    def _controller(self, world: Any, db: Database) -> Controller:
+        async def read_image(name: str) -> list[Any]:
+            return [image for image in FAKE_IMAGES if image.name.startswith(name)]
+
+        return Controller(
+            **world,
+            db=db,
+            quotas=self.quotas,
+            flavors={flavor.name: flavor for flavor in FLAVORS},
+            read_image=read_image,
+            library=FAKE_IMAGES,
+            admin=(
+                hashlib.sha256(TOKEN.encode()).hexdigest(),
+                Identity(user_id="admin", project_id="admin", is_admin=True),
+            ),
+            build_timeout=self.build_timeout,
+            max_attempts=self.max_attempts,
+            restart_missing=self.restart_missing,
+            tick=0.02,
+        )
+
+    async def ask(
+        self, method: str, path: str, body: object = None, *, status: int | None = None, **options: Any
+    ) -> Json:
+        """The JSON answer; with `status` given, any other is a failure that shows the answer."""
+        async with self.http.request(method, path, json=body, **options) as response:
+            text = await response.text()
+            assert status is None or response.status == status, f"{response.status}: {text}"
+            return await response.json(content_type=None) if text else {}
+
+    async def launch(self, **changes: object) -> Json:
+        """POST /instances; the first instance of the answer."""
+        body = {"image": "ami-tiny", "flavor": "m1.tiny", **changes}
+        made: list[Json] = (await self.ask("POST", "/instances", body, status=202))["instances"]
+        return made[0]
+
+    async def until(self, instance_id: str, status: str, *, within: float = 10.0) -> Json:
+        """The instance once it has this status."""
+
+        async def look() -> Json | None:
+            found = await self.ask("GET", f"/instances/{instance_id}", status=200)
+            return found if found["status"] == status else None
+
+        return await eventually(look, within=within, what=f"{instance_id} becoming {status}")
+
+    def leftovers(self) -> list[str]:
+        """What the fake host still holds; empty is a clean slate."""
+        held = {
+            "domains": self.virt.domains,
+            "rules": self.firewall.applied,
+            "taps": self.network.taps,
+            "directories": self.images.disks,
+            "leases": [lease for leases in self.network.leases.values() for lease in leases],
+        }
+        return [f"{kind}: {what}" for kind, what in held.items() if what]

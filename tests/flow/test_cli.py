@@ -1,0 +1,131 @@
+"""The command line against a whole launcher: the real roles, API and database, fake drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from launcher.cli import lateness
+from launcher.cli.client import Exit
+from launcher.cli.main import main
+from launcher.errors import InvalidDomainConfig
+from launcher.models import InstanceId
+from tests.flow.house import TOKEN, House
+from tests.waiting import eventually
+
+Run = Callable[[str], Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture
+async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(lateness, "SAMPLE", 0.01)
+    async with House(tmp_path).open() as house:
+        monkeypatch.setenv("LAUNCHER_URL", house.url)
+        monkeypatch.setenv("LAUNCHER_TOKEN", TOKEN)
+        yield house
+
+
+@pytest.fixture
+def launcher(capsys: pytest.CaptureFixture[str]) -> Run:
+    async def run(line: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(main, shlex.split(line))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+async def test_from_the_key_to_the_end(house: House, launcher: Run) -> None:
+    assert (await launcher("keypair create me"))[1].startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
+    assert (await launcher("group create web --rule tcp:22 --rule icmp"))[0] == Exit.OK
+
+    code, out, err = await launcher("run ami-tiny --name web -k me --group web --metadata a=b")
+    steps = [line.split()[0] for line in out.splitlines()[1:-1]]
+    assert (code, err) == (0, "")
+    assert steps[-1] == "active"
+    assert {"networking", "imaging", "spawning"} <= set(steps)
+    assert out.splitlines()[-1] == "launcher ssh web"
+
+    instance_id = json.loads((await launcher("show web --json"))[1])["id"]
+    assert "ACTIVE" in (await launcher(f"show {instance_id[:8]}"))[1]
+    assert "web" in (await launcher("list"))[1]
+    assert "spawning" in (await launcher("events web"))[1]
+    assert (await launcher("console web"))[0] == Exit.OK
+
+    assert (await launcher("delete web --wait"))[:2] == (0, f"{instance_id[:8]}  web  DELETED\n")
+    assert "DELETED" in (await launcher(f"show {instance_id[:8]}"))[1]
+    assert (await launcher("list"))[1].count("\n") == 1
+    assert house.leftovers() == []
+
+
+async def test_a_trace_names_the_roles(house: House, launcher: Run) -> None:
+    await launcher("run ami-tiny --name web")
+
+    async def roles() -> bool:
+        drawn = (await launcher("trace web"))[1]
+        return {"controller", "scheduler", "compute", "network"} <= {
+            line.partition(" ")[0] for line in drawn.splitlines()
+        }
+
+    assert await eventually(roles, what="spans of every role")
+
+
+async def test_several_at_once_are_told_apart(house: House, launcher: Run) -> None:
+    code, out, _ = await launcher("run ami-tiny --name web --count 3")
+
+    assert code == 0
+    assert out.count(" active ") == 3
+    assert len({line for line in out.splitlines() if line.startswith("launcher ")}) == 3
+
+
+async def test_a_failed_launch_names_the_step(house: House, launcher: Run) -> None:
+    async def refuse(point: str, _: InstanceId) -> None:
+        if point == "spawn":
+            raise InvalidDomainConfig("no such CPU", hint="choose another")
+
+    house.virt.fault = refuse
+
+    code, _, err = await launcher("run ami-tiny --name web")
+
+    assert code == Exit.FAULT
+    assert "web: spawning failed" in err
+    assert "no such CPU" in err
+    assert "try: choose another" in err
+
+
+async def test_a_late_launch_names_the_step(house: House, launcher: Run) -> None:
+    house.virt.delay = 3.0
+
+    code, _, err = await launcher("run ami-tiny --name web --timeout 0.5")
+
+    assert code == Exit.LATE
+    assert "late at active" in err
+    assert "spawning for" in err
+
+
+async def test_what_a_launch_needs_can_be_listed(house: House, launcher: Run, tmp_path: Path) -> None:
+    await launcher("keypair create me")
+    public_key = json.loads((await launcher("keypair list --json"))[1])["keypairs"][0]["public_key"]
+    (tmp_path / "id.pub").write_text(public_key)
+
+    assert (await launcher(f"keypair import you {tmp_path}/id.pub"))[0] == Exit.OK
+    assert (await launcher("keypair delete you me"))[0] == Exit.OK
+    assert (await launcher("keypair delete me"))[0] == Exit.NOT_FOUND
+    assert "default" in (await launcher("group list"))[1]
+    assert "ami-tiny" in (await launcher("image list"))[1]
+    assert "kind" in (await launcher("image show ami-tiny"))[1]
+    assert "m1.tiny" in (await launcher("flavor list"))[1]
+    assert "node-1" in (await launcher("host list"))[1]
+
+
+async def test_a_refused_launch_says_what_is_wrong(house: House, launcher: Run) -> None:
+    code, _, err = await launcher("run no-such-image")
+
+    assert code == Exit.NOT_FOUND
+    assert "no-such-image" in err

@@ -1,0 +1,141 @@
+"""LibvirtVirt with a daemon of its own that is killed at bad moments."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from launcher.drivers import process
+from launcher.errors import HypervisorUnavailable
+from launcher.models import PowerState
+from tests.contract.virt_rigs import LibvirtRig, eventually, order_for, provide_account, start
+
+pytestmark = pytest.mark.host
+
+FURNISH = """
+set -e
+mount -t tmpfs none /run
+for place in lib cache log; do mount -t tmpfs none /var/$place; mkdir /var/$place/libvirt; done
+mkdir /run/libvirt
+mount --bind $1/run /run/libvirt
+for place in lib cache log; do mount --bind $1/$place /var/$place/libvirt; done
+mount --bind $1/etc /etc/libvirt
+exec libvirtd -f /etc/libvirt/libvirtd.conf -p $1/run/libvirtd.pid
+"""
+QEMU_CONF = """
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+"""
+LIBVIRTD_CONF = """
+listen_tls = 0
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+unix_sock_group = "root"
+"""
+
+
+class Daemon:
+    """A libvirtd whose whole state is below one directory; another one started there finds the guests again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = directory / "run" / "libvirt-sock"
+        self.uri = f"qemu+unix:///system?socket={self.socket}"
+        self.running = contextlib.AsyncExitStack()
+        self.process: asyncio.subprocess.Process | None = None
+        for name in ("run", "lib", "cache", "log", "etc"):
+            (directory / name).mkdir()
+        (directory / "etc" / "qemu.conf").write_text(QEMU_CONF)
+        (directory / "etc" / "libvirtd.conf").write_text(LIBVIRTD_CONF)
+
+    async def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        argv: list[str | Path] = ["unshare", "-m", "sh", "-c", FURNISH, "sh", self.directory]
+        self.process = await self.running.enter_async_context(process.spawn(argv, stderr=asyncio.subprocess.DEVNULL))
+        await eventually(self.socket.exists)
+
+    async def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+
+@pytest.fixture
+async def daemon(sandboxed: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
+    provide_account(tmp_path_factory.mktemp("account"))
+    daemon = Daemon(tmp_path_factory.mktemp("d"))
+    async with daemon.running:
+        await daemon.start()
+        yield daemon
+
+
+@pytest.fixture
+async def rig(daemon: Daemon, tmp_path: Path) -> AsyncIterator[LibvirtRig]:
+    rig = LibvirtRig(daemon.uri, pids=daemon.directory / "run" / "qemu", directory=tmp_path, settle=3.0)
+    await start(rig)
+    yield rig
+    for domain in await rig.virt.list_domains():
+        await rig.virt.destroy(order_for(domain.number))
+    await rig.virt.stop()
+
+
+async def test_a_killed_daemon_costs_time_and_no_guest(daemon: Daemon, rig: LibvirtRig) -> None:
+    """Guests live on, calls wait for the new daemon, and events come again."""
+    order = order_for(1, generation=4)
+    await rig.virt.spawn(order, await rig.disks(order))
+    await daemon.kill()
+    waiting = asyncio.ensure_future(rig.virt.list_domains())
+    await asyncio.sleep(0)
+    await daemon.start()
+
+    with contextlib.suppress(HypervisorUnavailable):  # the call may have left before the loss was noticed
+        await waiting
+    assert [(domain.generation, domain.power) for domain in await rig.virt.list_domains()] == [(4, PowerState.RUNNING)]
+    await rig.kill_guest(order)
+    await eventually(lambda: (order.instance_id, PowerState.STOPPED, "failed") in rig.changes)
+
+
+async def test_a_guest_that_ended_while_the_daemon_was_away_is_reported(daemon: Daemon, rig: LibvirtRig) -> None:
+    order = order_for(2)
+    await rig.virt.spawn(order, await rig.disks(order))
+    await daemon.kill()
+    await rig.kill_guest(order)
+    await daemon.start()
+    await eventually(lambda: (order.instance_id, PowerState.STOPPED) in [change[:2] for change in rig.changes])
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.15, 0.35])
+async def test_a_daemon_killed_while_it_starts_a_domain_leaves_one_or_none(
+    daemon: Daemon, rig: LibvirtRig, delay: float
+) -> None:
+    """Spawn tells the truth about what runs, or that it does not know; repeating it gives exactly one domain."""
+    order = order_for(3)
+    disks = await rig.disks(order)
+    launch = asyncio.ensure_future(rig.virt.spawn(order, disks))
+    await asyncio.wait([launch], timeout=delay)
+    await daemon.kill()
+    await daemon.start()
+
+    with contextlib.suppress(HypervisorUnavailable):
+        await launch
+        assert len(await rig.virt.list_domains()) == 1, "it said that the domain runs"
+    await rig.virt.spawn(order, disks)
+    assert [domain.instance_id for domain in await rig.virt.list_domains()] == [order.instance_id]
+
+
+async def test_without_a_daemon_the_error_names_the_socket(sandboxed: None, tmp_path: Path) -> None:
+    rig = LibvirtRig(f"qemu+unix:///system?socket={tmp_path}/absent", pids=tmp_path, directory=tmp_path)
+    with pytest.raises(HypervisorUnavailable, match=f"{tmp_path}/absent"):
+        await start(rig)
+    await rig.virt.stop()

@@ -1,0 +1,88 @@
+"""Launch orders and leases for tests; every field has a value, any may be changed."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from launcher.models import (
+    FixedIp,
+    Flavor,
+    HostState,
+    Image,
+    ImageFormat,
+    ImageKind,
+    LaunchOrder,
+    Network,
+    NetworkMode,
+)
+
+NETWORK = Network(
+    name="default",
+    mode=NetworkMode.FLAT_DHCP,
+    bridge="br100",
+    cidr=IPv4Network("10.0.0.0/24"),
+    gateway=IPv4Address("10.0.0.1"),
+)
+TINY = Flavor(name="m1.tiny", vcpus=1, memory_mb=512, root_gb=0)
+
+
+def instance_id(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012x}"
+
+
+def make_image(**changes: Any) -> Image:
+    values: dict[str, Any] = {
+        "id": "11111111-0000-4000-8000-000000000001",
+        "name": "ami-tiny",
+        "kind": ImageKind.MACHINE,
+        "format": ImageFormat.RAW,
+        "size": 1 << 24,
+        "virtual_size": 1 << 24,
+        "sha256": "0" * 64,
+        "path": Path("/library/ami-tiny/disk"),
+    }
+    return Image(**{**values, **changes})
+
+
+def make_order(number: int = 1, **changes: Any) -> LaunchOrder:
+    values: dict[str, Any] = {
+        "instance_id": instance_id(number),
+        "number": number,
+        "generation": 1,
+        "project_id": "admin",
+        "hostname": f"server-{number}",
+        "mac": f"02:16:3e:00:{number >> 8:02x}:{number & 255:02x}",
+        "flavor": TINY,
+        "image": make_image(),
+    }
+    return LaunchOrder(**{**values, **changes})
+
+
+def make_lease(order: LaunchOrder, address: str = "10.0.0.3", network: Network = NETWORK) -> FixedIp:
+    return FixedIp(
+        instance_id=order.instance_id,
+        address=IPv4Address(address),
+        mac=order.mac,
+        hostname=order.hostname,
+        network=network,
+    )
+
+
+def make_host(name: str = "node-1", **changes: Any) -> HostState:
+    values: dict[str, Any] = {
+        "name": name,
+        "availability_zone": "nova",
+        "boot_id": "b",
+        "vcpus": 4,
+        "memory_mb": 8192,
+        "disk_free_mb": 10_000,
+        "vcpus_used": 0,
+        "memory_used_mb": 0,
+        "instances": 0,
+        "virt_type": "qemu",
+        "virt_reason": "",
+        "seen_ms": 0,
+    }
+    return HostState(**{**values, **changes})

@@ -1,0 +1,245 @@
+"""The packet filter's rules as text: golden files, and the 2011 mistakes that must not come back."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher.drivers.firewall import rules
+from launcher.drivers.firewall.rules import Chains
+from launcher.errors import FirewallFailed
+from launcher.models import FixedIp, LaunchOrder, Protocol, Rule, SecurityGroup
+from tests.orders import NETWORK, make_lease, make_order
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+ANYWHERE = IPv4Network("0.0.0.0/0")
+THE_ARTICLES = NETWORK.model_copy(update={"cidr": IPv4Network("10.0.0.0/27")})
+SSH_AND_PING = SecurityGroup(
+    id=1,
+    name="default",
+    rules=(
+        Rule(protocol=Protocol.TCP, from_port=22, to_port=22, cidr=ANYWHERE),
+        Rule(protocol=Protocol.ICMP, cidr=ANYWHERE),
+    ),
+)
+WEB = SecurityGroup(
+    id=12,
+    name="web",
+    rules=(
+        Rule(protocol=Protocol.TCP, from_port=8000, to_port=8099, cidr=IPv4Network("192.0.2.0/24")),
+        Rule(protocol=Protocol.UDP, from_port=0, to_port=0, cidr=ANYWHERE),
+        Rule(protocol=Protocol.ICMP, from_port=0, to_port=0, cidr=ANYWHERE),
+        Rule(protocol=Protocol.ICMP, from_port=8, cidr=ANYWHERE),
+        Rule(protocol=Protocol.ANY, cidr=IPv4Network("198.51.100.7/32")),
+    ),
+)
+
+
+def an_order(number: int = 1, *groups: SecurityGroup) -> LaunchOrder:
+    return make_order(number, groups=groups)
+
+
+def the_address(order: LaunchOrder, last: int | None = None) -> FixedIp:
+    return make_lease(order, f"10.0.0.{last or order.number + 2}", THE_ARTICLES)
+
+
+def changed(found: Chains, lines: list[str]) -> Chains:
+    return rules.play(found, rules.transaction("filter", lines))
+
+
+def applied(found: Chains, order: LaunchOrder, last: int | None = None) -> Chains:
+    return changed(found, rules.apply_instance(found, order, the_address(order, last), allow_project=True))
+
+
+FRESH: Chains = {"INPUT": [], "FORWARD": ["-i docker0 -j ACCEPT"], "OUTPUT": []}
+BASE = changed(FRESH, rules.base(FRESH))
+TWO = applied(applied(BASE, an_order(1, SSH_AND_PING)), an_order(10, SSH_AND_PING, WEB))
+
+
+def transactions() -> dict[str, str]:
+    one, ten = an_order(1, SSH_AND_PING), an_order(10, SSH_AND_PING, WEB)
+    only_one = applied(BASE, one)
+    return {
+        "base": rules.transaction("filter", rules.base(FRESH)),
+        "apply": rules.transaction("filter", rules.apply_instance(BASE, one, the_address(one), allow_project=True)),
+        "apply_shared_group": rules.transaction(
+            "filter", rules.apply_instance(only_one, ten, the_address(ten), allow_project=False)
+        ),
+        "apply_again": rules.transaction(
+            "filter", rules.apply_instance(TWO, one, the_address(one), allow_project=True)
+        ),
+        "remove": rules.transaction("filter", rules.remove_instance(TWO, ten)),
+        "metadata": rules.transaction("nat", rules.redirect_metadata({"PREROUTING": []}, "br100", 8775)),
+        "ipv6": rules.transaction("filter", rules.refuse_ipv6(FRESH, "br100")),
+    }
+
+
+@pytest.mark.parametrize("name", transactions())
+def test_transactions_are_as_agreed(name: str) -> None:
+    assert transactions()[name] == (GOLDEN / f"{name}.rules").read_text()
+
+
+def test_the_articles_example() -> None:
+    found = applied(BASE, an_order(1, SSH_AND_PING))
+    assert {chain: found[chain] for chain in ("nova-local", "nova-inst-1", "nova-sg-1", "nova-fallback")} == {
+        "nova-local": ["-m physdev --physdev-is-in -j nova-spoof", "-d 10.0.0.3/32 -j nova-inst-1"],
+        "nova-inst-1": [
+            "-m conntrack --ctstate INVALID -j DROP",
+            "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "-j nova-sg-1",
+            "-s 10.0.0.1/32 -p udp -m udp --sport 67 --dport 68 -j ACCEPT",
+            "-s 10.0.0.0/27 -j ACCEPT",
+            "-j nova-fallback",
+        ],
+        "nova-sg-1": ["-p tcp -m tcp --dport 22 -j ACCEPT", "-p icmp -j ACCEPT"],
+        "nova-fallback": ["-j DROP"],
+    }
+
+
+def test_the_base_is_complete_once_it_is_there() -> None:
+    assert rules.base(BASE) == []
+    assert BASE["FORWARD"] == ["-j nova-local", "-i docker0 -j ACCEPT"]
+
+
+def test_a_jump_that_somebody_pushed_down_comes_back_to_the_top() -> None:
+    pushed = BASE | {"FORWARD": ["-j DOCKER", "-j nova-local"]}
+    assert changed(pushed, rules.base(pushed))["FORWARD"] == ["-j nova-local", "-j DOCKER"]
+
+
+def test_removing_instance_1_leaves_10_to_19() -> None:
+    found = applied(BASE, an_order(1, SSH_AND_PING))
+    for number in range(10, 20):
+        found = applied(found, an_order(number, SSH_AND_PING))
+    left = changed(found, rules.remove_instance(found, an_order(1)))
+    assert rules.instance_numbers(left) == list(range(10, 20))
+    assert left["nova-local"] == [rule for rule in found["nova-local"] if not rule.endswith("nova-inst-1")]
+    assert len(left["nova-spoof"]) == len(found["nova-spoof"]) - 1
+
+
+def test_a_group_goes_with_its_last_instance() -> None:
+    without_ten = changed(TWO, rules.remove_instance(TWO, an_order(10)))
+    assert "nova-sg-12" not in without_ten
+    assert "nova-sg-1" in without_ten
+    assert changed(without_ten, rules.remove_instance(without_ten, an_order(1))) == BASE
+
+
+def test_a_group_left_by_its_instance_goes_too() -> None:
+    assert "nova-sg-12" not in applied(TWO, an_order(10, SSH_AND_PING))
+
+
+def test_removing_what_is_not_there_changes_nothing() -> None:
+    assert rules.remove_instance(BASE, an_order(1)) == []
+
+
+def test_applying_twice_is_applying_once() -> None:
+    assert applied(TWO, an_order(1, SSH_AND_PING)) == TWO
+
+
+def test_an_address_leads_to_its_newest_instance_only() -> None:
+    found = applied(TWO, an_order(2, SSH_AND_PING), last=3)
+    assert [rule for rule in found["nova-local"] if "10.0.0.3/32" in rule] == ["-d 10.0.0.3/32 -j nova-inst-2"]
+
+
+def test_a_new_rule_of_a_shared_group_reaches_its_chain() -> None:
+    opened = SecurityGroup(id=1, name="default", rules=(Rule(protocol=Protocol.ANY, cidr=ANYWHERE),))
+    assert applied(TWO, an_order(1, opened))["nova-sg-1"] == ["-j ACCEPT"]
+
+
+def test_foreign_rules_stay() -> None:
+    foreign = TWO | {"INPUT": ["-p tcp --dport 22 -j ACCEPT", *TWO["INPUT"]], "ufw-user": ["-j RETURN"]}
+    cleared = changed(foreign, rules.remove_instance(foreign, an_order(1)))
+    assert cleared["ufw-user"] == ["-j RETURN"]
+    assert cleared["INPUT"] == foreign["INPUT"]
+
+
+def test_a_transaction_does_not_grow_with_the_instances() -> None:
+    found = BASE
+    for number in range(1, 25):
+        found = applied(found, an_order(number, SSH_AND_PING))
+    order = an_order(27, SSH_AND_PING)
+    few = rules.apply_instance(applied(BASE, an_order(1, SSH_AND_PING)), order, the_address(order), allow_project=True)
+    many = rules.apply_instance(found, order, the_address(order), allow_project=True)
+    assert few == many
+
+
+def test_iptables_save_is_understood() -> None:
+    saved = "# by iptables-save\n*filter\n:FORWARD ACCEPT [1:60]\n:nova-spoof - [0:0]\n"
+    saved += "-A FORWARD -j nova-local\n-A nova-spoof -m physdev  --physdev-in tap00000001 -j DROP\nCOMMIT\n"
+    assert rules.play({}, saved) == {
+        "FORWARD": ["-j nova-local"],
+        "nova-spoof": ["-m physdev --physdev-in tap00000001 -j DROP"],
+    }
+
+
+def test_another_metadata_port_replaces_the_old_one() -> None:
+    before = rules.play({"PREROUTING": []}, "\n".join(rules.redirect_metadata({"PREROUTING": []}, "br100", 1)))
+    assert rules.redirect_metadata(before, "br100", 1) == []
+    after = rules.play(before, "\n".join(rules.redirect_metadata(before, "br100", 8775)))
+    assert [rule.split()[-1] for rule in after["nova-metadata"]] == ["8775"]
+    assert rules.play(after, "\n".join(rules.redirect_metadata(after, "br100", None)))["nova-metadata"] == []
+
+
+def test_ipv6_is_refused_once() -> None:
+    refused = changed(FRESH, rules.refuse_ipv6(FRESH, "br100"))
+    assert rules.refuse_ipv6(refused, "br100") == []
+
+
+MEANINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "one port": ({"protocol": "tcp", "from_port": 22, "to_port": 22}, "-p tcp -m tcp --dport 22 "),
+    "a range": ({"protocol": "udp", "from_port": 1, "to_port": 65535}, "-p udp -m udp --dport 1:65535 "),
+    "port 0": ({"protocol": "tcp", "from_port": 0, "to_port": 0}, "-p tcp -m tcp --dport 0 "),
+    "all ports": ({"protocol": "tcp"}, "-p tcp "),
+    "only the lower bound": ({"protocol": "tcp", "from_port": 80}, "-p tcp -m tcp --dport 80 "),
+    "any icmp": ({"protocol": "icmp"}, "-p icmp "),
+    "icmp type 0": ({"protocol": "icmp", "from_port": 0}, "-p icmp -m icmp --icmp-type 0 "),
+    "icmp type 8 code 0": ({"protocol": "icmp", "from_port": 8, "to_port": 0}, "-p icmp -m icmp --icmp-type 8/0 "),
+    "any protocol": ({"protocol": "any"}, ""),
+}
+
+
+@pytest.mark.parametrize(("fields", "match"), MEANINGS.values(), ids=MEANINGS)
+def test_what_a_rule_lets_in(fields: dict[str, Any], match: str) -> None:
+    group = SecurityGroup(id=1, name="g", rules=(Rule(cidr=ANYWHERE, **fields),))
+    assert rules.group_rules(group) == [f"{match}-j ACCEPT"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"protocol": "icmp", "from_port": 1, "to_port": 65535},
+        {"protocol": "icmp", "from_port": 256},
+        {"protocol": "icmp", "to_port": 0},
+        {"protocol": "tcp", "from_port": 23, "to_port": 22},
+    ],
+)
+def test_a_rule_that_means_nothing_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(FirewallFailed, match=r"a rule for \w+ from 0.0.0.0/0"):
+        rules.group_rules(SecurityGroup(id=1, name="g", rules=(Rule(cidr=ANYWHERE, **fields),)))
+
+
+def test_doubled_rules_and_groups_count_once() -> None:
+    twice = SecurityGroup(id=1, name="default", rules=SSH_AND_PING.rules * 2)
+    assert applied(BASE, an_order(1, twice, twice)) == applied(BASE, an_order(1, SSH_AND_PING))
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([1, 2, 10, 11]), st.sets(st.sampled_from([0, 1]))), max_size=12)
+)
+def test_whatever_the_order_of_changes_nothing_is_left(steps: list[tuple[bool, int, set[int]]]) -> None:
+    found, present = BASE, set()
+    for apply, number, chosen in steps:
+        if apply:
+            found = applied(found, an_order(number, *((SSH_AND_PING, WEB)[each] for each in chosen)))
+            present.add(number)
+        else:
+            found = changed(found, rules.remove_instance(found, an_order(number)))
+            present.discard(number)
+        assert rules.instance_numbers(found) == sorted(present)
+    for number in present:
+        found = changed(found, rules.remove_instance(found, an_order(number)))
+    assert found == BASE

@@ -1,0 +1,85 @@
+"""The laws of the saga, one test each."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from launcher.errors import SpawnFailed
+from launcher.models import TaskState
+from launcher.services.saga import Saga, Step, StepFailed
+
+NAMES = (TaskState.NETWORKING, TaskState.IMAGING, TaskState.SPAWNING)
+
+
+class Diary:
+    """A saga over three steps that writes down what happens; steps and undos can be told to fail."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.failing: dict[str, Exception] = {}
+        self.saga: Saga[str] = Saga(*(self._step(name) for name in NAMES), report=self._report)
+
+    def _step(self, name: TaskState) -> Step[str]:
+        async def do(work: str) -> None:
+            self._write(f"do {name}")
+
+        async def undo(work: str) -> None:
+            self._write(f"undo {name}")
+
+        return Step(name, do, undo)
+
+    async def _report(self, work: str, step: TaskState) -> None:
+        self._write(f"report {step}")
+
+    def _write(self, line: str) -> None:
+        self.lines.append(line)
+        if line in self.failing:
+            raise self.failing[line]
+
+
+async def test_every_step_is_reported_before_its_action() -> None:
+    diary = Diary()
+    await diary.saga.run("i-1")
+    assert diary.lines == [line for name in NAMES for line in (f"report {name}", f"do {name}")]
+
+
+async def test_a_failing_step_stops_the_run_and_says_which_it_was() -> None:
+    diary = Diary()
+    diary.failing["do imaging"] = SpawnFailed("no space")
+    with pytest.raises(StepFailed) as failed:
+        await diary.saga.run("i-1")
+    assert (failed.value.step, str(failed.value.cause)) == (TaskState.IMAGING, "no space")
+    assert "report spawning" not in diary.lines
+
+
+async def test_what_the_report_raises_comes_through_as_it_is() -> None:
+    diary = Diary()
+    diary.failing["report imaging"] = SpawnFailed("overtaken")
+    with pytest.raises(SpawnFailed):
+        await diary.saga.run("i-1")
+    assert diary.lines[-1] == "report imaging"
+
+
+async def test_unwinding_undoes_everything_in_reverse_whatever_was_done() -> None:
+    diary = Diary()
+    await diary.saga.unwind("i-1")
+    await diary.saga.unwind("i-1")
+    assert diary.lines == [f"undo {name}" for name in reversed(NAMES)] * 2
+
+
+async def test_all_undos_run_although_two_fail_and_the_first_error_is_raised() -> None:
+    diary = Diary()
+    diary.failing = {"undo spawning": SpawnFailed("first"), "undo imaging": SpawnFailed("second")}
+    with pytest.raises(StepFailed, match="first"):
+        await diary.saga.unwind("i-1")
+    assert diary.lines == ["undo spawning", "undo imaging", "undo networking"]
+
+
+async def test_cancellation_is_a_crash_and_undoes_nothing() -> None:
+    diary = Diary()
+    diary.failing["do imaging"] = asyncio.CancelledError()  # type: ignore[assignment]
+    with pytest.raises(asyncio.CancelledError):
+        await diary.saga.run("i-1")
+    assert not [line for line in diary.lines if line.startswith("undo")]
