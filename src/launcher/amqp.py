@@ -8,9 +8,9 @@ Two connections, because an alarm at the broker blocks the one that publishes an
 All of it is made anew, from nothing, after each loss. aio-pika's robust connection restores queues by their old
 names instead, and one name refused kept every channel closed for 30 s (measured with 10.2).
 
-Facts of aio-pika 10.2 that the code answers to: a frozen broker raises CancelledError in a publisher whom nobody
-cancelled; an error at the publisher does not mean that the message was not delivered; a lost connection cancels
-running callbacks, so a callback only hands over; settling a message while its channel closes kills the connection.
+Facts of 10.2 that the code answers to: a frozen broker raises CancelledError in a publisher whom nobody cancelled;
+an error at the publisher does not mean that the message was not delivered; a lost connection cancels callbacks, so
+they only hand over; settling a message while its channel closes kills the connection.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from random import Random
 from typing import Any, Generic, Self, TypeVar
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue, DeliveryMode
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelInvalidStateError, PublishError
 
 from launcher.bus import (
@@ -46,7 +46,7 @@ from launcher.bus import (
 )
 from launcher.clock import Clock
 from launcher.errors import BadMessage, BusUnavailable, NoRoute, RpcTimeout
-from launcher.messages import Call, Cast, Context, Notice, Route
+from launcher.messaging import Call, Cast, Context, Notice, Route
 
 T = TypeVar("T", AbstractConnection, AbstractChannel)
 R = TypeVar("R")
@@ -68,7 +68,7 @@ FAILURES = (*CONNECTION_EXCEPTIONS, TimeoutError, asyncio.CancelledError)
 class _Kept(Generic[T]):
     """A connection or channel that is opened anew whenever it is lost, until the block is left.
 
-    `session` opens one, makes it ready for use, says in the future it is given how it was lost, and closes it.
+    `session` opens one, makes it ready, says in the future that it is given how it was lost, and closes it.
     """
 
     def __init__(self, name: str, session: Session[T], *, on: _Kept[AbstractConnection] | None = None) -> None:
@@ -223,11 +223,8 @@ class AmqpBus:
         return all(kept.up.is_set() for kept in self.kept)
 
     async def cast(self, ctx: Context, message: Cast, *, host: str | None = None) -> None:
-        letter = aio_pika.Message(
-            encode(ctx, message, sent_ms=self.clock.now_ms()),
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            expiration=self.cast_lifetime,
-        )
+        body = encode(ctx, message, sent_ms=self.clock.now_ms())
+        letter = aio_pika.Message(body, delivery_mode=DeliveryMode.PERSISTENT, expiration=self.cast_lifetime)
         await self._publish(self.casts, EXCHANGE, routing_key(message.topic, host), letter)
 
     async def call(

@@ -28,7 +28,7 @@ from pydantic import FiniteFloat, ValidationError
 from launcher.clock import Clock
 from launcher.errors import BadMessage, BusUnavailable, LauncherError, NoRoute, RpcTimeout, UnknownMethod
 from launcher.identity import new_span_id
-from launcher.messages import Call, Cast, Context, Message, Notice, Route
+from launcher.messaging import Call, Cast, Context, Message, Notice, Route
 from launcher.models import Model, Span
 
 R = TypeVar("R")

@@ -6,20 +6,19 @@ Messages carry ids or a LaunchOrder; the row in the controller is the truth, a m
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
+from launcher.messaging import Call, Cast, Notice
 from launcher.models import (
+    CreatedKeyPair,
     DhcpEvidence,
     Diagnostics,
     Event,
     FixedIp,
     Flavor,
+    GuestMetadata,
     HostState,
     Identity,
     Image,
@@ -30,102 +29,13 @@ from launcher.models import (
     MacAddress,
     Model,
     Name,
+    PowerState,
     Protocol,
+    Readiness,
     SecurityGroup,
     Span,
     TaskState,
 )
-
-R = TypeVar("R")
-
-
-class Context(Model):
-    """Who asks, for which request, and where the work stands in its trace (W3C trace context)."""
-
-    request_id: str
-    project_id: str
-    user_id: str
-    is_admin: bool = False
-    trace_id: str
-    span_id: str | None = None
-
-    def within(self, span_id: str) -> Context:
-        """The same request, seen from inside a span."""
-        return self.model_copy(update={"span_id": span_id})
-
-
-@dataclass(frozen=True)
-class Route:
-    """Which handler answers which message; a role publishes a list of them."""
-
-    message: type[Message]
-    handler: Callable[[Context, Any], Awaitable[Any]]
-    reply: TypeAdapter[Any] | None
-
-
-class Message(Model):
-    """What crosses the bus: `method` on the wire is the class's name in snake case.
-
-    The handling of a `traced` message is a span in the launch's trace.
-    """
-
-    topic: ClassVar[str]
-    method: ClassVar[str]
-    traced: ClassVar[bool] = False
-
-    @property
-    def subject(self) -> InstanceId | None:
-        """The instance whose trace this message's handling belongs to, when it names one."""
-        order: LaunchOrder | None = getattr(self, "order", None)
-        return order.instance_id if order else None
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        if "method" not in cls.__dict__:
-            cls.method = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-
-
-class Cast(Message):
-    """Sent and not answered. Its handler may be run twice, late, or never."""
-
-    @classmethod
-    def to(cls, handler: Callable[[Context, Self], Awaitable[None]]) -> Route:
-        return Route(cls, handler, None)
-
-
-class Call(Message, Generic[R]):
-    """Asked and answered with an R, or with the error the handler raised."""
-
-    @classmethod
-    def reply_adapter(cls) -> TypeAdapter[R]:
-        """How the reply crosses the wire: R, as the class statement names it."""
-        found: TypeAdapter[R] | None = cls.__dict__.get("adapter")
-        if found is None:
-            found = cls.adapter = TypeAdapter(cls._reply_type())
-        return found
-
-    adapter: ClassVar[TypeAdapter[Any]]
-
-    @classmethod
-    def _reply_type(cls) -> Any:
-        for base in cls.__mro__:
-            args = getattr(base, "__pydantic_generic_metadata__", {}).get("args")
-            if args:
-                return args[0]
-        raise TypeError(f"{cls.__name__} names no reply")
-
-    @classmethod
-    def to(cls, handler: Callable[[Context, Self], Awaitable[R]]) -> Route:
-        return Route(cls, handler, cls.reply_adapter())
-
-
-class Notice(Message):
-    """Told to everybody who listens to the topic at this moment; may be lost."""
-
-    @classmethod
-    def to(cls, handler: Callable[[Context, Self], Awaitable[None]]) -> Route:
-        return Route(cls, handler, None)
-
 
 # --- to everybody ------------------------------------------------------------------------------
 
@@ -216,17 +126,6 @@ class GetConsoleOutput(Call[str]):
     max_bytes: int = Field(default=102400, ge=1, le=102400)
 
 
-class Readiness(Model):
-    """Evidence for "which step is late": what the controller, the network and the host know of one instance."""
-
-    instance: Instance
-    dhcp: DhcpEvidence | None = None
-    domain: Diagnostics | None = None
-    console_tail: tuple[str, ...] = ()
-    injection: str | None = None
-    verdict: str
-
-
 class GetReadiness(Call[Readiness]):
     topic = "controller"
     instance_id: str
@@ -245,13 +144,6 @@ class ListEvents(Call[list[Event]]):
     topic = "controller"
     after: int = 0
     instance_id: str | None = None
-
-
-class CreatedKeyPair(Model):
-    """A key pair at the moment of its creation, the only one at which its private half exists here."""
-
-    key_pair: KeyPair
-    private_key: str | None
 
 
 class CreateKeyPair(Call[CreatedKeyPair]):
@@ -317,15 +209,6 @@ class ListHosts(Call[list[HostState]]):
     topic = "controller"
 
 
-class GuestMetadata(Model):
-    """What the metadata service tells the guest that owns an address."""
-
-    instance: Instance
-    public_key: str | None
-    key_name: str | None
-    user_data: str | None
-
-
 class GetGuestMetadata(Call[GuestMetadata]):
     """Raises NotFound when the instance is not alive."""
 
@@ -389,12 +272,12 @@ class ReportGone(Call[None]):
 
 
 class ReportPower(Cast):
-    """The hypervisor saw the machine change: running or stopped, with its word for the cause."""
+    """The hypervisor saw the machine change (None: it is missing), with its word for the cause."""
 
     topic = "controller"
     instance_id: InstanceId
     host: str
-    power: Literal["running", "paused", "stopped", "missing"]
+    power: PowerState | None
     cause: str
 
 

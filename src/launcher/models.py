@@ -314,3 +314,30 @@ class Identity(Model):
     user_id: str
     project_id: str
     is_admin: bool
+
+
+class Readiness(Model):
+    """Evidence for "which step is late": what the controller, the network and the host know of one instance."""
+
+    instance: Instance
+    dhcp: DhcpEvidence | None = None
+    domain: Diagnostics | None = None
+    console_tail: tuple[str, ...] = ()
+    injection: str | None = None
+    verdict: str
+
+
+class CreatedKeyPair(Model):
+    """A key pair at the moment of its creation, the only one at which its private half exists here."""
+
+    key_pair: KeyPair
+    private_key: str | None
+
+
+class GuestMetadata(Model):
+    """What the metadata service tells the guest that owns an address."""
+
+    instance: Instance
+    public_key: str | None
+    key_name: str | None
+    user_data: str | None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.contract.wire import AnyWire, Wire, amqp_wire, memory_wire
-from tests.rabbitmq import SERVER, Broker
 
 from launcher.amqp import AmqpBus
+from tests.contract.wire import AnyWire, Wire, amqp_wire, memory_wire
+from tests.rabbitmq import SERVER, Broker
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ import time
 
 import aio_pika
 import pytest
-from tests.contract.wire import CTX, Add, Tick, Wire, Work, Worker, amqp_bus, until
-from tests.rabbitmq import Broker, Cable
 
 from launcher.amqp import AmqpBus
 from launcher.bus import no_span
 from launcher.errors import BusUnavailable, NoRoute, RpcTimeout
+from tests.contract.wire import CTX, Add, Tick, Wire, Work, Worker, amqp_bus, until
+from tests.rabbitmq import Broker, Cable
 
 pytestmark = pytest.mark.rabbitmq
 

@@ -6,6 +6,19 @@ import asyncio
 from ipaddress import IPv4Address
 
 import pytest
+
+from launcher.bus import QUEUE_LIMIT, no_span
+from launcher.errors import (
+    BadMessage,
+    BusUnavailable,
+    InsufficientSpace,
+    NoRoute,
+    RemoteError,
+    RpcTimeout,
+    UnknownMethod,
+)
+from launcher.messaging import Call, Context, Notice
+from launcher.models import Span
 from tests.contract.wire import (
     CTX,
     Add,
@@ -21,19 +34,6 @@ from tests.contract.wire import (
     memory_wire,
     until,
 )
-
-from launcher.bus import QUEUE_LIMIT, no_span
-from launcher.errors import (
-    BadMessage,
-    BusUnavailable,
-    InsufficientSpace,
-    NoRoute,
-    RemoteError,
-    RpcTimeout,
-    UnknownMethod,
-)
-from launcher.messages import Call, Context, Notice
-from launcher.models import Span
 
 # --- calls -------------------------------------------------------------------------------------------
 

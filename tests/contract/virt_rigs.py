@@ -141,10 +141,12 @@ def another_connection(uri: str) -> libvirt.virConnect:
 
 
 def provide_account(directory: Path) -> None:
-    """The account that Debian's libvirt looks up even where guests run as root.
+    """The account that Debian's libvirt, run by root, looks up even where guests run as root too.
 
     It comes with the package libvirt-daemon-system; without that, the sandbox's own mounts show a passwd with it.
     """
+    if os.geteuid() != 0:
+        return
     try:
         pwd.getpwnam("libvirt-qemu")
     except KeyError:

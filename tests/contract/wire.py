@@ -16,7 +16,7 @@ import aio_pika
 from launcher.amqp import EXCHANGE, AmqpBus
 from launcher.bus import MemoryBus, _Delivery, no_span
 from launcher.clock import SystemClock
-from launcher.messages import Call, Cast, Context, Notice, Route
+from launcher.messaging import Call, Cast, Context, Notice, Route
 from launcher.models import Model, Span
 
 B_co = TypeVar("B_co", bound=MemoryBus | AmqpBus, covariant=True)

@@ -15,37 +15,38 @@ CREATED_MS = 1_700_000_000_000
 ID = "0123abcd-0000-4000-8000-000000000001"
 
 
+ACTIVE: Json = {
+    "number": 1,
+    "generation": 1,
+    "project_id": "demo",
+    "user_id": "demo",
+    "name": "web",
+    "hostname": "web",
+    "vm_state": VmState.ACTIVE,
+    "task_state": None,
+    "state_since_ms": CREATED_MS,
+    "host": "box",
+    "mac": "02:16:3e:00:00:01",
+    "addresses": ("10.0.0.3",),
+    "flavor": Flavor(name="m1.tiny", vcpus=1, memory_mb=512, root_gb=0),
+    "image_id": "1",
+    "image_name": "ami-tiny",
+    "key_name": "me",
+    "security_groups": ("default",),
+    "availability_zone": None,
+    "metadata": {},
+    "reservation_id": "r-00000000",
+    "launch_index": 0,
+    "created_ms": CREATED_MS,
+    "launched_ms": CREATED_MS + 400,
+    "fault": None,
+    "trace_id": "0" * 32,
+}
+
+
 def make_instance(instance_id: str = ID, **changes: Any) -> Json:
-    """An active instance as the API shows it."""
-    facts: Json = {
-        "id": instance_id,
-        "number": 1,
-        "generation": 1,
-        "project_id": "demo",
-        "user_id": "demo",
-        "name": "web",
-        "hostname": "web",
-        "vm_state": VmState.ACTIVE,
-        "task_state": None,
-        "state_since_ms": CREATED_MS,
-        "host": "box",
-        "mac": "02:16:3e:00:00:01",
-        "addresses": ("10.0.0.3",),
-        "flavor": Flavor(name="m1.tiny", vcpus=1, memory_mb=512, root_gb=0),
-        "image_id": "1",
-        "image_name": "ami-tiny",
-        "key_name": "me",
-        "security_groups": ("default",),
-        "availability_zone": None,
-        "metadata": {},
-        "reservation_id": "r-00000000",
-        "launch_index": 0,
-        "created_ms": CREATED_MS,
-        "launched_ms": CREATED_MS + 400,
-        "fault": None,
-        "trace_id": "0" * 32,
-    }
-    facts.update(changes)
+    """An instance as the API shows it; without changes, an active one."""
+    facts = {**ACTIVE, "id": instance_id, **changes}
     state, task = facts["vm_state"], facts["task_state"]
     facts["status"] = {"building": "BUILD"}.get(state, state.upper()) if task != TaskState.DELETING else "DELETING"
     return Instance(**facts).model_dump(mode="json")

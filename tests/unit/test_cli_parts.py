@@ -222,3 +222,15 @@ def test_doctor_believes_the_trial_under_kvm_more_than_the_device(tmp_path: Path
 
     assert finding.verdict == WITHOUT
     assert "printed nothing" in finding.found
+
+
+def test_doctor_examines_this_machine_and_leaves_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code = main(["doctor", "--json", "--state", str(tmp_path)])
+
+    found = json.loads(capsys.readouterr().out)
+    by_name = {finding["name"]: finding for finding in found["findings"]}
+    assert len(by_name) == len(found["findings"])
+    assert code == (Exit.OK if found["can_run_guests"] else Exit.REFUSED)
+    assert by_name["server"]["verdict"] == WITHOUT
+    assert all(finding["advice"] for finding in by_name.values() if finding["verdict"] == BROKEN)
+    assert list(tmp_path.iterdir()) == []

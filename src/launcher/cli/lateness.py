@@ -40,7 +40,7 @@ def late(
         title,
         exit_code=Exit.LATE,
         detail="\n".join([*lines, *(["console ends with", *tail] if tail else ["console  empty"])]),
-        hint=f"launcher console {instance['id'][:8]} -f; the launch goes on, this was only the wait",
+        hint=f"launcher console {instance['id'][:8]} -f; only the wait has ended, nothing was undone",
     )
 
 

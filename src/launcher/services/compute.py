@@ -19,7 +19,6 @@ from launcher.errors import BusError, LauncherError, StaleGeneration
 from launcher.identity import new_span_id
 from launcher.messages import (
     AllocateFixedIp,
-    Context,
     GetConsoleLog,
     GetDiagnostics,
     HostHeartbeat,
@@ -29,11 +28,11 @@ from launcher.messages import (
     ReportGone,
     ReportPower,
     ReportStep,
-    Route,
     RunInstance,
     TerminateInstance,
     VerifyInstance,
 )
+from launcher.messaging import Context, Route
 from launcher.models import (
     Diagnostics,
     FixedIp,
@@ -152,7 +151,7 @@ class Compute(Role):
             if not mine:
                 return
             if await self.virt.find_domain(order.instance_id) is None:
-                await self._report_power(order.instance_id, "missing", "no domain was found after a restart")
+                await self._report_power(order.instance_id, None, "no domain was found after a restart")
                 return
             self.held[order.instance_id] = order
             work = Launch(ctx, order)
@@ -323,9 +322,7 @@ class Compute(Role):
         self.reports.add(task)
         task.add_done_callback(self.reports.discard)
 
-    async def _report_power(self, instance_id: InstanceId, power: str, cause: str) -> None:
-        report = ReportPower.model_validate(
-            {"instance_id": instance_id, "host": self.host, "power": power, "cause": cause}
-        )
+    async def _report_power(self, instance_id: InstanceId, power: PowerState | None, cause: str) -> None:
+        report = ReportPower(instance_id=instance_id, host=self.host, power=power, cause=cause)
         with contextlib.suppress(BusError):
             await self.bus.cast(self.own_context(), report)

@@ -12,7 +12,8 @@ from launcher.db import leases
 from launcher.db.database import Database
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.network.driver import NetworkDriver
-from launcher.messages import AllocateFixedIp, Context, FindLease, GetDhcpEvidence, ReleaseFixedIp, Route
+from launcher.messages import AllocateFixedIp, FindLease, GetDhcpEvidence, ReleaseFixedIp
+from launcher.messaging import Context, Route
 from launcher.models import DhcpEvidence, FixedIp, MacAddress, Network
 from launcher.services.role import Role
 

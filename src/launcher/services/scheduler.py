@@ -9,7 +9,8 @@ from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.errors import BusError, NoValidHost, StaleGeneration
-from launcher.messages import Context, HostHeartbeat, ReportFault, Route, RunInstance, ScheduleInstance
+from launcher.messages import HostHeartbeat, ReportFault, RunInstance, ScheduleInstance
+from launcher.messaging import Context, Route
 from launcher.models import HostState, LaunchOrder
 from launcher.services.role import Role
 

@@ -1,7 +1,7 @@
 """Instance files on the host's own disk.
 
     <path>/_base/<sha256>            files of images, once per content, checked before they get their name
-    <path>/instance-%08x/disk        qcow2 overlay on the base; all that a guest writes
+    <path>/instance-%08x/disk        qcow2 overlay on the base: all that a guest writes
     <path>/instance-%08x/{instance-id, injection, console.log}
     <path>/_work/                    what is being made or thrown away; emptied at start
 
@@ -11,7 +11,6 @@ Whatever bears its final name is complete: it was made in `_work`, synced and re
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import shutil
@@ -19,7 +18,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from launcher.drivers.images import qcow2
 from launcher.drivers.images.inject.injector import Injector
@@ -29,6 +28,7 @@ from launcher.drivers.virt.driver import Disks
 from launcher.errors import BadImage, HostResourceMissing, InjectionFailed, InsufficientSpace
 from launcher.models import Image, ImageFormat, InstanceId, LaunchOrder
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 MIB, GIB = 2**20, 2**30
@@ -37,8 +37,8 @@ MIB, GIB = 2**20, 2**30
 class LocalImages:
     """The image store on local files (contract: `store.py`).
 
-    Images are taken from `library` only. `reserve_mb` of the file system are left to the guests that run
-    already: a launch that would go below is refused.
+    Images are taken from `library` only. A launch that would leave less than `reserve_mb` free for what the
+    guests still write is refused.
     """
 
     def __init__(self, path: Path, *, library: Path, injector: Injector, reserve_mb: int = 512) -> None:
@@ -48,7 +48,7 @@ class LocalImages:
         self.reserve_mb = reserve_mb
         self._base = self.path / "_base"
         self._work = self.path / "_work"
-        self._checked: set[str] = set()
+        self._in_base: set[str] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def start(self) -> None:
@@ -59,34 +59,220 @@ class LocalImages:
         await self.injector.stop()
 
     async def create_disks(self, order: LaunchOrder) -> Disks:
+        size = root_size(order)
         for image in _images(order):
             async with self._locks[image.sha256]:
-                if image.sha256 not in self._checked:
-                    await _in_thread(lambda image=image: self._take_in(order, image))
-                    self._checked.add(image.sha256)
-        return await _in_thread(lambda: self._create(order))
+                if image.sha256 not in self._in_base:
+                    await _in_thread(self._take_in, order, image)
+                    self._in_base.add(image.sha256)
+        return await _in_thread(self._create, order, size)
 
     async def inject_key(self, order: LaunchOrder) -> Injection:
-        key = order.public_key
-        if key is None:
+        if order.public_key is None:
             return Injection.NONE
-        if order.kernel is None:  # a disk with partitions and a boot loader of its own asks the metadata service
+        if order.kernel is None:  # a disk with partitions; its guest asks the metadata service
             return Injection.METADATA
-        done = await _in_thread(lambda: self._find_injection(order, key))
+        done = await _in_thread(self._find_injection, order, order.public_key)
         if done is not None:
             return done
-        await self.injector.inject(self._directory(order) / "disk", ImageFormat.QCOW2, key)
-        await _in_thread(lambda: self._record_injection(order, key))
+        await self.injector.inject(self._directory(order) / "disk", ImageFormat.QCOW2, order.public_key)
+        await _in_thread(self._record_injection, order, order.public_key)
         return self.injector.name
 
     async def delete_disks(self, order: LaunchOrder) -> None:
-        await _in_thread(lambda: self._delete(order))
+        await _in_thread(self._delete, order)
 
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
-        return await _in_thread(lambda: _read_end(self._directory(order) / "console.log", max_bytes))
+        return await _in_thread(_read_end, self._directory(order) / "console.log", max_bytes)
 
     async def list_instances(self) -> Sequence[InstanceId]:
         return await _in_thread(self._list)
 
     async def free_mb(self) -> int:
-        return await _in_thread(lambda: self._free_bytes() // MIB)
+        return await _in_thread(lambda: shutil.disk_usage(self.path).free // MIB)
+
+    # --- in a thread ---------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        self._base.mkdir(parents=True, exist_ok=True)
+        if self._work.exists():
+            shutil.rmtree(self._work)
+        self._work.mkdir(mode=0o700)
+
+    def _take_in(self, order: LaunchOrder, image: Image) -> None:
+        """Link or copy an image's file to its content's name, unless it is there."""
+        base = self._base / image.sha256
+        if base.exists():
+            return
+        source = self._source(image)
+        with tempfile.TemporaryDirectory(dir=self._work) as made:
+            copy = Path(made) / "image"
+            try:
+                os.link(source, copy)
+            except OSError:  # another file system, or a file of somebody whose files may not be linked
+                self._check_space(order, image.size)
+                _copy_synced(source, copy)
+            _check_content(copy, image)
+            copy.rename(base)
+        sync_directory(self._base)
+
+    def _source(self, image: Image) -> Path:
+        """The image's file, wherever its links lead, as long as that is inside the library."""
+        source = image.path.resolve()
+        if not source.is_relative_to(self.library.resolve()):
+            raise BadImage(f"image {image.name}: {image.path} is not in the image library {self.library}")
+        if not source.is_file():
+            raise HostResourceMissing(
+                f"image {image.name}: {image.path} does not exist on this host", hint="see `launcher image list`"
+            )
+        return source
+
+    def _check_space(self, order: LaunchOrder, size: int) -> None:
+        free, needed = shutil.disk_usage(self.path).free, size + self.reserve_mb * MIB
+        if free < needed:
+            raise InsufficientSpace(
+                f"{order.name}: {_amount(needed)} needed, {_amount(free)} free in {self.path}",
+                hint="free space or set [images] path",
+            )
+
+    def _create(self, order: LaunchOrder, size: int) -> Disks:
+        self._check_bases(order)
+        directory = self._directory(order)
+        if not self._is_there(order):
+            self._check_space(order, 0)
+            with tempfile.TemporaryDirectory(dir=self._work) as made:
+                new = Path(made) / order.name
+                new.mkdir()
+                base = self._base / order.image.sha256
+                qcow2.write_overlay(new / "disk", backing=base, backing_format=order.image.format, size=size)
+                _write_synced(new / "instance-id", order.instance_id)
+                sync_directory(new)
+                new.rename(directory)
+            sync_directory(self.path)
+        return Disks(
+            root=directory / "disk",
+            root_format=ImageFormat.QCOW2,
+            kernel=self._base / order.kernel.sha256 if order.kernel else None,
+            ramdisk=self._base / order.ramdisk.sha256 if order.ramdisk else None,
+            console_log=directory / "console.log",
+        )
+
+    def _check_bases(self, order: LaunchOrder) -> None:
+        for image in _images(order):
+            if not (self._base / image.sha256).exists():
+                self._in_base.discard(image.sha256)
+                raise HostResourceMissing(
+                    f"image {image.name} has vanished from {self._base}", hint="try again: it will be copied again"
+                )
+
+    def _find_owner(self, order: LaunchOrder) -> InstanceId | None:
+        try:
+            return (self._directory(order) / "instance-id").read_text()
+        except FileNotFoundError:
+            return None
+
+    def _is_there(self, order: LaunchOrder) -> bool:
+        """Whether the order's directory exists. Raises HostResourceMissing when another instance's is in its place."""
+        owner = self._find_owner(order)
+        if owner not in (None, order.instance_id):
+            raise HostResourceMissing(
+                f"{self._directory(order)} belongs to the instance {owner}, not to {order.instance_id}",
+                hint="it is left over from another database: remove it",
+            )
+        return owner is not None
+
+    def _find_injection(self, order: LaunchOrder, public_key: str) -> Injection | None:
+        """How the key got into the disk earlier; then a domain may run from it and it must stay closed."""
+        if not self._is_there(order):
+            raise InjectionFailed(f"{order.name}: there is no {self._directory(order)}")
+        try:
+            way, digest = (self._directory(order) / "injection").read_text().split()
+        except (FileNotFoundError, ValueError):  # never written, or torn by a power cut: no domain has run since
+            return None
+        if digest != _digest(public_key):
+            raise InjectionFailed(f"{order.name}: the disk carries another key already")
+        return Injection(way)
+
+    def _record_injection(self, order: LaunchOrder, public_key: str) -> None:
+        _write_synced(self._directory(order) / "injection", f"{self.injector.name} {_digest(public_key)}")
+
+    def _delete(self, order: LaunchOrder) -> None:
+        if self._find_owner(order) == order.instance_id:
+            with tempfile.TemporaryDirectory(dir=self._work) as trash:
+                self._directory(order).rename(Path(trash) / order.name)
+
+    def _list(self) -> list[InstanceId]:
+        return [marker.read_text() for marker in sorted(self.path.glob("instance-*/instance-id"))]
+
+    def _directory(self, order: LaunchOrder) -> Path:
+        return self.path / order.name
+
+
+def root_size(order: LaunchOrder) -> int:
+    """Bytes of the root disk: the flavor's, or with root_gb 0 the image's own. Raises BadImage when it is too big."""
+    wanted, needed = order.flavor.root_gb * GIB, order.image.virtual_size
+    if wanted and wanted < needed:
+        raise BadImage(
+            f"{order.name}: image {order.image.name} needs {_amount(needed)} of root disk, "
+            f"flavor {order.flavor.name} has {_amount(wanted)}",
+            hint="take a bigger flavor",
+        )
+    return wanted or needed
+
+
+async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run file work in a thread. A cancelled caller waits for its end, so that nothing moves behind his back."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        work.exception()  # nobody else will ask for it
+        raise
+
+
+def _images(order: LaunchOrder) -> list[Image]:
+    return [image for image in (order.image, order.kernel, order.ramdisk) if image is not None]
+
+
+def _check_content(path: Path, image: Image) -> None:
+    """Raises BadImage unless the file is, byte for byte and in its format, what the catalogue says."""
+    if sha256_of(path) != image.sha256:
+        raise BadImage(f"image {image.name}: {image.path} has changed since it was registered", hint="add it again")
+    if image.format is ImageFormat.QCOW2:
+        found = qcow2.check_self_contained(path).virtual_size
+        if found != image.virtual_size:
+            raise BadImage(f"image {image.name}: {found} bytes for the guest, the catalogue says {image.virtual_size}")
+    elif qcow2.is_qcow2(path):
+        raise BadImage(f"image {image.name} is registered as raw, but is qcow2", hint="add it again")
+
+
+def _copy_synced(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    target.chmod(0o444)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_end(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - max_bytes))
+            return file.read(max_bytes)
+    except FileNotFoundError:
+        return b""
+
+
+def _digest(public_key: str) -> str:
+    return hashlib.sha256(public_key.encode()).hexdigest()
+
+
+def _amount(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.0f} MiB"

@@ -26,8 +26,8 @@ from launcher.errors import NetworkFailed, ProgramFailed
 from launcher.models import DhcpEvidence, FixedIp, MacAddress, Network
 
 LOG_LIMIT = 4 * 1024 * 1024
-LOG_TAIL = 256 * 1024
-"""Bytes of the log: cut at the one, searched in the other (a guest's boot writes about 1.5 KiB)."""
+LOG_TAIL = 512 * 1024
+"""Bytes of the log: cut at the one, searched in the other (a guest's boot writes about 3 KiB)."""
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

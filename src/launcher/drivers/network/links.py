@@ -53,8 +53,11 @@ async def ensure_bridge(name: str) -> None:
 def bridge_lines(bridge: Bridge) -> list[str]:
     """What a bridge lacks. Its MAC is pinned, or each new tap with a lower one would change the gateway's."""
     lines = []
-    if bridge.stp or bridge.forward_delay:
-        lines.append(f"link set dev {bridge.name} type bridge stp_state 0 forward_delay 0")
+    # One after the other: the kernel refuses a delay of 0 while the spanning tree is on.
+    if bridge.stp:
+        lines.append(f"link set dev {bridge.name} type bridge stp_state 0")
+    if bridge.forward_delay:
+        lines.append(f"link set dev {bridge.name} type bridge forward_delay 0")
     if not bridge.mac_pinned:
         lines.append(f"link set dev {bridge.name} address {bridge.mac}")
     if not bridge.up:

@@ -27,6 +27,7 @@ remember_owner = 0
 """
 """Only where this process is root: guests run as it does, so that files need no change of owner."""
 
+
 def embed_root(uri: str) -> Path | None:
     """DIR of an embed URI; None for every other URI."""
     parts = urlsplit(uri)

@@ -62,7 +62,7 @@ class LibvirtVirt:
             f"QEMU cannot run domains of type {verdict.virt_type} here",
             HostResourceMissing,
         )
-        _, memory_mb, vcpus, *_ = await self._look(lambda handle: handle.getInfo(), "reading the host's resources")
+        vcpus, memory_mb = await self._look(domains.capacity, "reading the host's resources")
         self.resources = HostResources(
             vcpus=vcpus, memory_mb=memory_mb, virt_type=verdict.virt_type, virt_reason=verdict.reason
         )

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.messages import Context
+from launcher.messaging import Context
 from launcher.models import Model
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from launcher.messages import Context, InstanceChanged
+from launcher.messages import InstanceChanged
+from launcher.messaging import Context
 from launcher.models import InstanceId, VmState
 
 STEP_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

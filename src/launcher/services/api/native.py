@@ -9,7 +9,6 @@ from pydantic import Field
 from launcher.bus import Bus
 from launcher.errors import BadRequest, NotFound
 from launcher.messages import (
-    CreatedKeyPair,
     CreateInstances,
     CreateKeyPair,
     CreateSecurityGroup,
@@ -26,11 +25,22 @@ from launcher.messages import (
     ListInstances,
     ListKeyPairs,
     ListSecurityGroups,
-    Readiness,
     RegisterImage,
     RuleSpec,
 )
-from launcher.models import Flavor, HostState, Image, Instance, KeyPair, Model, Name, SecurityGroup, Span
+from launcher.models import (
+    CreatedKeyPair,
+    Flavor,
+    HostState,
+    Image,
+    Instance,
+    KeyPair,
+    Model,
+    Name,
+    Readiness,
+    SecurityGroup,
+    Span,
+)
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 
 PAGE = 1000

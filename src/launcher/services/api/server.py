@@ -17,7 +17,8 @@ from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.errors import BadRequest, LauncherError, Unauthorized
 from launcher.identity import new_request_id, new_span_id, new_trace_id
-from launcher.messages import Authenticate, Context, InstanceChanged, ListHosts, Ping, Route
+from launcher.messages import Authenticate, InstanceChanged, ListHosts, Ping
+from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
 from launcher.services.api.endpoint import Ask, Endpoint

@@ -12,7 +12,8 @@ from aiohttp import WSMsgType, web
 
 from launcher.bus import Bus
 from launcher.errors import BadRequest, Conflict, Unreachable
-from launcher.messages import Context, GetInstance
+from launcher.messages import GetInstance
+from launcher.messaging import Context
 from launcher.models import VmState
 
 CONNECT_TIMEOUT = 5.0

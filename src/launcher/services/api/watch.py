@@ -10,7 +10,8 @@ from aiohttp import web
 from pydantic import Field
 
 from launcher.bus import Bus
-from launcher.messages import Context, InstanceChanged, ListEvents
+from launcher.messages import InstanceChanged, ListEvents
+from launcher.messaging import Context
 from launcher.models import Event, Model
 
 QUIET = 10.0

@@ -18,7 +18,8 @@ from launcher.db import idempotency, images, instances, key_pairs, security_grou
 from launcher.db.database import Database
 from launcher.errors import BadRequest, BusError, LauncherError, NotFound, QuotaExceeded
 from launcher.identity import new_mac, new_reservation_id, new_uuid
-from launcher.messages import Context, CreateInstances, ScheduleInstance
+from launcher.messages import CreateInstances, ScheduleInstance
+from launcher.messaging import Context
 from launcher.models import Event, Flavor, Image, ImageKind, Instance, LaunchOrder, Quotas, SecurityGroup
 from launcher.services.controller.journal import Journal
 

@@ -13,7 +13,8 @@ from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.db import credentials, events
 from launcher.db.database import Database
-from launcher.messages import Authenticate, Context, CreateInstances, HostHeartbeat, Ping, Route
+from launcher.messages import Authenticate, CreateInstances, HostHeartbeat, Ping
+from launcher.messaging import Context, Route
 from launcher.models import Flavor, Identity, Image, Quotas
 from launcher.services.controller.admission import Admission
 from launcher.services.controller.catalogue import Catalogue, ReadImage

@@ -12,7 +12,6 @@ from launcher.db import events, instances, moves
 from launcher.db.database import Database
 from launcher.errors import BadRequest, Forbidden, LauncherError, NotFound
 from launcher.messages import (
-    Context,
     DeleteInstance,
     GetConsoleLog,
     GetConsoleOutput,
@@ -22,13 +21,11 @@ from launcher.messages import (
     GetInstance,
     GetReadiness,
     GetTrace,
-    GuestMetadata,
     ListEvents,
     ListInstances,
-    Readiness,
-    Route,
 )
-from launcher.models import Event, Instance, Span, TaskState, VmState
+from launcher.messaging import Context, Route
+from launcher.models import Event, GuestMetadata, Instance, Readiness, Span, TaskState, VmState
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.readiness import CONSOLE_LINES, verdict
 from launcher.services.controller.reconcile import Reconcile

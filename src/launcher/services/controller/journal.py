@@ -11,7 +11,8 @@ from launcher.clock import Clock
 from launcher.db import events, instances
 from launcher.db.database import Database
 from launcher.errors import BusError
-from launcher.messages import Context, InstanceChanged
+from launcher.messages import InstanceChanged
+from launcher.messaging import Context
 from launcher.models import Event, Instance
 
 

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from launcher.db import key_pairs
 from launcher.db.database import Database
 from launcher.errors import BadRequest, QuotaExceeded
-from launcher.messages import Context, CreatedKeyPair, CreateKeyPair, DeleteKeyPair, ListKeyPairs, Route
-from launcher.models import KeyPair, Quotas
+from launcher.messages import CreateKeyPair, DeleteKeyPair, ListKeyPairs
+from launcher.messaging import Context, Route
+from launcher.models import CreatedKeyPair, KeyPair, Quotas
 
 KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 KEY_LIMIT = 16384

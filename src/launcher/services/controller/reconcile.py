@@ -16,7 +16,8 @@ from launcher.db import instances, moves
 from launcher.db.database import Database
 from launcher.db.moves import Due
 from launcher.errors import BusError, StaleGeneration
-from launcher.messages import Context, RunInstance, ScheduleInstance, TerminateInstance, VerifyInstance
+from launcher.messages import RunInstance, ScheduleInstance, TerminateInstance, VerifyInstance
+from launcher.messaging import Context
 from launcher.models import Fault, Instance, InstanceId, LaunchOrder, TaskState, VmState
 from launcher.services.controller.journal import Journal
 

@@ -10,18 +10,9 @@ from launcher.clock import Clock
 from launcher.db import events, instances, moves
 from launcher.db.database import Database
 from launcher.errors import NoHostYet, StaleGeneration
-from launcher.messages import (
-    Context,
-    NextMove,
-    RecordSpans,
-    ReportActive,
-    ReportFault,
-    ReportGone,
-    ReportPower,
-    ReportStep,
-    Route,
-)
-from launcher.models import Fault, Instance, VmState
+from launcher.messages import NextMove, RecordSpans, ReportActive, ReportFault, ReportGone, ReportPower, ReportStep
+from launcher.messaging import Context, Route
+from launcher.models import Fault, Instance, PowerState, VmState
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.reconcile import Reconcile
 
@@ -111,9 +102,9 @@ class Reports:
             return
         ctx = await self.reconcile.context_of(instance.id)
         try:
-            if report.power == "missing" and self.restart_missing:
+            if report.power is None and self.restart_missing:
                 await self._restart(ctx, instance, report.cause)
-            elif report.power in ("stopped", "missing"):
+            elif report.power in (None, PowerState.STOPPED):
                 await self._stopped(ctx, instance, report.cause)
         except StaleGeneration:
             return

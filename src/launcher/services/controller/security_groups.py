@@ -8,14 +8,8 @@ from collections.abc import Sequence
 from launcher.db import security_groups
 from launcher.db.database import Database
 from launcher.errors import BadRequest, QuotaExceeded
-from launcher.messages import (
-    Context,
-    CreateSecurityGroup,
-    DeleteSecurityGroup,
-    ListSecurityGroups,
-    Route,
-    RuleSpec,
-)
+from launcher.messages import CreateSecurityGroup, DeleteSecurityGroup, ListSecurityGroups, RuleSpec
+from launcher.messaging import Context, Route
 from launcher.models import Protocol, Quotas, Rule, SecurityGroup
 
 
