@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher import errors, messages
+from launcher.messaging import Message
 from launcher.models import Model
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,7 @@ def test_every_message_is_sent_and_answered_somewhere() -> None:
     kinds = [
         value
         for value in vars(messages).values()
-        if isinstance(value, type) and issubclass(value, messages.Message) and "topic" in vars(value)
+        if isinstance(value, type) and issubclass(value, Message) and "topic" in vars(value)
     ]
     assert len(kinds) > 30
     for kind in kinds:

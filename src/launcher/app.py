@@ -198,7 +198,11 @@ def make_drivers(config: Config, state: Path) -> Drivers:
             metadata_port=config.network.metadata_port or None,
         ),
         network=network,
-        images=LocalImages(state / "instances", injector=choose_injector(config.images.inject, state=state)),
+        images=LocalImages(
+            state / "instances",
+            library=library_path(config, state),
+            injector=choose_injector(config.images.inject, state=state),
+        ),
     )
 
 

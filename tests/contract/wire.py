@@ -96,7 +96,7 @@ class Worker:
 
     async def add(self, ctx: Context, message: Add) -> Sum:
         self.contexts.append(ctx)
-        await self.gate.wait()
+        await self.through_the_gate()
         return Sum(total=message.a + message.b, seen_by=self.name, address=IPv4Address("10.0.0.2"))
 
     async def echo(self, _: Context, message: Echo) -> str:
@@ -104,11 +104,16 @@ class Worker:
 
     async def work(self, ctx: Context, message: Work) -> None:
         self.contexts.append(ctx)
-        await self.gate.wait()
+        await self.through_the_gate()
         self.taken.put_nowait(message.label)
 
     async def tick(self, _: Context, message: Tick) -> None:
         self.taken.put_nowait(str(message.number))
+
+    async def through_the_gate(self) -> None:
+        """Where a test holds the work; bounded, because leaving the bus waits for it."""
+        async with asyncio.timeout(20):
+            await self.gate.wait()
 
     async def next(self, limit: float = 10) -> str:
         async with asyncio.timeout(limit):

@@ -6,8 +6,8 @@
 This is the layout of the article with its mistakes mended: OUTPUT is filtered too (else the host reaches every port),
 the DHCP rule accepts instead of counting, and icmp types and codes are never taken for ports.
 
-nova-spoof drops what leaves a tap with a source address other than its own. MAC and ARP spoofing are not looked at
-yet, nor what a guest sends: only what reaches one.
+nova-spoof drops what leaves a tap with a source address other than its own; MAC and ARP spoofing are not looked at
+yet. Whatever else a guest sends is free until it reaches another guest.
 
 Rules are written as iptables-save prints them, so that what is found can be compared with what is wanted.
 """
@@ -71,13 +71,14 @@ def apply_instance(found: Chains, order: LaunchOrder, address: FixedIp, *, allow
     """Replace one instance's rules; the other instances' are neither read nor written.
 
     While nothing of the base is missing the transaction still asks for it (`-C`), and fails where somebody
-    has flushed the table meanwhile: an instance is never left behind a filter that no packet passes.
+    has flushed the table meanwhile: an instance is never left behind a filter that no packet passes. The two
+    chains that grow with the instances are not asked for: iptables would read them as a whole.
     """
     own = f"{INSTANCE}{order.number}"
     chains = {f"{GROUP}{group.id}": group_rules(group) for group in order.groups}
     chains = {chain: rules for chain, rules in chains.items() if found.get(chain) != rules}
     chains[own] = instance_rules(order, address, allow_project=allow_project)
-    lines = base(found) or [f"-C {chain} {rule}" for chain, rule in _TOPS]
+    lines = base(found) or [f"-C {chain} {rule}" for chain, rule in _TOPS if chain not in (LOCAL, SPOOF)]
     lines += [f":{chain} - [0:0]" for chain in chains]
     lines += [f"-A {chain} {rule}" for chain, rules in chains.items() for rule in rules]
     lines += _replace(found, LOCAL, {own, f"{address.address}/32"}, f"-d {address.address}/32 -j {own}")

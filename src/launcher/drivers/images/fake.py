@@ -1,59 +1,112 @@
-# placeholder by the lead until the images helper writes it
+"""The image store without a disk: the product's stand-in for trying the flow, and the tests'."""
+
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.drivers.images.local import root_size
 from launcher.drivers.images.store import Injection
 from launcher.drivers.virt.driver import Disks
+from launcher.errors import InjectionFailed
 from launcher.models import Image, ImageFormat, ImageKind, InstanceId, LaunchOrder
 
+Before = Callable[[str, LaunchOrder], Awaitable[None]]
+"""Called with the verb's name and the order before anything happens; it may raise, or wait, in the verb's place."""
 
-def _image(n, name, kind, **kw):
+
+def _fake_image(number: int, name: str, kind: ImageKind) -> Image:
     return Image(
-        id=f"00000000-0000-4000-8000-{n:012x}",
+        id=f"00000000-0000-4000-8000-{number:012x}",
         name=name,
         kind=kind,
         format=ImageFormat.RAW,
         size=1,
         virtual_size=1,
-        sha256="0" * 64,
-        path=Path("/fake") / name,
-        **kw,
+        sha256=f"{number:064x}",
+        path=Path("/fake/images") / name,
     )
 
 
-_K = _image(2, "ami-tiny-kernel", ImageKind.KERNEL)
-_R = _image(3, "ami-tiny-ramdisk", ImageKind.RAMDISK)
-FAKE_IMAGES: tuple[Image, ...] = (_image(1, "ami-tiny", ImageKind.MACHINE, kernel_id=_K.id, ramdisk_id=_R.id), _K, _R)
+_KERNEL = _fake_image(2, "ami-tiny-kernel", ImageKind.KERNEL)
+_RAMDISK = _fake_image(3, "ami-tiny-ramdisk", ImageKind.RAMDISK)
+_MACHINE = _fake_image(1, "ami-tiny", ImageKind.MACHINE)
+
+FAKE_IMAGES: tuple[Image, ...] = (
+    _MACHINE.model_copy(update={"kernel_id": _KERNEL.id, "ramdisk_id": _RAMDISK.id}),
+    _KERNEL,
+    _RAMDISK,
+)
+
+
+async def _go_on(verb: str, order: LaunchOrder) -> None:
+    """Let every verb succeed."""
+
+
+@dataclass
+class FakeDirectory:
+    """What would stand in an instance's directory."""
+
+    disks: Disks
+    public_key: str | None = None
+    console: bytes = b""
 
 
 class FakeImages:
-    def __init__(self, *, delay: float = 0.0) -> None:
+    """Keeps the contract of `store.py` in memory; the paths it names do not exist. `delay` in seconds per verb."""
+
+    def __init__(self, *, delay: float = 0.0, before: Before = _go_on, free_mb: int = 100_000) -> None:
         self.delay = delay
-        self.disks: dict[InstanceId, Disks] = {}
+        self.before = before
+        self.disks: dict[InstanceId, FakeDirectory] = {}
+        self._free_mb = free_mb
 
     async def start(self) -> None: ...
+
     async def stop(self) -> None: ...
+
     async def create_disks(self, order: LaunchOrder) -> Disks:
-        await asyncio.sleep(self.delay)
-        d = Path("/fake") / order.name
-        return self.disks.setdefault(
-            order.instance_id, Disks(root=d / "disk", root_format=ImageFormat.QCOW2, console_log=d / "console.log")
+        await self._begin("create_disks", order)
+        root_size(order)
+        home, base = Path("/fake/instances") / order.name, Path("/fake/instances/_base")
+        disks = Disks(
+            root=home / "disk",
+            root_format=ImageFormat.QCOW2,
+            kernel=base / order.kernel.sha256 if order.kernel else None,
+            ramdisk=base / order.ramdisk.sha256 if order.ramdisk else None,
+            console_log=home / "console.log",
         )
+        return self.disks.setdefault(order.instance_id, FakeDirectory(disks)).disks
 
     async def inject_key(self, order: LaunchOrder) -> Injection:
+        await self._begin("inject_key", order)
+        if order.public_key is None:
+            return Injection.NONE
+        found = self.disks.get(order.instance_id)
+        if found is None:
+            raise InjectionFailed(f"{order.name}: there are no disks")
+        if found.public_key not in (None, order.public_key):
+            raise InjectionFailed(f"{order.name}: the disk carries another key already")
+        found.public_key = order.public_key
         return Injection.METADATA
 
     async def delete_disks(self, order: LaunchOrder) -> None:
+        await self._begin("delete_disks", order)
         self.disks.pop(order.instance_id, None)
 
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
-        return b"fake\n"
+        await self._begin("read_console", order)
+        found = self.disks.get(order.instance_id)
+        return found.console[-max_bytes:] if found else b""
 
     async def list_instances(self) -> Sequence[InstanceId]:
         return list(self.disks)
 
     async def free_mb(self) -> int:
-        return 1000
+        return self._free_mb
+
+    async def _begin(self, verb: str, order: LaunchOrder) -> None:
+        await asyncio.sleep(self.delay)
+        await self.before(verb, order)

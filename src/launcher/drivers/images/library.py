@@ -10,6 +10,7 @@ in a thread.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import stat
@@ -26,6 +27,8 @@ from launcher.models import Image, ImageFormat, ImageKind, Model, Name
 
 DESCRIPTION = "image.json"
 LONGEST_DESCRIPTION = 64 * 1024
+
+log = logging.getLogger(__name__)
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -106,11 +109,22 @@ def read_image(library: Path, name: str) -> list[Image]:
 
 
 def list_images(library: Path) -> list[Image]:
-    """All images of the library by name, as `read_image` has them; an absent library is empty."""
-    if not library.is_dir():
-        return []
-    names = sorted(path.parent.name for path in library.glob(f"[!.]*/{DESCRIPTION}"))
-    return [image for name in names for image in read_image(library, name)]
+    """All images of the library by name, as `read_image` has them; an absent library is empty.
+
+    A damaged image is left out with a warning: it must not keep the others from being used.
+    """
+    found: list[Image] = []
+    for path in sorted(library.glob(f"[!.]*/{DESCRIPTION}")):
+        try:
+            found += read_image(library, path.parent.name)
+        except (BadImage, NotFound) as error:
+            log.warning("%s", error.message)
+    return found
+
+
+def find_kernel(library: Path) -> Path | None:
+    """Any kernel of the library, for trying what the host's CPU can do."""
+    return next((image.path for image in list_images(library) if image.kind is ImageKind.KERNEL), None)
 
 
 def sha256_of(path: Path) -> str:
@@ -170,7 +184,7 @@ def _read_description(directory: Path) -> Description:
     except FileNotFoundError:
         raise NotFound(
             f"no image {directory.name!r} in the image library {directory.parent}",
-            hint="`launcher image build` makes one",
+            hint="`launcher image build-tiny` makes ami-tiny",
         ) from None
     except ValidationError as error:
         raise BadImage(f"{path}: {error.errors()[0]['msg']}", hint="add the image again") from None

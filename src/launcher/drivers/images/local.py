@@ -194,6 +194,7 @@ class LocalImages:
         return Injection(way)
 
     def _record_injection(self, order: LaunchOrder, public_key: str) -> None:
+        _sync(self._directory(order) / "disk")
         _write_synced(self._directory(order) / "injection", f"{self.injector.name} {_digest(public_key)}")
 
     def _delete(self, order: LaunchOrder) -> None:
@@ -250,7 +251,11 @@ def _check_content(path: Path, image: Image) -> None:
 def _copy_synced(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
     target.chmod(0o444)
-    with target.open("rb") as file:
+    _sync(target)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
         os.fsync(file.fileno())
 
 

@@ -4,8 +4,8 @@
                       ▲                                                                                    │
                       └────────────────────────────────────────────────────────────────────────────────────┘
 
-Calls wait for "up", at most `patience` seconds. Settling: for about two seconds after its start libvirtd lists
-half-started domains that it is about to bury, so a list counts when it was the same twice, `settle` seconds apart.
+Calls wait for "up", at most `patience` seconds. Settling: for about two seconds after its start libvirt lists
+half-started domains that it is about to bury, so a list counts when it held still for `settle` seconds.
 
 Events use libvirt's own loop in a daemon thread: libvirtaio calls asyncio from foreign threads and its events
 come late, and without any loop a frozen daemon would block a thread for ever.
@@ -38,7 +38,8 @@ KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 5, 3
 CALL_LIMIT = 120.0
 """Seconds one call may run; starting a domain on a crowded host takes up to ten."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
-SETTLE_ROUNDS = 5
+SETTLE_LOOKS = 6
+LONGEST_SETTLING = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -141,17 +142,24 @@ class Connection(Generic[T]):
             link = self.link = await self._reopen(link)
 
     async def _settle(self, link: _Link) -> None:
-        seen: T | None = None
-        for _ in range(SETTLE_ROUNDS):
-            now: T = await self._run(link, self.looking, self.census, "listing the domains", DriverError)
-            if not now or now == seen:
-                break
-            seen = now
-            await asyncio.sleep(self.settle)
-        asyncio.get_running_loop().call_soon(self.on_up, now)  # before the calls that wait for "up"
+        """Wait until the list has held still for `settle` seconds; an empty one has nothing to settle."""
+        clock = asyncio.get_running_loop().time
+        seen, still_since = await self._census(link), clock()
+        deadline = still_since + LONGEST_SETTLING
+        while seen and clock() < min(still_since + self.settle, deadline):
+            await asyncio.sleep(self.settle / SETTLE_LOOKS)
+            now = await self._census(link)
+            if now != seen:
+                seen, still_since = now, clock()
+        asyncio.get_running_loop().call_soon(self.on_up, seen)  # before the calls that wait for "up"
+
+    async def _census(self, link: _Link) -> T:
+        found: T = await self._run(link, self.looking, self.census, "listing the domains", DriverError)
+        return found
 
     async def _reopen(self, old: _Link) -> _Link:
-        await self.opening.run(functools.partial(self._release, old))
+        with contextlib.suppress(LauncherError):  # a handle that cannot even be closed is left behind
+            await self.opening.run(functools.partial(self._release, old))
         pause = FIRST_PAUSE
         while True:
             await asyncio.sleep(pause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import libvirt
@@ -40,8 +41,12 @@ def find(connection: libvirt.virConnect, *, instance_id: InstanceId) -> Domain |
     return seen.domain if seen else None
 
 
-def ensure_started(connection: libvirt.virConnect, *, order: LaunchOrder, xml: str) -> None:
+def ensure_started(
+    connection: libvirt.virConnect, *, order: LaunchOrder, xml: str, announce: Callable[[], object]
+) -> None:
     """Leave exactly this generation running: what runs already stays, what is older of ours is replaced.
+
+    `announce` is called before anything is changed, so before any event of it.
 
     Domains are transient: nothing is defined, so a reboot of the host leaves no stale definition behind.
     Raises StaleGeneration when a newer one runs, DomainConflict when a stranger has our uuid.
@@ -55,6 +60,8 @@ def ensure_started(connection: libvirt.virConnect, *, order: LaunchOrder, xml: s
             raise StaleGeneration(f"{order.name}: generation {found.generation} runs, {order.generation} is older")
         if found.generation == order.generation and found.power is not PowerState.STOPPED:
             return
+    announce()
+    if seen is not None:
         ensure_gone(connection, order=order)
     connection.createXML(xml, 0)
 

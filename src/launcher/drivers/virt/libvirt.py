@@ -119,8 +119,9 @@ class LibvirtVirt:
 
     async def _start(self, order: LaunchOrder, xml: str) -> None:
         """Start it; where the outcome is unknown, look: only what does not run was not started."""
-        self.power.expect(order.instance_id)
-        work = functools.partial(domains.ensure_started, order=order, xml=xml)
+        hop = asyncio.get_running_loop().call_soon_threadsafe
+        announce = functools.partial(hop, self.power.expect, order.instance_id)
+        work = functools.partial(domains.ensure_started, order=order, xml=xml, announce=announce)
         try:
             await self.connection.call(self.starters, work, f"{order.name}: the domain did not start", SpawnFailed)
         except (HypervisorUnavailable, HypervisorBusy):

@@ -1,56 +1,101 @@
 """Writes into an ext2, ext3 or ext4 file system without mounting it: e2fsprogs' debugfs, as an ordinary user.
 
-debugfs follows the image's links inside the image only, so a hostile image cannot reach the host's files. It
-exits 0 whatever happens, so nothing counts but what a second debugfs reads back.
+debugfs follows the image's links inside the image only, so a hostile image cannot reach the host's files; what
+one image does to its debugfs ends with that process. Since debugfs reports no failure, nothing counts but
+what is read back after the file system was closed and opened again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 from launcher.drivers import process
 from launcher.errors import InjectionFailed
 
 HOME, FOLDER, KEYS = "/root", "/root/.ssh", "/root/.ssh/authorized_keys"
+LARGEST_KEYS = 2**20  # bytes; an image could hold a file that fills the host's disk when it is read
+
+_END = "#end"  # debugfs repeats comments: the sign that it has done what stood before
+_STAT = re.compile(r"debugfs: stat \S+\nInode: +\d+ +Type: +(\S+).*?\bSize: +(\d+)", re.DOTALL)
 
 
-async def add_key(device: Path, public_key: str, *, timeout: float) -> None:
-    """Append the key to root's authorized_keys unless it is there; programs may take `timeout` seconds each.
+class Found(NamedTuple):
+    """What stands at a path; type is debugfs's word: directory, regular, symlink …; size in bytes."""
 
-    Raises InjectionFailed when root's home, its .ssh or the file are not what they should be, or when the
-    key cannot be read back.
-    """
-    with tempfile.TemporaryDirectory(prefix="launcher-key-") as made:
-        found, wanted = Path(made) / "found", Path(made) / "wanted"
-        said = await _debugfs(device, [f"stat {HOME}", f"stat {FOLDER}", f"stat {KEYS}", _dump(found)], timeout)
-        missing = _missing(_types(said))
-        if not await asyncio.to_thread(_merge, found, wanted, public_key):
-            return
-        await _debugfs(device, _commands(wanted, missing), timeout, "-w")
-        await _debugfs(device, [_dump(found)], timeout)
-        if not await asyncio.to_thread(lambda: found.exists() and found.read_bytes() == wanted.read_bytes()):
-            raise InjectionFailed(f"{KEYS} cannot be read back from the disk", hint="is its file system full?")
+    type: str
+    size: int
 
 
-def _types(said: str) -> dict[str, str]:
-    """What debugfs's `stat` said of each path: directory, regular, symlink …; absent when there is no such thing."""
-    return dict(re.findall(r"^debugfs: +stat (\S+)\nInode: +\d+ +Type: +(\S+)", said, re.MULTILINE))
+@contextlib.asynccontextmanager
+async def start_debugfs() -> AsyncIterator[Debugfs]:
+    """A debugfs without a disk, for one injection."""
+    pipe, merged = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+    async with process.spawn(["debugfs", "-f", "-"], stdin=pipe, stdout=pipe, stderr=merged) as running:
+        yield Debugfs(running)
 
 
-def _missing(types: dict[str, str]) -> set[str]:
-    """The paths that must be made. Raises InjectionFailed at the first that is something else than it should be."""
-    if HOME not in types:
-        raise InjectionFailed(
-            f"the disk has no ext2, ext3 or ext4 file system with a directory {HOME}",
-            hint='let the guest fetch its key: set [images] injector = "metadata"',
-        )
-    for path, wanted in ((HOME, "directory"), (FOLDER, "directory"), (KEYS, "regular")):
-        if types.get(path, wanted) != wanted:
-            raise InjectionFailed(f"{path} in the disk is a {types[path]}, expected a {wanted}")
-    return {FOLDER, KEYS} - types.keys()
+class Debugfs:
+    """A conversation with one debugfs. Its commands have no time limit of their own: the caller sets one."""
+
+    def __init__(self, running: asyncio.subprocess.Process) -> None:
+        if running.stdin is None or running.stdout is None:
+            raise TypeError("debugfs must be started with both its pipes")
+        self._stdin, self._stdout = running.stdin, running.stdout
+
+    async def add_key(self, device: Path, public_key: str) -> None:
+        """Append the key to root's authorized_keys unless it is there.
+
+        Raises InjectionFailed when root's home, its .ssh or the file are not what they should be, or when the
+        key cannot be read back.
+        """
+        with tempfile.TemporaryDirectory(prefix="launcher-key-") as made:
+            found, wanted = Path(made) / "found", Path(made) / "wanted"
+            await self._tell(f'open -w "{device}"')
+            folder_exists, keys_exist = await self._look()
+            await self._tell(f'dump {KEYS} "{found}"')
+            if not _merge(found, wanted, public_key):
+                return
+            await self._tell(*_commands(wanted, folder_exists=folder_exists, keys_exist=keys_exist), "close")
+            await self._tell(f'open "{device}"', f'dump {KEYS} "{found}"', "close")
+            if not found.exists() or found.read_bytes() != wanted.read_bytes():
+                raise InjectionFailed(f"{KEYS} cannot be read back from the disk", hint="is its file system full?")
+
+    async def _look(self) -> tuple[bool, bool]:
+        """Whether .ssh and the file of keys exist; raises InjectionFailed for whatever else stands there."""
+        if not await self._find(HOME, "directory"):
+            raise InjectionFailed(
+                f"the disk has no ext2, ext3 or ext4 file system with a directory {HOME}",
+                hint='let the guest fetch its key: set [images] inject = "metadata"',
+            )
+        folder = await self._find(FOLDER, "directory")
+        keys = await self._find(KEYS, "regular") if folder else None
+        if keys and keys.size > LARGEST_KEYS:
+            raise InjectionFailed(f"{KEYS} in the disk has {keys.size} bytes, expected at most {LARGEST_KEYS}")
+        return folder is not None, keys is not None
+
+    async def _find(self, path: str, wanted: str) -> Found | None:
+        match = _STAT.search(await self._tell(f"stat {path}"))
+        if match is None:
+            return None
+        found = Found(match[1], int(match[2]))
+        if found.type != wanted:
+            raise InjectionFailed(f"{path} in the disk is a {found.type}, expected a {wanted}")
+        return found
+
+    async def _tell(self, *commands: str) -> str:
+        """Have the commands done; what debugfs said to them."""
+        self._stdin.write("".join(f"{command}\n" for command in (*commands, _END)).encode())
+        try:
+            said = await self._stdout.readuntil(f"{_END}\n".encode())
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            raise InjectionFailed(f"debugfs does not answer to {commands[0]!r}: {error}") from None
+        return said.decode(errors="replace")
 
 
 def _merge(found: Path, wanted: Path, public_key: str) -> bool:
@@ -61,21 +106,11 @@ def _merge(found: Path, wanted: Path, public_key: str) -> bool:
     return key not in lines
 
 
-def _commands(wanted: Path, missing: set[str]) -> list[str]:
+def _commands(wanted: Path, *, folder_exists: bool, keys_exist: bool) -> list[str]:
     """`write` cannot replace a file, and takes the new name relative to the current directory."""
-    commands = [f"mkdir {FOLDER}"] if FOLDER in missing else []
-    commands += [f"sif {FOLDER} mode 040700", f"sif {FOLDER} uid 0", f"sif {FOLDER} gid 0", f"cd {FOLDER}"]
-    commands += [] if KEYS in missing else [f"rm {KEYS}"]
-    return [*commands, f'write "{wanted}" {Path(KEYS).name}', *(f"sif {KEYS} {field}" for field in _OWNER_ONLY)]
-
-
-_OWNER_ONLY = ("mode 0100600", "uid 0", "gid 0")
-
-
-def _dump(target: Path) -> str:
-    return f'dump {KEYS} "{target}"'
-
-
-async def _debugfs(device: Path, commands: list[str], timeout: float, *options: str) -> str:
-    script = "".join(f"{command}\n" for command in commands)
-    return await process.run(["debugfs", *options, "-f", "-", device], stdin=script, timeout=timeout)
+    make_folder = [] if folder_exists else [f"mkdir {FOLDER}"]
+    remove_keys = [f"rm {KEYS}"] if keys_exist else []
+    own_folder = [f"sif {FOLDER} {field}" for field in ("mode 040700", "uid 0", "gid 0")]
+    own_keys = [f"sif {KEYS} {field}" for field in ("mode 0100600", "uid 0", "gid 0")]
+    write = [f"cd {FOLDER}", f'write "{wanted}" {Path(KEYS).name}', "cd /"]
+    return [*make_folder, *own_folder, *remove_keys, *write, *own_keys]

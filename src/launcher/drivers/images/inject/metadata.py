@@ -9,12 +9,9 @@ from launcher.models import ImageFormat
 
 
 class MetadataOnly:
-    """`reason` says why no better way was taken; empty when it was asked for."""
+    """Says honestly that the disk does not carry the key."""
 
     name = Injection.METADATA
-
-    def __init__(self, *, reason: str = "") -> None:
-        self.reason = reason
 
     async def start(self) -> None: ...
 

@@ -6,11 +6,15 @@ Source: QEMU's docs/interop/qmp-spec. A private pipe needs no socket file, and n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from launcher.errors import InjectionFailed
+
+Said = dict[str, Any]
 
 
 class ConnectionLost(Exception):
@@ -26,7 +30,7 @@ class Qmp:
         self.timeout = timeout
         self._stdin, self._stdout = process.stdin, process.stdout
         self._numbers = itertools.count()
-        self._waiting: dict[str, asyncio.Future[dict[str, Any] | None]] = {}  # by id or event; None: lost
+        self._waiting: dict[str, asyncio.Future[Said | None]] = {}  # by number or event; None: lost
         self._reader: asyncio.Task[None] | None = None
 
     @property
@@ -46,63 +50,64 @@ class Qmp:
             self._reader.cancel()
             await asyncio.wait([self._reader])
 
-    async def execute(self, command: str, **arguments: Any) -> Any:
+    async def execute(self, command: str, *, until: str = "", **arguments: Any) -> Any:
         """The command's answer; argument names are written with `_` for `-`.
 
+        With `until`, wait also for that event of the thing with the id that the arguments name.
         Raises InjectionFailed with the program's words, ConnectionLost, TimeoutError.
         """
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         number = str(next(self._numbers))
-        line = json.dumps({"execute": command, "arguments": named, "id": number})
-        answer = await self._ask(number, line)
-        if "error" in answer:
-            raise InjectionFailed(f"{command}: {answer['error']['desc']}")
+        names = [number, f"{until} {arguments['id']}"] if until else [number]
+        line = json.dumps({"execute": command, "arguments": named, "id": number}).encode() + b"\n"
+        with self._expecting(names) as (answered, *happened):
+            async with asyncio.timeout(self.timeout):
+                await self._send(line)
+                answer = await self._outcome(answered)
+                if "error" in answer:
+                    raise InjectionFailed(f"{command}: {answer['error']['desc']}")
+                for event in happened:
+                    await self._outcome(event)
         return answer["return"]
 
-    async def execute_until(self, event: str, subject: str, command: str, **arguments: Any) -> None:
-        """The command, and then the event of the thing with the id `subject`."""
-        seen = self._expect(f"{event} {subject}")
-        await self.execute(command, **arguments)
-        async with asyncio.timeout(self.timeout):
-            await self._outcome(seen)
+    @contextlib.contextmanager
+    def _expecting(self, names: Sequence[str]) -> Iterator[list[asyncio.Future[Said | None]]]:
+        loop = asyncio.get_running_loop()
+        awaited: dict[str, asyncio.Future[Said | None]] = {name: loop.create_future() for name in names}
+        self._waiting |= awaited
+        try:
+            yield list(awaited.values())
+        finally:
+            for name in names:
+                del self._waiting[name]
 
-    async def _ask(self, number: str, line: str) -> dict[str, Any]:
+    async def _send(self, line: bytes) -> None:
         if self.lost:
             raise ConnectionLost
-        answer = self._expect(number)
         try:
-            async with asyncio.timeout(self.timeout):
-                self._stdin.write(line.encode() + b"\n")
-                await self._stdin.drain()
-                return await self._outcome(answer)
+            self._stdin.write(line)
+            await self._stdin.drain()
         except (BrokenPipeError, ConnectionResetError):
             raise ConnectionLost from None
-        finally:
-            self._waiting.pop(number, None)
-
-    def _expect(self, name: str) -> asyncio.Future[dict[str, Any] | None]:
-        self._waiting[name] = asyncio.get_running_loop().create_future()
-        return self._waiting[name]
 
     @staticmethod
-    async def _outcome(awaited: asyncio.Future[dict[str, Any] | None]) -> dict[str, Any]:
-        outcome = await awaited
-        if outcome is None:
+    async def _outcome(awaited: asyncio.Future[Said | None]) -> Said:
+        said = await awaited
+        if said is None:
             raise ConnectionLost
-        return outcome
+        return said
 
     async def _read(self) -> None:
         """Hand every line to whoever waits for it, and tell all of them when there will be no more."""
         try:
             while line := await self._stdout.readline():
                 said = json.loads(line)
-                name = f"{said['event']} {said['data'].get('id')}" if "event" in said else said.get("id")
-                self._settle(name, said)
+                self._settle(f"{said['event']} {said['data'].get('id')}" if "event" in said else said.get("id"), said)
         finally:
-            for name in list(self._waiting):
+            for name in self._waiting:
                 self._settle(name, None)
 
-    def _settle(self, name: str, outcome: dict[str, Any] | None) -> None:
-        awaited = self._waiting.pop(name, None)
+    def _settle(self, name: str, said: Said | None) -> None:
+        awaited = self._waiting.get(name)
         if awaited is not None and not awaited.done():
-            awaited.set_result(outcome)
+            awaited.set_result(said)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
-from launcher.drivers.images.inject import debugfs
+from launcher.drivers import process
+from launcher.drivers.images.inject.debugfs import start_debugfs
 from launcher.drivers.images.inject.qmp import ConnectionLost, Qmp
 from launcher.drivers.images.store import Injection
-from launcher.errors import DriverError, InjectionFailed
+from launcher.errors import DriverError, HostResourceMissing, InjectionFailed
 from launcher.models import ImageFormat
 
 PROGRAM = "qemu-storage-daemon"
@@ -40,26 +43,36 @@ class StorageDaemon:
         self._qmp: Qmp | None = None
 
     async def start(self) -> None:
-        """Raises HostResourceMissing when the daemon cannot run here."""
+        """Start the daemon and prove it on a small disk. Raises HostResourceMissing when that does not work here."""
         await asyncio.to_thread(self.path.mkdir, mode=0o700, parents=True, exist_ok=True)
-        await self._connection()
+        try:
+            with tempfile.TemporaryDirectory(dir=self.path) as made:
+                disk, tree = Path(made) / "disk", Path(made) / "tree"
+                await asyncio.to_thread((tree / "root").mkdir, parents=True)
+                await process.run(["mke2fs", "-q", "-t", "ext2", "-d", tree, disk, "256k"])
+                await self.inject(disk, ImageFormat.RAW, "ssh-ed25519 trial")
+        except DriverError as error:
+            await self.stop()
+            hint = 'is /dev/fuse open to this user? Else set [images] inject = "metadata"'
+            raise HostResourceMissing(f"keys cannot be put into disks here: {error.message}", hint=hint) from error
 
     async def stop(self) -> None:
-        async with self._changing:
-            await self._end_daemon()
+        await self._end_daemon(self._qmp)
 
     async def inject(self, disk: Path, format: ImageFormat, public_key: str) -> None:
         async with self._slots:
-            if not await self._try_inject(disk, format, public_key):
-                if not await self._try_inject(disk, format, public_key):
-                    raise InjectionFailed(f"{disk}: {PROGRAM} died twice")
+            for _ in range(2):
+                if await self._try_inject(disk, format, public_key):
+                    return
+            raise InjectionFailed(f"{disk}: {PROGRAM} died twice")
 
     async def _try_inject(self, disk: Path, format: ImageFormat, public_key: str) -> bool:
         """False when the daemon died over it; perhaps somebody else's disk was the cause."""
         qmp = await self._connection()
         try:
-            async with self._exported(qmp, disk, format) as device:
-                await debugfs.add_key(device, public_key, timeout=self.timeout)
+            async with start_debugfs() as debugfs, self._exported(qmp, disk, format) as device:
+                async with asyncio.timeout(self.timeout):
+                    await debugfs.add_key(device, public_key)
         except ConnectionLost:
             return False
         except DriverError as error:
@@ -77,14 +90,67 @@ class StorageDaemon:
         name = f"disk-{next(self._numbers)}"
         device = self.path / name
         file = {"driver": "file", "filename": str(disk)}
+        cache = {"no-flush": True}  # the image store syncs the disk once, when the key is in it
+        export: dict[str, Any] = {"type": "fuse", "node_name": name, "mountpoint": str(device), "writable": True}
         async with contextlib.AsyncExitStack() as closing:
             device.touch(mode=0o600)
-            closing.callback(device.unlink, missing_ok=True)
-            await qmp.execute("blockdev-add", driver=format, node_name=name, file=file)
-            closing.push_async_callback(self._close, qmp, qmp.execute("blockdev-del", node_name=name))
-            await qmp.execute(
-                "block-export-add", type="fuse", id=name, node_name=name, mountpoint=str(device), writable=True
-            )
-            deleted = ("BLOCK_EXPORT_DELETED", name)
-            closing.push_async_callback(self._close, qmp, qmp.execute_until(*deleted, "block-export-del", id=name))
+            closing.callback(_unlink, device)
+            await qmp.execute("blockdev-add", driver=format, node_name=name, file=file, cache=cache)
+            closing.push_async_callback(self._close, qmp, "blockdev-del", node_name=name)
+            await qmp.execute("block-export-add", id=name, **export)
+            closing.push_async_callback(self._close, qmp, "block-export-del", until="BLOCK_EXPORT_DELETED", id=name)
             yield device
+
+    async def _close(self, qmp: Qmp, command: str, **arguments: str) -> None:
+        """Closing must succeed: a disk left open is worse than a daemon that has to be started again."""
+        try:
+            await qmp.execute(command, **arguments)
+        except BaseException:
+            await self._end_daemon(qmp)
+            raise
+
+    async def _connection(self) -> Qmp:
+        """The running daemon, or a new one where it has died."""
+        async with self._changing:
+            if self._qmp is None or self._qmp.lost:
+                await self._daemon.aclose()
+                await self._unmount_leftovers()
+                self._qmp = await self._start_daemon()
+            return self._qmp
+
+    async def _start_daemon(self) -> Qmp:
+        """It ends with this process, however that ends, and lets go of every disk."""
+        arguments = ["--chardev", "stdio,id=qmp", "--monitor", "chardev=qmp,mode=control"]
+        argv = ["setpriv", "--pdeathsig", "TERM", PROGRAM, *arguments]
+        pipe = asyncio.subprocess.PIPE
+        running = await self._daemon.enter_async_context(process.spawn(argv, stdin=pipe, stdout=pipe))
+        qmp = Qmp(running, timeout=self.timeout)
+        self._daemon.push_async_callback(qmp.close)
+        try:
+            await qmp.open()
+        except (ConnectionLost, TimeoutError):
+            await self._daemon.aclose()
+            said = (await running.stderr.read()).decode(errors="replace").strip() if running.stderr else ""
+            raise HostResourceMissing(f"{PROGRAM} does not start: {said or 'it says nothing'}") from None
+        return qmp
+
+    async def _end_daemon(self, qmp: Qmp | None) -> None:
+        """End this daemon; a successor is left alone."""
+        async with self._changing:
+            if self._qmp is qmp:
+                self._qmp = None
+                await self._daemon.aclose()
+
+    async def _unmount_leftovers(self) -> None:
+        """A daemon that was killed leaves dead mount points, on which every access fails."""
+        mounts = await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
+        for line in mounts.splitlines():
+            point = Path(line.split()[4].encode().decode("unicode_escape"))
+            if point.is_relative_to(self.path):
+                await process.run(["fusermount3", "-u", "-z", point])
+
+
+def _unlink(device: Path) -> None:
+    """A dead mount point stays until the next daemon is started."""
+    with contextlib.suppress(OSError):
+        device.unlink()
