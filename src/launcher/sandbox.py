@@ -12,6 +12,7 @@ every process in it and takes the bridges, taps and filters away: nothing can st
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -21,9 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 INSIDE = "LAUNCHER_SANDBOX"
+ACCOUNT = "libvirt-qemu"
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
-_MS_REC_PRIVATE = 0x4000 | 0x40000
+_MS_BIND, _MS_REC_PRIVATE = 0x1000, 0x4000 | 0x40000
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 36, 47, 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = Path("/proc/sys/kernel/cap_last_cap")
@@ -44,12 +46,28 @@ def supervise(main: Callable[[], int], *, sandboxed: bool) -> int:
 
 
 def _furnish_and_reap(main: Callable[[], int]) -> int:
-    """As PID 1 of the sandbox: own /proc and /sys, loopback up, then wait for everything."""
-    _call("mount", b"proc", b"/proc", b"proc", 0, None)
-    _call("mount", b"sysfs", b"/sys", b"sysfs", 0, None)
+    """As PID 1 of the sandbox: own /proc, /sys and /run, loopback up, then wait for everything."""
+    for kind, place in ((b"proc", b"/proc"), (b"sysfs", b"/sys"), (b"tmpfs", b"/run")):
+        _call("mount", kind, place, kind, 0, None)
+    if os.geteuid() == 0:
+        _lend_account()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL)
     os.environ[INSIDE] = "1"
     return _reap(main)
+
+
+def _lend_account() -> None:
+    """As root, libvirt's embedded driver insists on the account that libvirt-daemon-system makes, and never uses it.
+
+    Where it is missing, this mount namespace sees copies of the account files that have it.
+    """
+    lines = {"passwd": f"{ACCOUNT}:x:64055:64055::/:/usr/sbin/nologin\n", "group": f"{ACCOUNT}:x:64055:\n"}
+    for name, line in lines.items():
+        original, copy = Path("/etc", name), Path("/run", name)
+        text = original.read_text()
+        if not text.startswith(f"{ACCOUNT}:") and f"\n{ACCOUNT}:" not in text:
+            copy.write_text(text.rstrip("\n") + "\n" + line)
+            _call("mount", bytes(copy), bytes(original), None, _MS_BIND, None)
 
 
 def _reap(main: Callable[[], int]) -> int:
@@ -59,12 +77,18 @@ def _reap(main: Callable[[], int]) -> int:
         _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         os._exit(_guarded(main))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda received, _: os.kill(child, received))
+        signal.signal(number, lambda received, _: _pass_on(child, received))
     while True:
         pid, status = os.wait()
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
+
+
+def _pass_on(child: int, received: int) -> None:
+    """The child may have ended in the meantime."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, received)
 
 
 def _guarded(main: Callable[[], int]) -> int:

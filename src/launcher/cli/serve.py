@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = _config(args)
         state = find_state(getattr(args, "state", None)).absolute()
-        _check_powers(config, args)
+        _check_powers(config, args, state)
         listener = _listen(config.api.listen)
     except (LauncherError, OSError) as error:
         return _refuse(error)
@@ -82,7 +82,9 @@ def _config(args: argparse.Namespace) -> Config:
     return load(path, settings)
 
 
-def _check_powers(config: Config, args: argparse.Namespace) -> None:
+def _check_powers(config: Config, args: argparse.Namespace, state: Path) -> None:
+    if args.sandbox and state.is_relative_to("/run"):
+        raise LauncherError(f"the sandbox has a /run of its own, so {state} would be lost", hint="give --state DIR")
     if config.virt.driver == "libvirt" and os.geteuid() != 0 and not args.sandbox:
         raise LauncherError(
             "real machines on this host's own network need root",

@@ -121,6 +121,8 @@ class Compute(Role):
         await self.images.start()
         await self.firewall.start()
         await self.virt.start(self.see_power)
+        resources = await self.virt.host_resources()
+        log.info("virtualization: %s: %s", resources.virt_type, resources.virt_reason)
 
     async def recover(self) -> None:
         await self.beat()

@@ -8,8 +8,13 @@ can have one DIR; a guest outlives the process and is found by the next that ope
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+
+from launcher.errors import HostResourceMissing
+
+ACCOUNT = "libvirt-qemu"
 
 SETTINGS = """\
 security_driver = "none"
@@ -38,7 +43,19 @@ def embed_root(uri: str) -> Path | None:
 
 
 def prepare(root: Path) -> None:
-    """Write the driver's settings; it reads them when it is opened."""
+    """Write the driver's settings; it reads them when it is opened. Raises HostResourceMissing without its account."""
+    if os.geteuid() == 0:
+        _check_account()
     (root / "etc").mkdir(parents=True, exist_ok=True)
     settings = SETTINGS + (ROOTS_SETTINGS if os.geteuid() == 0 else "")
     (root / "etc" / "qemu.conf").write_text(settings)
+
+
+def _check_account() -> None:
+    try:
+        pwd.getpwnam(ACCOUNT)
+    except KeyError:
+        raise HostResourceMissing(
+            f"as root, libvirt's embedded driver needs the account {ACCOUNT} (it only looks it up)",
+            hint=f"useradd --system {ACCOUNT}, or install libvirt-daemon-system, or use --sandbox",
+        ) from None

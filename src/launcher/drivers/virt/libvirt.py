@@ -110,7 +110,7 @@ class LibvirtVirt:
     async def _choose_type(self) -> kvm.Verdict:
         if self.asked_type == "auto":
             return await kvm.choose_virt_type(state_dir=self.state_dir, kernel=self.kernel)
-        return kvm.Verdict(virt_type=self.asked_type, reason="set by [virt] type")
+        return kvm.Verdict(virt_type=self.asked_type, reason="set by [virt] virt_type")
 
     async def _quiet(self, order: LaunchOrder) -> None:
         """Wait for a start of this instance whose caller went away, whatever became of it."""
