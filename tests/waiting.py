@@ -21,3 +21,12 @@ async def eventually(look: Callable[[], Awaitable[T | None]], *, within: float =
     except TimeoutError:
         raise AssertionError(f"not within {within:g} s: {what or look}; last seen: {found!r}") from None
     return found
+
+
+async def until(condition: Callable[[], bool], *, within: float = 20.0) -> None:
+    """Return when a condition that needs no asking holds."""
+
+    async def look() -> bool:
+        return condition()
+
+    await eventually(look, within=within, what=str(condition))

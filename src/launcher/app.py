@@ -41,6 +41,7 @@ from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.scheduler.simple import SimpleScheduler
 from launcher.drivers.scheduler.zone import ZoneScheduler
+from launcher.drivers.virt import embed
 from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
@@ -216,7 +217,7 @@ def libvirt_uri(config: Config, state: Path) -> str:
         return config.virt.uri
     if not _sandboxed() and any(_answers(path) for path in SYSTEM_SOCKETS):
         return "qemu:///system"
-    return f"qemu:///embed?root={state / 'libvirt'}"
+    return f"qemu:///embed?root={embed.reachable(state / 'libvirt')}"
 
 
 def _scheduler(config: Config, rng: Random) -> SchedulerDriver:

@@ -10,7 +10,8 @@ import pytest
 
 from launcher.errors import DomainConflict, NotFound, SpawnFailed, StaleGeneration
 from launcher.models import LaunchOrder, PowerState
-from tests.contract.virt_rigs import FakeRig, LibvirtRig, Rig, eventually, order_for, provide_account, start
+from tests.contract.virt_rigs import FakeRig, LibvirtRig, Rig, order_for, start
+from tests.waiting import until
 
 FOREIGN = "7d1f0d50-5bf6-4c3e-8b4e-0000000f0e16"
 
@@ -18,7 +19,6 @@ FOREIGN = "7d1f0d50-5bf6-4c3e-8b4e-0000000f0e16"
 @pytest.fixture(scope="session")
 def embed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """libvirt allows one per process."""
-    provide_account(tmp_path_factory.mktemp("account"))
     return tmp_path_factory.mktemp("embed")
 
 
@@ -54,20 +54,20 @@ async def test_a_spawned_domain_runs_and_is_listed_and_found(rig: Rig) -> None:
 
 async def test_spawning_again_leaves_the_running_domain_alone(rig: Rig) -> None:
     order = await spawned(rig)
-    await eventually(lambda: bool(rig.changes))
+    await until(lambda: bool(rig.changes))
     rig.changes.clear()
     await rig.virt.spawn(order, await rig.disks(order))
     assert [domain.generation for domain in await rig.virt.list_domains()] == [1]
     assert rig.changes == []
     await rig.kill_guest(order)  # found once by a start that had nothing to do: it was not watched any more
-    await eventually(lambda: rig.changes == [(order.instance_id, PowerState.STOPPED, "failed")])
+    await until(lambda: rig.changes == [(order.instance_id, PowerState.STOPPED, "failed")])
 
 
 async def test_a_newer_generation_replaces_the_older_one(rig: Rig) -> None:
     await spawned(rig, generation=1)
     await spawned(rig, generation=2)
     assert [domain.generation for domain in await rig.virt.list_domains()] == [2]
-    await eventually(lambda: len(rig.changes) >= 2)
+    await until(lambda: len(rig.changes) >= 2)
     assert {power for _, power, _ in rig.changes} == {PowerState.RUNNING}, "replacing is no surprise"
 
 
@@ -112,7 +112,7 @@ async def test_the_hosts_resources_are_known(rig: Rig) -> None:
 async def test_a_guest_that_dies_is_news_and_may_be_spawned_again(rig: Rig) -> None:
     order = await spawned(rig)
     await rig.kill_guest(order)
-    await eventually(lambda: any(power is PowerState.STOPPED for _, power, _ in rig.changes))
+    await until(lambda: any(power is PowerState.STOPPED for _, power, _ in rig.changes))
     assert (order.instance_id, PowerState.STOPPED, "failed") in rig.changes
     await rig.virt.spawn(order, await rig.disks(order))
     assert [domain.power for domain in await rig.virt.list_domains()] == [PowerState.RUNNING]
@@ -122,7 +122,7 @@ async def test_our_own_destroy_is_no_news(rig: Rig) -> None:
     order, other = await spawned(rig, 1), await spawned(rig, 2)
     await rig.virt.destroy(order)
     await rig.kill_guest(other)  # events keep their order: when this one is here, the other would be too
-    await eventually(lambda: (other.instance_id, PowerState.STOPPED, "failed") in rig.changes)
+    await until(lambda: (other.instance_id, PowerState.STOPPED, "failed") in rig.changes)
     assert [
         change for change in rig.changes if change[1] is PowerState.STOPPED and change[0] == order.instance_id
     ] == []

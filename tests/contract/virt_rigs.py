@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import pwd
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -140,26 +138,5 @@ def another_connection(uri: str) -> libvirt.virConnect:
     return libvirt.open(uri)
 
 
-def provide_account(directory: Path) -> None:
-    """The account that Debian's libvirt, run by root, looks up even where guests run as root too.
-
-    It comes with the package libvirt-daemon-system; without that, the sandbox's own mounts show a passwd with it.
-    """
-    if os.geteuid() != 0:
-        return
-    try:
-        pwd.getpwnam("libvirt-qemu")
-    except KeyError:
-        for name, line in (("passwd", "libvirt-qemu:x:64055:64055::/:/bin/false"), ("group", "libvirt-qemu:x:64055:")):
-            (directory / name).write_text(f"{Path('/etc', name).read_text().rstrip()}\n{line}\n")
-            subprocess.run(["mount", "--bind", directory / name, f"/etc/{name}"], check=True)
-
-
 async def start(rig: Rig) -> None:
     await rig.virt.start(lambda *change: rig.changes.append(change))
-
-
-async def eventually(condition: Callable[[], bool], limit: float = 20.0) -> None:
-    async with asyncio.timeout(limit):
-        while not condition():  # noqa: ASYNC110 - the condition may be the kernel's
-            await asyncio.sleep(0.02)

@@ -13,7 +13,8 @@ import pytest
 from launcher.drivers import process
 from launcher.errors import HypervisorUnavailable
 from launcher.models import PowerState
-from tests.contract.virt_rigs import LibvirtRig, eventually, order_for, provide_account, start
+from tests.contract.virt_rigs import LibvirtRig, order_for, start
+from tests.waiting import until
 
 pytestmark = pytest.mark.host
 
@@ -63,7 +64,7 @@ class Daemon:
         self.socket.unlink(missing_ok=True)
         argv: list[str | Path] = ["unshare", "-m", "sh", "-c", FURNISH, "sh", self.directory]
         self.process = await self.running.enter_async_context(process.spawn(argv, stderr=asyncio.subprocess.DEVNULL))
-        await eventually(self.socket.exists)
+        await until(self.socket.exists)
 
     async def kill(self) -> None:
         assert self.process is not None
@@ -73,7 +74,6 @@ class Daemon:
 
 @pytest.fixture
 async def daemon(sandboxed: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
-    provide_account(tmp_path_factory.mktemp("account"))
     daemon = Daemon(tmp_path_factory.mktemp("d"))
     async with daemon.running:
         await daemon.start()
@@ -103,7 +103,7 @@ async def test_a_killed_daemon_costs_time_and_no_guest(daemon: Daemon, rig: Libv
         await waiting
     assert [(domain.generation, domain.power) for domain in await rig.virt.list_domains()] == [(4, PowerState.RUNNING)]
     await rig.kill_guest(order)
-    await eventually(lambda: (order.instance_id, PowerState.STOPPED, "failed") in rig.changes)
+    await until(lambda: (order.instance_id, PowerState.STOPPED, "failed") in rig.changes)
 
 
 async def test_a_guest_that_ended_while_the_daemon_was_away_is_reported(daemon: Daemon, rig: LibvirtRig) -> None:
@@ -112,7 +112,7 @@ async def test_a_guest_that_ended_while_the_daemon_was_away_is_reported(daemon: 
     await daemon.kill()
     await rig.kill_guest(order)
     await daemon.start()
-    await eventually(lambda: (order.instance_id, PowerState.STOPPED) in [change[:2] for change in rig.changes])
+    await until(lambda: (order.instance_id, PowerState.STOPPED) in [change[:2] for change in rig.changes])
 
 
 @pytest.mark.parametrize("delay", [0.02, 0.15, 0.35])

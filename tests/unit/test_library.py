@@ -30,8 +30,13 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / name for name in made}
 
 
+def add_triple(library: Path, name: str, files: dict[str, Path]) -> Path:
+    disk, kernel, ramdisk = files["disk"], files["kernel"], files["ramdisk"]
+    return add_image(library, name, disk=disk, kernel=kernel, ramdisk=ramdisk, min_memory_mb=96, kernel_args="quiet")
+
+
 def test_an_image_of_three_files_comes_out_as_it_went_in(library: Path, files: dict[str, Path]) -> None:
-    directory = add_image(library, "ami-tiny", **files, min_memory_mb=96, kernel_args="quiet")  # type: ignore[arg-type]
+    directory = add_triple(library, "ami-tiny", files)
     machine, kernel, ramdisk = read_image(library, "ami-tiny")
     assert directory == library / "ami-tiny"
     assert [machine.name, kernel.name, ramdisk.name] == ["ami-tiny", "ami-tiny-kernel", "ami-tiny-ramdisk"]
@@ -47,16 +52,16 @@ def test_an_image_of_three_files_comes_out_as_it_went_in(library: Path, files: d
 
 def test_the_same_content_has_the_same_ids_in_any_library(tmp_path: Path, files: dict[str, Path]) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    add_image(here, "ami-tiny", **files)  # type: ignore[arg-type]
-    add_image(there, "ami-tiny", **files)  # type: ignore[arg-type]
+    add_triple(here, "ami-tiny", files)
+    add_triple(there, "ami-tiny", files)
     assert [image.id for image in read_image(here, "ami-tiny")] == [image.id for image in read_image(there, "ami-tiny")]
 
 
 def test_other_content_has_other_ids(library: Path, files: dict[str, Path]) -> None:
-    add_image(library, "a", **files)  # type: ignore[arg-type]
+    add_triple(library, "a", files)
     before = read_image(library, "a")
     files["kernel"].write_bytes(b"another kernel")
-    add_image(library, "a", **files)  # type: ignore[arg-type]
+    add_triple(library, "a", files)
     after = read_image(library, "a")
     assert after[0].id != before[0].id  # the same disk with another kernel is another machine
     assert after[1].id != before[1].id
@@ -80,7 +85,9 @@ async def test_a_qcow2_disk_is_known_by_its_content(library: Path, tmp_path: Pat
 
 async def test_a_qcow2_disk_that_leans_on_another_file_is_refused(library: Path, files: dict[str, Path]) -> None:
     source = files["disk"].with_name("leaning")
-    await process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/hostname", "-F", "raw", "-u", source, "1M"])
+    await process.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/hostname", "-F", "raw", "-u", source, "1M"]
+    )
     with pytest.raises(BadImage, match="backing file"):
         add_image(library, "leaning", disk=source)
     assert list(library.iterdir()) == []

@@ -106,9 +106,7 @@ async def test_an_image_that_would_read_the_hosts_files_is_refused(tmp_path: Pat
         (72, struct.pack(">Q", 2), "not closed properly"),
     ],
 )
-def test_a_damaged_header_is_refused(
-    tmp_path: Path, backing: Path, offset: int, packed: bytes, complaint: str
-) -> None:
+def test_a_damaged_header_is_refused(tmp_path: Path, backing: Path, offset: int, packed: bytes, complaint: str) -> None:
     image = tmp_path / "image"
     qcow2.write_overlay(image, backing=backing, backing_format=ImageFormat.RAW, size=MIB)
     content = bytearray(image.read_bytes())

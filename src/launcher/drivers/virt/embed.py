@@ -7,6 +7,7 @@ can have one DIR; a guest outlives the process and is found by the next that ope
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pwd
 from pathlib import Path
@@ -15,6 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 from launcher.errors import HostResourceMissing
 
 ACCOUNT = "libvirt-qemu"
+LINKS = Path("/run")
+LONGEST_ROOT = 107 - len("/lib/qemu/domain-99999-instance-00000001/monitor.sock")
 
 SETTINGS = """\
 security_driver = "none"
@@ -40,6 +43,28 @@ def embed_root(uri: str) -> Path | None:
         return None
     roots = parse_qs(parts.query).get("root", [])
     return Path(roots[0]) if roots else None
+
+
+def reachable(root: Path) -> Path:
+    """`root`, or a link to it in /run where QEMU's monitor socket below it would have too long a path (unix(7)).
+
+    Raises HostResourceMissing where /run cannot be written.
+    """
+    if len(bytes(root)) <= LONGEST_ROOT:
+        return root
+    link = LINKS / f"launcher-{hashlib.sha256(bytes(root)).hexdigest()[:12]}"
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        if not link.is_symlink():
+            link.symlink_to(root)
+        if link.readlink() != root:
+            raise HostResourceMissing(f"{link} leads to {link.readlink()}, not to {root}", hint="remove it")
+    except OSError as error:
+        raise HostResourceMissing(
+            f"{root} is too long a path for QEMU's sockets ({LONGEST_ROOT} bytes), and {link}: {error.strerror}",
+            hint="give a shorter --state DIR",
+        ) from None
+    return link
 
 
 def prepare(root: Path) -> None:

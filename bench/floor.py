@@ -1,0 +1,106 @@
+"""The other side of bench-overhead: one long-lived libvirt-python process that does the least a launch can do.
+
+For each line on stdin: `launch` writes an overlay and has libvirt start a domain of the launcher's own XML, `destroy`
+ends all domains. Each is answered by a line when it is done. Base files, bridge and taps were made before the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from pathlib import Path
+from random import SystemRandom
+
+from launcher.drivers.images import library, qcow2
+from launcher.drivers.network import links
+from launcher.drivers.virt import domain_xml, embed
+from launcher.drivers.virt.driver import Disks
+from launcher.identity import new_mac, new_uuid
+from launcher.models import Flavor, Image, ImageFormat, ImageKind, LaunchOrder
+
+import libvirt
+
+BRIDGE = "br100"
+
+
+class Floor:
+    """Keeps its embedded driver, its files and `slots` prepared taps."""
+
+    def __init__(self, directory: Path, images: Path, slots: int) -> None:
+        self.directory, self.slots, self.rng = directory, slots, SystemRandom()
+        self.image, self.kernel, self.ramdisk = self._take_in(images)
+        self.running: list[libvirt.virDomain] = []
+        embed.prepare(directory / "libvirt")
+        libvirt.virEventRegisterDefaultImpl()
+        threading.Thread(target=_turn_for_ever, daemon=True).start()
+        self.connection = libvirt.open(f"qemu:///embed?root={directory / 'libvirt'}")
+
+    async def prepare(self) -> None:
+        await links.ensure_bridge(BRIDGE)
+        for number in range(1, self.slots + 1):
+            await links.plug(self._order(number).tap, BRIDGE, owner=0)
+
+    def launch(self) -> None:
+        order = self._order(len(self.running) + 1)
+        files = self.directory / f"{order.name}-{order.instance_id}"
+        files.mkdir()
+        disks = Disks(
+            root=files / "disk",
+            root_format=ImageFormat.QCOW2,
+            kernel=self.kernel.path,
+            ramdisk=self.ramdisk.path,
+            console_log=files / "console.log",
+        )
+        size = self.image.virtual_size
+        qcow2.write_overlay(disks.root, backing=self.image.path, backing_format=self.image.format, size=size)
+        self.running.append(self.connection.createXML(domain_xml.build(order, disks, virt_type="qemu"), 0))
+
+    def destroy(self) -> None:
+        for domain in self.running:
+            domain.destroy()
+        self.running.clear()
+
+    def _take_in(self, images: Path) -> tuple[Image, Image, Image]:
+        """The image's files, copied as the launcher copies them; without names they cost nothing later."""
+        found = {image.kind: image for image in library.read_image(images, "ami-tiny")}
+        copies = []
+        for kind in (ImageKind.MACHINE, ImageKind.KERNEL, ImageKind.RAMDISK):
+            path = self.directory / found[kind].sha256
+            path.write_bytes(found[kind].path.read_bytes())
+            copies.append(found[kind].model_copy(update={"path": path}))
+        machine, kernel, ramdisk = copies
+        return machine, kernel, ramdisk
+
+    def _order(self, number: int) -> LaunchOrder:
+        return LaunchOrder(
+            instance_id=new_uuid(self.rng),
+            number=number,
+            generation=1,
+            project_id="admin",
+            hostname=f"server-{number}",
+            mac=new_mac(self.rng),
+            flavor=Flavor(name="m1.tiny", vcpus=1, memory_mb=512, root_gb=0),
+            image=self.image,
+            kernel=self.kernel,
+            ramdisk=self.ramdisk,
+        )
+
+
+def _turn_for_ever() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+def main(directory: str, images: str, slots: str) -> None:
+    floor = Floor(Path(directory), Path(images), int(slots))
+    asyncio.run(floor.prepare())
+    verbs = {"launch": floor.launch, "destroy": floor.destroy}
+    print("ready", flush=True)
+    for line in sys.stdin:
+        verbs[line.strip()]()
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

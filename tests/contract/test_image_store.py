@@ -1,0 +1,343 @@
+"""What every image store does; then what only files on a disk can get wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from launcher.drivers import process
+from launcher.drivers.images import qcow2
+from launcher.drivers.images.fake import FakeImages
+from launcher.drivers.images.inject.injector import Injector
+from launcher.drivers.images.inject.metadata import MetadataOnly
+from launcher.drivers.images.inject.storage_daemon import StorageDaemon
+from launcher.drivers.images.library import add_image, read_image
+from launcher.drivers.images.local import LocalImages
+from launcher.drivers.images.store import ImageStore, Injection
+from launcher.errors import BadImage, DriverError, HostResourceMissing, InjectionFailed, InsufficientSpace
+from launcher.models import Flavor, Image, ImageFormat, LaunchOrder
+from tests.orders import make_order
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@here"
+MIB, GIB = 2**20, 2**30
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file system of 2 MiB with a home for root."""
+    made = tmp_path_factory.mktemp("disk")
+    (made / "tree" / "root").mkdir(parents=True)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", made / "tree", made / "disk", "2M"], check=True)
+    return made / "disk"
+
+
+@pytest.fixture
+def library(tmp_path: Path, disk: Path) -> Path:
+    kernel, ramdisk = tmp_path / "vmlinuz", tmp_path / "initrd"
+    kernel.write_bytes(b"kernel")
+    ramdisk.write_bytes(b"ramdisk")
+    add_image(tmp_path / "library", "ami-tiny", disk=disk, kernel=kernel, ramdisk=ramdisk)
+    return tmp_path / "library"
+
+
+@pytest.fixture
+def orders(library: Path) -> Orders:
+    return Orders(library)
+
+
+class Orders:
+    """Launches of the library's only image."""
+
+    def __init__(self, library: Path) -> None:
+        self.image, self.kernel, self.ramdisk = read_image(library, "ami-tiny")
+
+    def __call__(self, number: int = 1, **changes: Any) -> LaunchOrder:
+        own = {"image": self.image, "kernel": self.kernel, "ramdisk": self.ramdisk, "public_key": KEY}
+        return make_order(number, **{**own, **changes})
+
+
+@pytest.fixture(params=["fake", "metadata", pytest.param("storage-daemon", marks=pytest.mark.host)])
+async def store(request: pytest.FixtureRequest, tmp_path: Path, library: Path) -> AsyncIterator[ImageStore]:
+    if request.param == "storage-daemon":
+        request.getfixturevalue("sandboxed")
+    injector: Injector = StorageDaemon(tmp_path / "i") if request.param == "storage-daemon" else MetadataOnly()
+    files = LocalImages(tmp_path / "instances", library=library, injector=injector)
+    opened: ImageStore = FakeImages() if request.param == "fake" else files
+    await opened.start()
+    yield opened
+    await opened.stop()
+
+
+# --- every store -----------------------------------------------------------------------------------
+
+
+async def test_creating_again_gives_the_same_files(store: ImageStore, orders: Orders) -> None:
+    first = await store.create_disks(orders())
+    assert await store.create_disks(orders(generation=2)) == first
+    assert first.root_format is ImageFormat.QCOW2
+    assert first.kernel is not None
+    assert first.ramdisk is not None
+    assert len({first.root, first.kernel, first.ramdisk, first.console_log}) == 4
+
+
+async def test_instances_share_the_image_and_nothing_else(store: ImageStore, orders: Orders) -> None:
+    one, two = await store.create_disks(orders(1)), await store.create_disks(orders(2))
+    assert (one.kernel, one.ramdisk) == (two.kernel, two.ramdisk)
+    assert one.root != two.root
+    assert one.console_log != two.console_log
+
+
+async def test_an_image_without_a_kernel_boots_by_itself(store: ImageStore, orders: Orders) -> None:
+    disks = await store.create_disks(orders(kernel=None, ramdisk=None))
+    assert (disks.kernel, disks.ramdisk) == (None, None)
+
+
+async def test_what_exists_is_listed_until_it_is_deleted(store: ImageStore, orders: Orders) -> None:
+    assert list(await store.list_instances()) == []
+    for number in (1, 2):
+        await store.create_disks(orders(number))
+    assert set(await store.list_instances()) == {orders(1).instance_id, orders(2).instance_id}
+    await store.delete_disks(orders(1))
+    await store.delete_disks(orders(1))
+    assert list(await store.list_instances()) == [orders(2).instance_id]
+
+
+async def test_what_was_deleted_can_be_made_again(store: ImageStore, orders: Orders) -> None:
+    first = await store.create_disks(orders())
+    await store.delete_disks(orders())
+    assert await store.create_disks(orders()) == first
+
+
+async def test_a_flavor_smaller_than_the_image_is_refused_with_both_sizes(store: ImageStore, orders: Orders) -> None:
+    big = orders.image.model_copy(update={"virtual_size": 3 * GIB})
+    small = Flavor(name="m1.small", vcpus=1, memory_mb=512, root_gb=2)
+    with pytest.raises(BadImage, match=r"instance-00000001.*3\.0 GiB.*m1\.small.*2\.0 GiB"):
+        await store.create_disks(orders(image=big, flavor=small))
+    assert list(await store.list_instances()) == []
+
+
+async def test_a_key_is_injected_once(store: ImageStore, orders: Orders) -> None:
+    await store.create_disks(orders())
+    way = await store.inject_key(orders())
+    assert way in (Injection.STORAGE_DAEMON, Injection.METADATA)
+    assert await store.inject_key(orders()) is way
+    with pytest.raises(InjectionFailed, match="another key"):
+        await store.inject_key(orders(public_key="ssh-ed25519 BBBB you@there"))
+
+
+async def test_no_key_is_no_injection(store: ImageStore, orders: Orders) -> None:
+    await store.create_disks(orders())
+    assert await store.inject_key(orders(public_key=None)) is Injection.NONE
+
+
+async def test_a_key_needs_a_disk(store: ImageStore, orders: Orders) -> None:
+    with pytest.raises(InjectionFailed, match="instance-00000001"):
+        await store.inject_key(orders())
+
+
+async def test_a_console_that_has_said_nothing_is_empty(store: ImageStore, orders: Orders) -> None:
+    assert await store.read_console(orders(), 100) == b""
+    assert await store.free_mb() > 0
+
+
+# --- the fake's own switches ------------------------------------------------------------------------
+
+
+async def test_the_fake_fails_where_it_is_told_to(orders: Orders) -> None:
+    async def fail(verb: str, order: LaunchOrder) -> None:
+        if verb == "inject_key":
+            raise InjectionFailed(f"{order.name}: as ordered")
+
+    fake = FakeImages(before=fail)
+    await fake.create_disks(orders())
+    with pytest.raises(InjectionFailed, match="as ordered"):
+        await fake.inject_key(orders())
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def files(tmp_path: Path, library: Path) -> AsyncIterator[LocalImages]:
+    opened = LocalImages(tmp_path / "instances", library=library, injector=MetadataOnly())
+    await opened.start()
+    yield opened
+    await opened.stop()
+
+
+def contents(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+async def test_a_new_disk_is_an_overlay_of_the_flavors_size(files: LocalImages, orders: Orders) -> None:
+    disks = await files.create_disks(orders(flavor=Flavor(name="m1.small", vcpus=1, memory_mb=512, root_gb=10)))
+    await process.run(["qemu-img", "check", "-f", "qcow2", disks.root])
+    header = qcow2.read_header(disks.root)
+    assert header.virtual_size == 10 * GIB
+    assert header.backing_file == str(files.path / "_base" / orders.image.sha256)
+
+
+async def test_root_gb_0_keeps_the_images_size(files: LocalImages, orders: Orders) -> None:
+    disks = await files.create_disks(orders())
+    await process.run(["qemu-img", "compare", "-f", "qcow2", "-F", "raw", disks.root, orders.image.path])
+
+
+class CountingImages(LocalImages):
+    """Remembers what it took in."""
+
+    taken: ClassVar[list[str]] = []
+
+    def _take_in(self, order: LaunchOrder, image: Image) -> None:
+        self.taken.append(image.kind)
+        super()._take_in(order, image)
+
+
+async def test_many_launches_take_an_image_in_once(tmp_path: Path, library: Path, orders: Orders) -> None:
+    files = CountingImages(tmp_path / "instances", library=library, injector=MetadataOnly())
+    await files.start()
+    await asyncio.gather(*(files.create_disks(orders(number)) for number in range(1, 21)))
+    assert sorted(files.taken) == ["kernel", "machine", "ramdisk"]
+    assert len(await files.list_instances()) == 20
+
+
+async def test_a_machine_outlives_its_image_in_the_library(files: LocalImages, orders: Orders, library: Path) -> None:
+    disks = await files.create_disks(orders())
+    shutil.rmtree(library)
+    await process.run(["qemu-img", "check", "-f", "qcow2", disks.root])
+    await files.create_disks(orders(2))
+
+
+async def test_a_base_that_vanished_is_taken_in_again(files: LocalImages, orders: Orders) -> None:
+    await files.create_disks(orders(1))
+    (files.path / "_base" / orders.image.sha256).unlink()
+    with pytest.raises(HostResourceMissing, match="vanished"):
+        await files.create_disks(orders(2))
+    await files.create_disks(orders(2))
+
+
+async def test_an_image_that_changed_since_it_was_registered_is_refused(files: LocalImages, orders: Orders) -> None:
+    orders.image.path.chmod(0o644)
+    orders.image.path.write_bytes(b"other".ljust(orders.image.size))
+    with pytest.raises(BadImage, match="has changed"):
+        await files.create_disks(orders())
+    assert contents(files.path) == {"_base", "_work"}
+    assert contents(files.path / "_base") == contents(files.path / "_work") == set()
+
+
+async def test_a_file_outside_the_library_is_never_an_image(
+    files: LocalImages, orders: Orders, library: Path, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"of the host")
+    (library / "link").symlink_to(secret)
+    for path in (secret, library / "link", library / ".." / "secret"):
+        with pytest.raises(BadImage, match="not in the image library"):
+            await files.create_disks(orders(image=orders.image.model_copy(update={"path": path})))
+
+
+async def test_an_image_of_another_host_is_missing_here(files: LocalImages, orders: Orders, library: Path) -> None:
+    absent = orders.image.model_copy(update={"path": library / "elsewhere" / "disk"})
+    with pytest.raises(HostResourceMissing, match="does not exist on this host"):
+        await files.create_disks(orders(image=absent))
+
+
+async def test_qcow2_that_calls_itself_raw_is_refused(files: LocalImages, library: Path, tmp_path: Path) -> None:
+    await process.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "disguised", "1M"])
+    add_image(library, "disguised", disk=tmp_path / "disguised")
+    (image,) = read_image(library, "disguised")
+    with pytest.raises(BadImage, match="registered as raw"):
+        await files.create_disks(make_order(image=image.model_copy(update={"format": ImageFormat.RAW})))
+
+
+async def test_qcow2_bigger_than_it_says_is_refused(files: LocalImages, library: Path, tmp_path: Path) -> None:
+    await process.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "bomb", "1T"])
+    add_image(library, "bomb", disk=tmp_path / "bomb")
+    (image,) = read_image(library, "bomb")
+    with pytest.raises(BadImage, match="catalogue says"):
+        await files.create_disks(make_order(image=image.model_copy(update={"virtual_size": MIB})))
+
+
+async def test_a_launch_that_would_fill_the_disk_is_refused_with_the_numbers(
+    tmp_path: Path, library: Path, orders: Orders
+) -> None:
+    full = LocalImages(tmp_path / "full", library=library, injector=MetadataOnly(), reserve_mb=1 << 30)
+    await full.start()
+    with pytest.raises(InsufficientSpace, match=r"instance-00000001: 1048576\.0 GiB needed, .* free in") as refused:
+        await full.create_disks(orders())
+    assert "[images] path" in refused.value.hint
+    assert list(await full.list_instances()) == []
+
+
+async def test_what_a_killed_process_left_half_made_is_gone_after_the_next_start(
+    files: LocalImages, tmp_path: Path, library: Path, orders: Orders
+) -> None:
+    await files.create_disks(orders())
+    half = files.path / "_work" / "tmp1234" / "instance-00000002"
+    half.mkdir(parents=True)
+    (half / "disk").touch()
+    successor = LocalImages(tmp_path / "instances", library=library, injector=MetadataOnly())
+    await successor.start()
+    assert contents(files.path / "_work") == set()
+    assert list(await successor.list_instances()) == [orders().instance_id]
+    await successor.create_disks(orders())
+
+
+async def test_the_directory_of_another_instance_is_neither_used_nor_removed(
+    files: LocalImages, orders: Orders
+) -> None:
+    old = orders(1, instance_id="99999999-0000-4000-8000-000000000001")
+    disks = await files.create_disks(old)
+    with pytest.raises(HostResourceMissing, match="belongs to the instance 99999999"):
+        await files.create_disks(orders(1))
+    await files.delete_disks(orders(1))
+    assert disks.root.exists()
+
+
+async def test_a_cancelled_launch_leaves_no_thread_at_work(files: LocalImages, orders: Orders) -> None:
+    launch = asyncio.create_task(files.create_disks(orders()))
+    await asyncio.sleep(0)
+    launch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await launch
+    before = contents(files.path)
+    await files.delete_disks(orders())
+    assert contents(files.path) <= before
+    assert contents(files.path / "_work") == set()
+
+
+async def test_the_end_of_the_console_is_what_is_read(files: LocalImages, orders: Orders) -> None:
+    disks = await files.create_disks(orders())
+    disks.console_log.write_bytes(b"first\nsecond\n")
+    assert await files.read_console(orders(), 7) == b"second\n"
+    assert await files.read_console(orders(), 100) == b"first\nsecond\n"
+
+
+async def test_a_disk_whose_key_was_recorded_is_never_opened_again(
+    tmp_path: Path, library: Path, orders: Orders
+) -> None:
+    first = LocalImages(tmp_path / "instances", library=library, injector=MetadataOnly())
+    await first.start()
+    await first.create_disks(orders())
+    await first.inject_key(orders())
+    successor = LocalImages(tmp_path / "instances", library=library, injector=NeverInjector())
+    await successor.start()
+    assert await successor.inject_key(orders()) is Injection.METADATA
+
+
+async def test_a_record_torn_by_a_power_cut_is_none(files: LocalImages, orders: Orders) -> None:
+    disks = await files.create_disks(orders())
+    (disks.root.parent / "injection").write_text("")
+    assert await files.inject_key(orders()) is Injection.METADATA
+
+
+class NeverInjector(MetadataOnly):
+    """Must not be asked."""
+
+    async def inject(self, disk: Path, format: ImageFormat, public_key: str) -> None:
+        raise DriverError(f"{disk} was opened again")

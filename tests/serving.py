@@ -1,0 +1,123 @@
+"""The product as its user runs it: `launcher serve` as a process, and the `launcher` command beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.waiting import eventually, until
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / ".cache" / "images"
+Json = dict[str, Any]
+
+
+@dataclass
+class Server:
+    """One state directory, and now and then a process that serves it."""
+
+    state: Path
+    settings: Sequence[str] = ()
+    options: Sequence[str] = ()
+    process: asyncio.subprocess.Process | None = None
+    client_home: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client_home = self.state.with_name(self.state.name + "-client")
+
+    @property
+    def log(self) -> Path:
+        return self.state.with_name(self.state.name + ".log")
+
+    @contextlib.asynccontextmanager
+    async def running(self, *, within: float = 60.0) -> AsyncIterator[Server]:
+        """The server from "listening" on; it is told to stop at the end, if it has not ended before."""
+        await self.start(within=within)
+        try:
+            yield self
+        finally:
+            await self.stop()
+
+    async def start(self, *, within: float = 60.0) -> None:
+        settings = [f"images.library={LIBRARY}", *self.settings]
+        argv = ["serve", "--state", str(self.state), "--listen", "127.0.0.1:0", *self.options]
+        argv += [word for setting in settings for word in ("--set", setting)]
+        with self.log.open("ab") as log:
+            before = self.log.stat().st_size
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "launcher", *argv, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL
+            )
+        await until(lambda: b"listening on" in self.log.read_bytes()[before:] or self.ended, within=within)
+        assert not self.ended, self.log.read_text()
+
+    @property
+    def ended(self) -> bool:
+        return self.process is not None and self.process.returncode is not None
+
+    async def stop(self) -> int:
+        """TERM, and the exit code."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(30):
+            return await self.process.wait()
+
+    async def kill(self) -> None:
+        """KILL, to the process that the user started; what it had started goes or stays by the product's rules."""
+        assert self.process is not None
+        self.process.kill()
+        await self.process.wait()
+
+    async def cli(self, *words: str, code: int = 0, within: float = 60.0, stdin: bytes = b"") -> str:
+        """What the command says on stdout."""
+        environment = {
+            **os.environ,
+            "LAUNCHER_STATE": str(self.state),
+            "XDG_DATA_HOME": str(self.client_home),
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "launcher", *words),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+        async with asyncio.timeout(within):
+            out, err = await process.communicate(stdin)
+        assert process.returncode == code, f"{words}: {process.returncode}\n{out.decode()}\n{err.decode()}"
+        return out.decode()
+
+    async def cli_json(self, *words: str) -> Any:
+        return json.loads(await self.cli("--json", *words))
+
+    @contextlib.asynccontextmanager
+    async def http(self) -> AsyncIterator[aiohttp.ClientSession]:
+        admin = json.loads((self.state / "admin.json").read_text())
+        headers = {"Authorization": f"Bearer {admin['token']}"}
+        async with aiohttp.ClientSession(admin["url"], headers=headers) as session:
+            yield session
+
+    async def get(self, path: str) -> Json:
+        async with self.http() as http, http.get(path) as response:
+            assert response.status == 200, await response.text()
+            found: Json = await response.json()
+            return found
+
+    async def until_instance(self, name: str, *, within: float = 60.0, **wanted: object) -> Json:
+        """The instance once these fields have these values."""
+
+        async def look() -> Json | None:
+            found = await self.get(f"/instances/{name}")
+            return found if all(found[key] == value for key, value in wanted.items()) else None
+
+        return await eventually(look, within=within, what=f"{name} with {wanted}")
