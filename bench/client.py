@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+from tests.waiting import eventually
 
 from bench.servers import Server
-from tests.waiting import eventually
 
 Json = dict[str, Any]
 PATIENCE = 60.0

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import processes
 from tests.waiting import eventually
+
+from bench import processes
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / ".cache" / "images"
@@ -20,8 +21,7 @@ PROGRAM = Path(sys.executable).with_name("launcher")
 START_PATIENCE = 60.0
 STOP_PATIENCE = 30.0
 
-FAKE = ("virt.driver=fake", "host.log_level=warning")
-"""No guests, and none of the log lines that would be written to a file here and to nobody's eyes elsewhere."""
+FAKE = ("virt.driver=fake",)
 REAL = (f"images.library={LIBRARY}",)
 ROOMY = (
     *(f"quotas.{name}=1000000" for name in ("instances", "cores")),
@@ -54,8 +54,9 @@ async def serving(*settings: str, sandbox: bool = False) -> AsyncIterator[Server
     """`launcher serve` with these settings, from its first request on until the block is left."""
     async with directory() as made:
         options = [word for setting in settings for word in ("--set", setting)]
-        argv = [PROGRAM, "serve", "--state", made, "--listen", "127.0.0.1:0", *options]
-        async with started(*argv, *(["--sandbox"] if sandbox else []), log=made / "log") as process:
+        options += ["--sandbox"] if sandbox else []
+        serve = ("serve", "--state", str(made), "--listen", "127.0.0.1:0")
+        async with started(PROGRAM, *serve, *options, log=made / "log") as process:
             await _listening(process, made / "log")
             *parents, pid = processes.lineage(process.pid)
             known = json.loads((made / "admin.json").read_text())
@@ -78,7 +79,7 @@ async def started(*argv: str | Path, log: Path, pipes: bool = False) -> AsyncIte
 
 async def _listening(process: asyncio.subprocess.Process, log: Path) -> None:
     async def look() -> bool:
-        text = log.read_text()
+        text = await asyncio.to_thread(log.read_text)
         if process.returncode is not None:
             raise RuntimeError(f"the launcher did not start:\n{text[-2000:]}")
         return "listening on" in text

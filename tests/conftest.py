@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +17,14 @@ def sandboxed() -> None:
     """Skip, loudly, unless the test runs inside `python -m launcher.sandbox` (as `make test` does)."""
     if os.environ.get(INSIDE) != "1":
         pytest.skip("HOST TEST NOT RUN: needs the sandbox; use `make test` or `python -m launcher.sandbox pytest`")
+    _empty_the_network()
+
+
+def _empty_the_network() -> None:
+    """What an earlier test left in this sandbox must not meet the next one. Everything here is the tests' own."""
+    subprocess.run(["pkill", "-KILL", "-x", "dnsmasq"], check=False)
+    for link in Path("/sys/class/net").iterdir():
+        if link.name != "lo":
+            subprocess.run(["ip", "link", "del", link.name], check=False, stderr=subprocess.DEVNULL)
+    for program, table, order in itertools.product(("iptables", "ip6tables"), ("filter", "nat"), ("-F", "-X")):
+        subprocess.run([program, "-t", table, order], check=False, stderr=subprocess.DEVNULL)

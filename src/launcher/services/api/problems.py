@@ -55,6 +55,6 @@ class HttpError(LauncherError):
 
     code = "http_error"
 
-    def __init__(self, status: int, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, status: int = 500, hint: str = "", field: str = "") -> None:
+        super().__init__(message, hint=hint, field=field)
         self.status = status  # type: ignore[misc]  # here it is the request's, not the class's

@@ -122,7 +122,7 @@ class ApiServer(Role):
         except LauncherError as error:
             response = self._problem(request, error)
         except web.HTTPException as error:
-            response = self._problem(request, HttpError(error.status, _http_words(error, request)))
+            response = self._problem(request, HttpError(_http_words(error, request), status=error.status))
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = self._problem(request, LauncherError("unexpected; see the server's log"))
@@ -234,12 +234,12 @@ async def _body(request: web.Request, model: type[Model] | None) -> Model | None
     if model is None:
         return None
     if request.content_type not in ("application/json", "application/octet-stream"):
-        raise HttpError(415, f"the body is {request.content_type}", hint="send application/json")
+        raise HttpError(f"the body is {request.content_type}", status=415, hint="send application/json")
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             raw = await request.read()
     except TimeoutError:
-        raise HttpError(408, f"the body did not arrive in {BODY_TIMEOUT:g} s") from None
+        raise HttpError(f"the body did not arrive in {BODY_TIMEOUT:g} s", status=408) from None
     if not raw:
         raise BadRequest("the body is empty", hint="send a JSON object")
     return model.model_validate_json(raw, strict=True)

@@ -21,6 +21,7 @@ from launcher.errors import InjectionFailed
 HOME, FOLDER, KEYS = "/root", "/root/.ssh", "/root/.ssh/authorized_keys"
 LARGEST_KEYS = 2**20  # bytes; an image could hold a file that fills the host's disk when it is read
 
+_HINT = 'let the guest fetch its key: set [images] inject = "metadata"'
 _END = "#end"  # debugfs repeats comments: the sign that it has done what stood before
 _STAT = re.compile(r"debugfs: stat \S+\nInode: +\d+ +Type: +(\S+).*?\bSize: +(\d+)", re.DOTALL)
 
@@ -56,23 +57,27 @@ class Debugfs:
         """
         with tempfile.TemporaryDirectory(prefix="launcher-key-") as made:
             found, wanted = Path(made) / "found", Path(made) / "wanted"
-            await self._tell(f'open -w "{device}"')
+            await self._open(device)
             folder_exists, keys_exist = await self._look()
-            await self._tell(f'dump {KEYS} "{found}"')
+            await self._tell(f'dump {KEYS} "{found}"', "close")
             if not _merge(found, wanted, public_key):
                 return
+            await self._open(device, "-w")
             await self._tell(*_commands(wanted, folder_exists=folder_exists, keys_exist=keys_exist), "close")
             await self._tell(f'open "{device}"', f'dump {KEYS} "{found}"', "close")
             if not found.exists() or found.read_bytes() != wanted.read_bytes():
                 raise InjectionFailed(f"{KEYS} cannot be read back from the disk", hint="is its file system full?")
 
+    async def _open(self, device: Path, *options: str) -> None:
+        """First to read: in a user namespace the kernel learns only so who owns the file, and who may write."""
+        complaint = _complaint(await self._tell(" ".join(["open", *options, f'"{device}"'])))
+        if complaint:
+            raise InjectionFailed(f"the disk has no ext2, ext3 or ext4 file system: {complaint}", hint=_HINT)
+
     async def _look(self) -> tuple[bool, bool]:
         """Whether .ssh and the file of keys exist; raises InjectionFailed for whatever else stands there."""
         if not await self._find(HOME, "directory"):
-            raise InjectionFailed(
-                f"the disk has no ext2, ext3 or ext4 file system with a directory {HOME}",
-                hint='let the guest fetch its key: set [images] inject = "metadata"',
-            )
+            raise InjectionFailed(f"the disk has no directory {HOME}", hint=_HINT)
         folder = await self._find(FOLDER, "directory")
         keys = await self._find(KEYS, "regular") if folder else None
         if keys and keys.size > LARGEST_KEYS:
@@ -96,6 +101,12 @@ class Debugfs:
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise InjectionFailed(f"debugfs does not answer to {commands[0]!r}: {error}") from None
         return said.decode(errors="replace")
+
+
+def _complaint(said: str) -> str:
+    """What debugfs said besides its name and the commands it was told."""
+    lines = (line for line in said.splitlines() if not line.startswith(("debugfs 1", "debugfs: open", _END)))
+    return " ".join(line.removeprefix("debugfs: ") for line in lines).strip()
 
 
 def _merge(found: Path, wanted: Path, public_key: str) -> bool:
