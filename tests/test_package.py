@@ -27,8 +27,14 @@ def test_the_wheel_has_everything_and_its_command_works(tmp_path: Path) -> None:
     assert "launcher/py.typed" in names
     assert "launcher = launcher.cli.main:main" in entry
     said = subprocess.run(
-        [sys.executable, "-I", "-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); import launcher.__main__"]
-        + [str(tmp_path / "unpacked"), "--version"],
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            "import sys; sys.path.insert(0, sys.argv.pop(1)); import launcher.__main__",
+            str(tmp_path / "unpacked"),
+            "--version",
+        ],
         check=True,
         capture_output=True,
         text=True,

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT = 60.0
 CAST_LIFETIME = 60.0
 QUEUE_LIMIT = 10_000
+DRAIN_PATIENCE = 20.0
 OnSpan = Callable[[Span], None]
 Reply = Callable[[bytes], Coroutine[Any, Any, None]]
 
@@ -193,6 +194,8 @@ class Dispatcher:
             answer = b"" if route.reply is None else b'{"result":' + route.reply.dump_json(result) + b"}"
         except Exception as error:  # noqa: BLE001 - every call gets an answer, whatever went wrong
             failed, answer = error, encode_failure(error)
+            if reply is None and isinstance(error, LauncherError):
+                log.warning("%s: %s failed: %s", self.name, envelope.method, error)
         self._keep_span(envelope, message, span_id, start_ms, failed)
         if reply is not None:
             await reply(answer)
@@ -220,9 +223,14 @@ class Dispatcher:
         )
 
     async def drain(self) -> None:
-        """Wait for the work under way."""
-        while self.tasks:
-            await asyncio.wait(self.tasks)
+        """Wait for the work under way; what outlives `DRAIN_PATIENCE` is cut as a crash would cut it, and resumed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_PATIENCE):
+                while self.tasks:
+                    await asyncio.wait(self.tasks)
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
 def bury(dead: deque[DeadLetter], key: str, error: BadMessage, body: bytes) -> None:
