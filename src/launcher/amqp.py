@@ -27,6 +27,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue, DeliveryMode
+from aio_pika.connection import make_url
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelInvalidStateError, PublishError
 
 from launcher.bus import (
@@ -348,11 +349,11 @@ class AmqpBus:
 
 @contextlib.asynccontextmanager
 async def _connection(url: str, name: str, lost: Loss) -> AsyncIterator[AbstractConnection]:
-    connection = await aio_pika.connect(
-        url, timeout=CONNECT_PATIENCE, heartbeat=HEARTBEAT, client_properties={"connection_name": name}
-    )
+    """Closed even if it was never made: otherwise the library does so wherever the object is collected."""
+    connection = aio_pika.Connection(make_url(url, heartbeat=HEARTBEAT), client_properties={"connection_name": name})
     connection.close_callbacks.add(lambda _, reason: _resolve(lost, repr(reason)))
     try:
+        await connection.connect(timeout=CONNECT_PATIENCE)
         yield connection
     finally:
         await _patiently(connection.close())

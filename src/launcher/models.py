@@ -161,14 +161,26 @@ class FixedIp(Model):
     network: Network
 
 
-class LaunchOrder(Model):
-    """All that the roles below the controller know of an instance; enough to launch it and to undo it.
-
-    Every artefact on the host is named from it, so "ensure it is there" and "ensure it is gone" need no table.
-    """
+class InstanceRef(Model):
+    """What every artefact on a host is named from; enough to remove them, so "ensure it is gone" needs no table."""
 
     instance_id: InstanceId
     number: int = Field(ge=1, description="never used twice; the source of every name on the host")
+
+    @property
+    def name(self) -> str:
+        """The domain's and the directory's name, `instance-%08x`."""
+        return f"instance-{self.number:08x}"
+
+    @property
+    def tap(self) -> str:
+        """The NIC's device on the host; at most 15 characters."""
+        return f"tap{self.number:08x}"
+
+
+class LaunchOrder(InstanceRef):
+    """All that the roles below the controller know of an instance; enough to launch it and to undo it."""
+
     generation: int = Field(ge=1, description="bumped when the instance moves on; older work is dropped")
     project_id: str
     hostname: str
@@ -180,16 +192,6 @@ class LaunchOrder(Model):
     public_key: str | None = None
     groups: tuple[SecurityGroup, ...] = ()
     availability_zone: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The domain's and the directory's name, `instance-%08x`."""
-        return f"instance-{self.number:08x}"
-
-    @property
-    def tap(self) -> str:
-        """The NIC's device on the host; at most 15 characters."""
-        return f"tap{self.number:08x}"
 
 
 class Fault(Model):

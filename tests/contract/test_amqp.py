@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
+import warnings
 
 import aio_pika
 import pytest
@@ -13,7 +15,7 @@ from launcher.amqp import AmqpBus
 from launcher.bus import no_span
 from launcher.errors import BusUnavailable, NoRoute, RpcTimeout
 from tests.contract.wire import CTX, Add, Tick, Wire, Work, Worker, amqp_bus, until
-from tests.rabbitmq import Broker, Cable
+from tests.rabbitmq import Broker, Cable, free_ports
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -143,6 +145,19 @@ async def test_a_broker_that_stays_frozen_is_given_up(
             broker.thaw()
             worker.gate.set()
         await eventually_answered(bus)
+
+
+async def test_a_failed_connection_is_not_left_to_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thread that has no event loop the library's own clean-up cannot run, and warns."""
+    monkeypatch.setattr("launcher.amqp.RETRY_INTERVAL", 0.01)
+    (nobodys,) = free_ports(1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with amqp_bus(f"amqp://guest:guest@127.0.0.1:{nobodys}/") as bus:
+            for _ in range(10):
+                await asyncio.to_thread(gc.collect)
+            assert not bus.ready
+    assert [str(warning.message) for warning in caught] == []
 
 
 async def test_a_broker_that_comes_later_is_waited_for(broker: Broker) -> None:

@@ -19,7 +19,7 @@ from launcher.models import Span
 
 log = logging.getLogger(__name__)
 
-SPAN_INTERVAL = 0.1
+SPAN_INTERVAL = 0.05
 SPANS_KEPT = 10_000
 
 
@@ -31,6 +31,7 @@ class Role:
     def __init__(self, *, host: str, bus: Bus, clock: Clock, rng: Random) -> None:
         self.host, self.bus, self.clock, self.rng = host, bus, clock, rng
         self.spans: list[Span] = []
+        self.kept = asyncio.Event()
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -75,6 +76,7 @@ class Role:
         """Remember a finished piece of work for the next batch; when nobody takes them, the oldest are lost."""
         self.spans.append(span)
         del self.spans[:-SPANS_KEPT]
+        self.kept.set()
 
     def own_context(self) -> Context:
         """For work that no request asked for."""
@@ -88,7 +90,7 @@ class Role:
 
     @contextlib.asynccontextmanager
     async def _recurring(self) -> AsyncIterator[None]:
-        works = [(SPAN_INTERVAL, self._send_spans), *self.recurring]
+        works = [(SPAN_INTERVAL, self._send_next_spans), *self.recurring]
         tasks = [asyncio.ensure_future(_forever(seconds, work)) for seconds, work in works]
         try:
             yield
@@ -99,7 +101,14 @@ class Role:
             with contextlib.suppress(LauncherError):
                 await self._send_spans()
 
+    async def _send_next_spans(self) -> None:
+        """An idle role sleeps here."""
+        await self.kept.wait()
+        await asyncio.sleep(SPAN_INTERVAL)
+        await self._send_spans()
+
     async def _send_spans(self) -> None:
+        self.kept.clear()
         if not self.spans:
             return
         batch, self.spans = self.spans, []
@@ -107,6 +116,7 @@ class Role:
             await self.bus.cast(self.own_context(), RecordSpans(spans=tuple(batch)))
         except BusError:
             self.spans = (batch + self.spans)[-SPANS_KEPT:]
+            self.kept.set()
 
 
 async def _forever(seconds: float, work: Callable[[], Awaitable[None]]) -> None:

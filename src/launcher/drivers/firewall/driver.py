@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from launcher.models import FixedIp, LaunchOrder, Network
+from launcher.models import FixedIp, InstanceRef, LaunchOrder, Network
 
 
 class FirewallDriver(Protocol):
@@ -24,7 +24,7 @@ class FirewallDriver(Protocol):
     async def apply(self, order: LaunchOrder, address: FixedIp) -> None:
         """Replace one instance's rules as a whole, in one transaction; called before its domain starts."""
 
-    async def remove(self, order: LaunchOrder) -> None:
+    async def remove(self, order: InstanceRef) -> None:
         """Leave nothing of one instance; absent is success. Groups nobody uses any more go with it."""
 
     async def list_instances(self) -> Sequence[int]:

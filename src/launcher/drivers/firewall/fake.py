@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from launcher.models import FixedIp, LaunchOrder, Network
+from launcher.models import FixedIp, InstanceRef, LaunchOrder, Network
 
 Fault = Callable[[str, str], Awaitable[None]]
 """Called with a point and an instance's id: `apply`, `remove` before the effect, `applied`, `removed` after it.
@@ -38,7 +38,7 @@ class FakeFirewall:
         self.applied[order.number] = (order, address)
         await self._reach("applied", order)
 
-    async def remove(self, order: LaunchOrder) -> None:
+    async def remove(self, order: InstanceRef) -> None:
         await self._reach("remove", order)
         await asyncio.sleep(self.delay)
         self.applied.pop(order.number, None)
@@ -47,6 +47,6 @@ class FakeFirewall:
     async def list_instances(self) -> Sequence[int]:
         return sorted(self.applied)
 
-    async def _reach(self, point: str, order: LaunchOrder) -> None:
+    async def _reach(self, point: str, order: InstanceRef) -> None:
         if self.fault is not None:
             await self.fault(point, order.instance_id)

@@ -14,7 +14,7 @@ from launcher.drivers import process
 from launcher.drivers.firewall import rules
 from launcher.drivers.firewall.rules import Chains
 from launcher.errors import FirewallFailed, ProgramFailed
-from launcher.models import FixedIp, LaunchOrder, Network, NetworkMode
+from launcher.models import FixedIp, InstanceRef, LaunchOrder, Network, NetworkMode
 
 _HINT = "look with `iptables-save`; the chains of launcher are named nova-…"
 
@@ -53,7 +53,7 @@ class IptablesFirewall:
         async with self._lock:
             await self._change(order.name, plan)
 
-    async def remove(self, order: LaunchOrder) -> None:
+    async def remove(self, order: InstanceRef) -> None:
         async with self._lock:
             await self._change(order.name, lambda found: rules.remove_instance(found, order))
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from launcher.errors import FirewallFailed
-from launcher.models import FixedIp, LaunchOrder, Protocol, Rule, SecurityGroup
+from launcher.models import FixedIp, InstanceRef, LaunchOrder, Protocol, Rule, SecurityGroup
 
 Chains = dict[str, list[str]]
 """A table: each chain's rules in order, without the leading `-A chain`."""
@@ -87,7 +87,7 @@ def apply_instance(found: Chains, order: LaunchOrder, address: FixedIp, *, allow
     return lines + _drop_unused_groups(play(found, "\n".join(lines)))
 
 
-def remove_instance(found: Chains, order: LaunchOrder) -> list[str]:
+def remove_instance(found: Chains, order: InstanceRef) -> list[str]:
     """Nothing of one instance stays, and no group that only it used; empty when there is nothing to remove."""
     own = f"{INSTANCE}{order.number}"
     lines = [f":{own} - [0:0]"] if own in found else []

@@ -11,7 +11,7 @@ from launcher.drivers.images.local import root_size
 from launcher.drivers.images.store import Injection
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InjectionFailed
-from launcher.models import Image, ImageFormat, ImageKind, InstanceId, LaunchOrder
+from launcher.models import Image, ImageFormat, ImageKind, InstanceId, InstanceRef, LaunchOrder
 
 Before = Callable[[str, LaunchOrder], Awaitable[None]]
 """Called with the verb's name and the order before anything happens; it may raise, or wait, in the verb's place."""
@@ -92,7 +92,7 @@ class FakeImages:
         found.public_key = order.public_key
         return Injection.METADATA
 
-    async def delete_disks(self, order: LaunchOrder) -> None:
+    async def delete_disks(self, order: InstanceRef) -> None:
         await self._begin("delete_disks", order)
         self.disks.pop(order.instance_id, None)
 
@@ -107,6 +107,6 @@ class FakeImages:
     async def free_mb(self) -> int:
         return self._free_mb
 
-    async def _begin(self, verb: str, order: LaunchOrder) -> None:
+    async def _begin(self, verb: str, order: InstanceRef) -> None:
         await asyncio.sleep(self.delay)
         await self.before(verb, order)

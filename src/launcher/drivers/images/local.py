@@ -26,7 +26,7 @@ from launcher.drivers.images.library import sha256_of, sync_directory
 from launcher.drivers.images.store import Injection
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import BadImage, HostResourceMissing, InjectionFailed, InsufficientSpace
-from launcher.models import Image, ImageFormat, InstanceId, LaunchOrder
+from launcher.models import Image, ImageFormat, InstanceId, InstanceRef, LaunchOrder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,7 +79,7 @@ class LocalImages:
         await _in_thread(self._record_injection, order, order.public_key)
         return self.injector.name
 
-    async def delete_disks(self, order: LaunchOrder) -> None:
+    async def delete_disks(self, order: InstanceRef) -> None:
         await _in_thread(self._delete, order)
 
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
@@ -165,7 +165,7 @@ class LocalImages:
                     f"image {image.name} has vanished from {self._base}", hint="try again: it will be copied again"
                 )
 
-    def _find_owner(self, order: LaunchOrder) -> InstanceId | None:
+    def _find_owner(self, order: InstanceRef) -> InstanceId | None:
         try:
             return (self._directory(order) / "instance-id").read_text()
         except FileNotFoundError:
@@ -197,7 +197,7 @@ class LocalImages:
         _sync(self._directory(order) / "disk")
         _write_synced(self._directory(order) / "injection", f"{self.injector.name} {_digest(public_key)}")
 
-    def _delete(self, order: LaunchOrder) -> None:
+    def _delete(self, order: InstanceRef) -> None:
         if self._find_owner(order) == order.instance_id:
             with tempfile.TemporaryDirectory(dir=self._work) as trash:
                 self._directory(order).rename(Path(trash) / order.name)
@@ -205,7 +205,7 @@ class LocalImages:
     def _list(self) -> list[InstanceId]:
         return [marker.read_text() for marker in sorted(self.path.glob("instance-*/instance-id"))]
 
-    def _directory(self, order: LaunchOrder) -> Path:
+    def _directory(self, order: InstanceRef) -> Path:
         return self.path / order.name
 
 

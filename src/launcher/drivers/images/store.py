@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from launcher.drivers.virt.driver import Disks
-from launcher.models import InstanceId, LaunchOrder
+from launcher.models import InstanceId, InstanceRef, LaunchOrder
 
 
 class Injection(StrEnum):
@@ -38,7 +38,7 @@ class ImageStore(Protocol):
         Raises InjectionFailed.
         """
 
-    async def delete_disks(self, order: LaunchOrder) -> None: ...
+    async def delete_disks(self, order: InstanceRef) -> None: ...
 
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
         """The end of the console log; empty when there is none yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from launcher.models import DhcpEvidence, FixedIp, LaunchOrder, Network
+from launcher.models import DhcpEvidence, FixedIp, InstanceRef, LaunchOrder, Network
 
 
 class NetworkDriver(Protocol):
@@ -25,7 +25,7 @@ class NetworkDriver(Protocol):
     async def plug(self, order: LaunchOrder, network: Network) -> None:
         """The tap `order.tap`, enslaved to the bridge and up; repeating it is success."""
 
-    async def unplug(self, order: LaunchOrder) -> None:
+    async def unplug(self, order: InstanceRef) -> None:
         """Remove the tap; absent is success."""
 
     async def list_taps(self) -> Sequence[int]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from launcher.errors import NetworkFailed
-from launcher.models import DhcpEvidence, FixedIp, InstanceId, LaunchOrder, Network
+from launcher.models import DhcpEvidence, FixedIp, InstanceId, InstanceRef, LaunchOrder, Network
 
 Fault = Callable[[str, str], Awaitable[None]]
 """Called with a point and an instance's id or a network's name: `plug`, `unplug`, `set_leases` before the effect,
@@ -53,7 +53,7 @@ class FakeNetwork:
         self.taps[order.number] = network.bridge
         await self._reach("plugged", order.instance_id)
 
-    async def unplug(self, order: LaunchOrder) -> None:
+    async def unplug(self, order: InstanceRef) -> None:
         await self._reach("unplug", order.instance_id)
         await asyncio.sleep(self.delay)
         self.taps.pop(order.number, None)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from launcher.drivers.network import links
-from launcher.models import DhcpEvidence, FixedIp, LaunchOrder, Network
+from launcher.models import DhcpEvidence, FixedIp, InstanceRef, LaunchOrder, Network
 
 
 class FlatNetwork:
@@ -35,7 +35,7 @@ class FlatNetwork:
     async def plug(self, order: LaunchOrder, network: Network) -> None:
         await links.plug(order.tap, network.bridge, owner=self._tap_owner)
 
-    async def unplug(self, order: LaunchOrder) -> None:
+    async def unplug(self, order: InstanceRef) -> None:
         await links.unplug(order.tap)
 
     async def list_taps(self) -> Sequence[int]:

@@ -12,7 +12,7 @@ from launcher.drivers.virt import domain_xml
 from launcher.drivers.virt.driver import Domain
 from launcher.drivers.virt.power import STATES
 from launcher.errors import DomainConflict, HypervisorBusy, NotFound, StaleGeneration
-from launcher.models import Diagnostics, InstanceId, LaunchOrder, PowerState
+from launcher.models import Diagnostics, InstanceId, InstanceRef, LaunchOrder, PowerState
 
 GONE_CHECKS, GONE_PAUSE = 5, 0.2
 """How often the end of a domain is checked, and the seconds between two checks."""
@@ -66,7 +66,7 @@ def ensure_started(
     connection.createXML(xml, 0)
 
 
-def ensure_gone(connection: libvirt.virConnect, *, order: LaunchOrder) -> None:
+def ensure_gone(connection: libvirt.virConnect, *, order: InstanceRef) -> None:
     """Return when no domain of ours has this id; raises HypervisorBusy when it stays.
 
     The end is looked at, not assumed: libvirt may answer "not found" to a destroy that is still at work

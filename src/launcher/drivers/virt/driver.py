@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from launcher.models import Diagnostics, ImageFormat, InstanceId, LaunchOrder, Model, PowerState
+from launcher.models import Diagnostics, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Model, PowerState
 
 
 class Disks(Model):
@@ -63,7 +63,7 @@ class VirtDriver(Protocol):
         Raises SpawnFailed with the hypervisor's words, InvalidDomainConfig, DomainConflict.
         """
 
-    async def destroy(self, order: LaunchOrder) -> None:
+    async def destroy(self, order: InstanceRef) -> None:
         """Return when the domain is gone; never touches a domain that is not ours."""
 
     async def list_domains(self) -> list[Domain]:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, PowerWatcher
 from launcher.errors import DomainConflict, NotFound, StaleGeneration
-from launcher.models import Diagnostics, InstanceId, LaunchOrder, PowerState
+from launcher.models import Diagnostics, InstanceId, InstanceRef, LaunchOrder, PowerState
 
 Fault = Callable[[str, InstanceId], Awaitable[None]]
 """Called with a point and an instance: `spawn`, `destroy` before the effect, `spawned`, `destroyed` after it.
@@ -55,7 +55,7 @@ class FakeVirt:
             self._boot(order)
         await self._reach("spawned", order.instance_id)
 
-    async def destroy(self, order: LaunchOrder) -> None:
+    async def destroy(self, order: InstanceRef) -> None:
         await self._reach("destroy", order.instance_id)
         if order.instance_id in self.domains:
             await asyncio.sleep(self.delay)

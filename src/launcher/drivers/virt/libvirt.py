@@ -12,7 +12,7 @@ from launcher.drivers.virt.connection import Connection, Lane, Work
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, PowerWatcher
 from launcher.drivers.virt.power import PowerWatch
 from launcher.errors import DriverError, HostResourceMissing, HypervisorBusy, HypervisorUnavailable, SpawnFailed
-from launcher.models import Diagnostics, InstanceId, LaunchOrder, PowerState
+from launcher.models import Diagnostics, InstanceId, InstanceRef, LaunchOrder, PowerState
 
 STARTERS = 4
 """Threads that start domains: more only queue in the daemon, each start is a third of a CPU second."""
@@ -86,7 +86,7 @@ class LibvirtVirt:
         start.add_done_callback(lambda _: self.starting.pop(order.instance_id, None))
         await asyncio.shield(start)  # a cancelled launch cannot stop the thread; `destroy` waits for it
 
-    async def destroy(self, order: LaunchOrder) -> None:
+    async def destroy(self, order: InstanceRef) -> None:
         await self._quiet(order)
         self.power.forget(order.instance_id)
         await self._look(functools.partial(domains.ensure_gone, order=order), f"{order.name}: destroying the domain")
@@ -112,7 +112,7 @@ class LibvirtVirt:
             return await kvm.choose_virt_type(state_dir=self.state_dir, kernel=self.kernel)
         return kvm.Verdict(virt_type=self.asked_type, reason="set by [virt] virt_type")
 
-    async def _quiet(self, order: LaunchOrder) -> None:
+    async def _quiet(self, order: InstanceRef) -> None:
         """Wait for a start of this instance whose caller went away, whatever became of it."""
         if start := self.starting.get(order.instance_id):
             await asyncio.wait([start])
