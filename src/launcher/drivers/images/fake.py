@@ -13,7 +13,7 @@ from launcher.drivers.virt.driver import Disks
 from launcher.errors import InjectionFailed
 from launcher.models import Image, ImageFormat, ImageKind, InstanceId, InstanceRef, LaunchOrder
 
-Before = Callable[[str, LaunchOrder], Awaitable[None]]
+Before = Callable[[str, InstanceRef], Awaitable[None]]
 """Called with the verb's name and the order before anything happens; it may raise, or wait, in the verb's place."""
 
 
@@ -41,7 +41,7 @@ FAKE_IMAGES: tuple[Image, ...] = (
 )
 
 
-async def _go_on(verb: str, order: LaunchOrder) -> None:
+async def _go_on(verb: str, order: InstanceRef) -> None:
     """Let every verb succeed."""
 
 
