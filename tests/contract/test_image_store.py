@@ -21,7 +21,7 @@ from launcher.drivers.images.library import add_image, read_image
 from launcher.drivers.images.local import LocalImages
 from launcher.drivers.images.store import ImageStore, Injection
 from launcher.errors import BadImage, DriverError, HostResourceMissing, InjectionFailed, InsufficientSpace
-from launcher.models import Flavor, Image, ImageFormat, LaunchOrder
+from launcher.models import Flavor, Image, ImageFormat, InstanceRef, LaunchOrder
 from tests.orders import make_order
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@here"
@@ -150,7 +150,7 @@ async def test_a_console_that_has_said_nothing_is_empty(store: ImageStore, order
 
 
 async def test_the_fake_fails_where_it_is_told_to(orders: Orders) -> None:
-    async def fail(verb: str, order: LaunchOrder) -> None:
+    async def fail(verb: str, order: InstanceRef) -> None:
         if verb == "inject_key":
             raise InjectionFailed(f"{order.name}: as ordered")
 
