@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import sys
 import time
@@ -36,7 +35,7 @@ async def idle_cpu(pid: int) -> list[float]:
 
 async def output_of(*argv: str, state: str = "") -> tuple[bytes, float]:
     """What a program prints, and the milliseconds from its start to its end."""
-    environment = {**os.environ, "LAUNCHER_STATE": state}
+    environment = {**servers.ENVIRONMENT, "LAUNCHER_STATE": state}
     begun = time.perf_counter()
     process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE, env=environment)
     printed, _ = await process.communicate()
@@ -45,23 +44,26 @@ async def output_of(*argv: str, state: str = "") -> tuple[bytes, float]:
     return printed, (time.perf_counter() - begun) * 1000
 
 
+async def starts(server: Server) -> dict[str, list[float]]:
+    """Milliseconds of short-lived processes."""
+    times: dict[str, list[float]] = {"import launcher.app, fresh interpreter": [], "launcher list, wall time": []}
+    imports, lists = times.values()
+    for _ in range(STARTS):
+        imports.append(float((await output_of(sys.executable, "-c", IMPORT))[0]))
+        lists.append((await output_of(str(servers.PROGRAM), "list", state=str(server.state)))[1])
+    return times
+
+
 async def main() -> None:
+    await output_of(sys.executable, "-c", IMPORT)  # compiles all modules
     async with servers.serving(*servers.REAL, sandbox=True) as server:
         shares = await idle_cpu(server.pid)
         rss = show_memory(server)
-        imports, lists = [], []
-        for _ in range(STARTS):
-            imports.append(float((await output_of(sys.executable, "-c", IMPORT))[0]))
-            lists.append((await output_of(str(servers.PROGRAM), "list", state=str(server.state)))[1])
+        times = await starts(server)
     tables.show(f"CPU of the idle server, percent of a core over {WINDOW_S:g} s", {"server": shares}, digits=2)
-    tables.show("milliseconds", {"import launcher.app, fresh interpreter": imports, "launcher list, wall time": lists})
-    tables.finish(
-        "footprint",
-        rss_mb=rss,
-        idle_cpu_pct=statistics.fmean(shares),
-        import_ms=statistics.median(imports),
-        cli_ms=statistics.median(lists),
-    )
+    tables.show("milliseconds", times)
+    import_ms, cli_ms = (statistics.median(samples) for samples in times.values())
+    tables.finish("footprint", rss_mb=rss, idle_cpu_pct=statistics.fmean(shares), import_ms=import_ms, cli_ms=cli_ms)
 
 
 if __name__ == "__main__":

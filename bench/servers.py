@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -17,6 +18,11 @@ from bench import processes
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / ".cache" / "images"
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+    "PYTHONPYCACHEPREFIX": str(ROOT / ".cache" / "bytecode"),
+}
+"""Modules are compiled once, as they are for whoever installs the launcher, and nothing is written beside them."""
 PROGRAM = Path(sys.executable).with_name("launcher")
 START_PATIENCE = 60.0
 STOP_PATIENCE = 30.0
@@ -69,7 +75,7 @@ async def started(*argv: str | Path, log: Path, pipes: bool = False) -> AsyncIte
     pipe = asyncio.subprocess.PIPE if pipes else None
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *map(str, argv), cwd=ROOT, stdin=pipe, stdout=pipe or output, stderr=output
+            *map(str, argv), cwd=ROOT, env=ENVIRONMENT, stdin=pipe, stdout=pipe or output, stderr=output
         )
     try:
         yield process

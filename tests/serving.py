@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,10 @@ class Server:
     state: Path
     settings: Sequence[str] = ()
     options: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
     client_home: Path = field(init=False)
+    log_begins: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.client_home = self.state.with_name(self.state.name + "-client")
@@ -49,16 +51,33 @@ class Server:
             await self.stop()
 
     async def start(self, *, within: float = 60.0) -> None:
+        await self.spawn()
+        await until(lambda: self.listening or self.ended, within=within)
+        assert not self.ended, self.log.read_text()
+
+    async def spawn(self) -> None:
+        """Start the process, and wait for nothing."""
         settings = [f"images.library={LIBRARY}", *self.settings]
         argv = ["serve", "--state", str(self.state), "--listen", "127.0.0.1:0", *self.options]
         argv += [word for setting in settings for word in ("--set", setting)]
         with self.log.open("ab") as log:
-            before = self.log.stat().st_size
+            self.log_begins = self.log.stat().st_size
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "launcher", *argv, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL
+                *(sys.executable, "-m", "launcher", *argv),
+                stdout=log,
+                stderr=log,
+                stdin=asyncio.subprocess.DEVNULL,
+                env={**os.environ, **self.environment},
             )
-        await until(lambda: b"listening on" in self.log.read_bytes()[before:] or self.ended, within=within)
-        assert not self.ended, self.log.read_text()
+
+    @property
+    def said(self) -> str:
+        """The log of the present process."""
+        return self.log.read_bytes()[self.log_begins :].decode(errors="replace")
+
+    @property
+    def listening(self) -> bool:
+        return "listening on" in self.said
 
     @property
     def ended(self) -> bool:

@@ -28,7 +28,7 @@ from pydantic import FiniteFloat, ValidationError
 from launcher.clock import Clock
 from launcher.errors import BadMessage, BusUnavailable, LauncherError, NoRoute, RpcTimeout, UnknownMethod
 from launcher.identity import new_span_id
-from launcher.messaging import Call, Cast, Context, Message, Notice, Route
+from launcher.messaging import Call, Cast, Context, Encoded, Message, Notice, Route
 from launcher.models import Model, Span
 
 R = TypeVar("R")
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT = 60.0
 CAST_LIFETIME = 60.0
 QUEUE_LIMIT = 10_000
+RESULT = b'{"result":'
 DRAIN_PATIENCE = 20.0
 OnSpan = Callable[[Span], None]
 Reply = Callable[[bytes], Coroutine[Any, Any, None]]
@@ -115,10 +116,9 @@ def decode(body: bytes) -> Envelope:
 def decode_reply(message: Call[R], body: bytes) -> R:
     """The result, or the failure raised as the class it was at the other end; BadMessage when it is neither."""
     try:
-        raw = pydantic_core.from_json(body)
-        if "failure" not in raw:
-            return message.reply_adapter().validate_python(raw["result"])
-        error = LauncherError.from_wire(**raw["failure"])
+        if body.startswith(RESULT):
+            return message.answer_model().model_validate_json(body).result
+        error = LauncherError.from_wire(**pydantic_core.from_json(body)["failure"])
     except ValidationError as complaint:
         raise BadMessage(f"{message.method}: unreadable answer: {_complaints(complaint)}") from None
     except (ValueError, TypeError, KeyError) as problem:
@@ -134,12 +134,20 @@ def _complaints(error: ValidationError) -> str:
     )
 
 
+def encode_result(route: Route, result: Any) -> bytes:
+    """The reply's bytes; a cast has none."""
+    if route.reply is None:
+        return b""
+    return RESULT + (result.json if isinstance(result, Encoded) else route.reply.dump_json(result)) + b"}"
+
+
 def encode_failure(error: Exception) -> bytes:
     """A named error travels with its code; any other only with its class, its text stays in the log here."""
-    if not isinstance(error, LauncherError):
+    named = LauncherError.named(error)
+    if named is None:
         log.error("handler failed", exc_info=error)
-        error = LauncherError.from_wire("remote_error", f"unexpected {type(error).__name__}; see the server's log")
-    failure = {"code": error.code, "message": error.message, "hint": error.hint, "field": error.field}
+        named = LauncherError.from_wire("remote_error", f"unexpected {type(error).__name__}; see the server's log")
+    failure = {"code": named.code, "message": named.message, "hint": named.hint, "field": named.field}
     return pydantic_core.to_json({"failure": failure})
 
 
@@ -191,7 +199,7 @@ class Dispatcher:
         start_ms, span_id, failed = self.clock.now_ms(), new_span_id(self.rng), None
         try:
             result = await route.handler(envelope.context.within(span_id), message)
-            answer = b"" if route.reply is None else b'{"result":' + route.reply.dump_json(result) + b"}"
+            answer = encode_result(route, result)
         except Exception as error:  # noqa: BLE001 - every call gets an answer, whatever went wrong
             failed, answer = error, encode_failure(error)
             if reply is None and isinstance(error, LauncherError):

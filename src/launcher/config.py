@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -97,6 +98,7 @@ class ControllerConfig(Model):
     max_attempts: int = Field(default=3, ge=1)
     missing: Literal["restart", "stop"] = "restart"
     tick_s: float = Field(default=1.0, gt=0)
+    sweep_s: float = Field(default=60.0, ge=0)
 
 
 class FakeConfig(Model):
@@ -170,4 +172,5 @@ def _words(problem: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown setting {where}"
-    return f"{where} = {problem['input']!r}: {problem['msg']}"
+    found = re.sub(r"//[^/]*@", "//…@", repr(problem["input"]))  # a URL's password is not for the log
+    return f"{where} = {found}: {problem['msg']}"

@@ -39,6 +39,7 @@ that the same work may succeed if it is simply tried again. `hint` is the next t
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -60,6 +61,14 @@ class LauncherError(Exception):
         if "code" not in cls.__dict__ or cls.code in LauncherError.registry:
             raise TypeError(f"{cls.__name__} needs a wire code of its own")
         LauncherError.registry[cls.code] = cls
+
+    @staticmethod
+    def named(error: Exception) -> LauncherError | None:
+        """The error itself where it has a name; a full disk gets one, whoever ran into it."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = error.filename2 or error.filename or "a file system of this host"
+            return InsufficientSpace(f"no space left: {where}", hint="free space there")
+        return error if isinstance(error, LauncherError) else None
 
     @staticmethod
     def from_wire(code: str, message: str, *, hint: str = "", field: str = "") -> LauncherError:

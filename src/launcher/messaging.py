@@ -68,6 +68,19 @@ class Cast(Message):
         return Route(cls, handler, None)
 
 
+@dataclass(frozen=True)
+class Encoded(Generic[R]):
+    """A reply whose JSON is at hand already; whoever receives it validates it as an R all the same."""
+
+    json: bytes
+
+
+class Answer(Model, Generic[R]):
+    """How an R crosses the wire."""
+
+    result: R
+
+
 class Call(Message, Generic[R]):
     """Asked and answered with an R, or with the error the handler raised."""
 
@@ -79,7 +92,17 @@ class Call(Message, Generic[R]):
             found = cls.adapter = TypeAdapter(cls._reply_type())
         return found
 
+    @classmethod
+    def answer_model(cls) -> type[Answer[R]]:
+        """The reply as it arrives."""
+        found: type[Answer[R]] | None = cls.__dict__.get("answer")
+        if found is None:
+            made: Any = Answer.__class_getitem__(cls._reply_type())
+            found = cls.answer = made
+        return found
+
     adapter: ClassVar[TypeAdapter[Any]]
+    answer: ClassVar[type[Answer[Any]]]
 
     @classmethod
     def _reply_type(cls) -> Any:
@@ -90,7 +113,7 @@ class Call(Message, Generic[R]):
         raise TypeError(f"{cls.__name__} names no reply")
 
     @classmethod
-    def to(cls, handler: Callable[[Context, Self], Awaitable[R]]) -> Route:
+    def to(cls, handler: Callable[[Context, Self], Awaitable[R | Encoded[R]]]) -> Route:
         return Route(cls, handler, cls.reply_adapter())
 
 

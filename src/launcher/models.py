@@ -177,6 +177,11 @@ class InstanceRef(Model):
         """The NIC's device on the host; at most 15 characters."""
         return f"tap{self.number:08x}"
 
+    @property
+    def chain(self) -> str:
+        """The packet filters' chain of its own."""
+        return f"nova-inst-{self.number}"
+
 
 class LaunchOrder(InstanceRef):
     """All that the roles below the controller know of an instance; enough to launch it and to undo it."""

@@ -142,6 +142,25 @@ class TestIptables:
         await real.apply(*a_launch(2, SSH))
         assert list(await real.list_instances()) == [2]
 
+    async def test_filters_that_no_packet_comes_by_are_listed_as_such(self, real: IptablesFirewall) -> None:
+        for number in (1, 2):
+            await real.apply(*a_launch(number, SSH))
+        assert await real.list_instances() == {1: True, 2: True}
+        iptables("-I", "FORWARD", *FOREIGN.split())
+        assert await real.list_instances() == {1: True, 2: True}
+        iptables("-F", "nova-inst-1")
+        assert await real.list_instances() == {1: False, 2: True}
+        iptables("-D", "nova-local", "-d", "10.0.0.4", "-j", "nova-inst-2")
+        assert await real.list_instances() == {1: False, 2: False}
+        for number in (1, 2):
+            await real.apply(*a_launch(number, SSH))
+        for chain in ("FORWARD", "INPUT", "nova-local", "nova-spoof", "nova-fallback"):
+            assert await real.list_instances() == {1: True, 2: True}
+            iptables("-F", chain)
+            assert await real.list_instances() == {1: False, 2: False}
+            for number in (1, 2):
+                await real.apply(*a_launch(number, SSH))
+
     async def test_a_refused_rule_changes_nothing(self, real: IptablesFirewall) -> None:
         await real.apply(*a_launch(1, SSH))
         before = saved()

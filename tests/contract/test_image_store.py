@@ -62,6 +62,10 @@ class Orders:
         return make_order(number, **{**own, **changes})
 
 
+def a_ref(number: int) -> InstanceRef:
+    return InstanceRef(instance_id=make_order(number).instance_id, number=number)
+
+
 @pytest.fixture(params=["fake", "metadata", pytest.param("storage-daemon", marks=pytest.mark.host)])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, library: Path) -> AsyncIterator[ImageStore]:
     if request.param == "storage-daemon":
@@ -102,10 +106,31 @@ async def test_what_exists_is_listed_until_it_is_deleted(store: ImageStore, orde
     assert list(await store.list_instances()) == []
     for number in (1, 2):
         await store.create_disks(orders(number))
-    assert set(await store.list_instances()) == {orders(1).instance_id, orders(2).instance_id}
+    assert sorted(await store.list_instances(), key=lambda ref: ref.number) == [a_ref(1), a_ref(2)]
     await store.delete_disks(orders(1))
     await store.delete_disks(orders(1))
-    assert list(await store.list_instances()) == [orders(2).instance_id]
+    assert list(await store.list_instances()) == [a_ref(2)]
+
+
+async def test_a_listed_instance_can_be_deleted_by_what_the_list_says(store: ImageStore, orders: Orders) -> None:
+    await store.create_disks(orders())
+    (ref,) = await store.list_instances()
+    await store.delete_disks(ref)
+    assert list(await store.list_instances()) == []
+
+
+async def test_bases_are_listed_and_kept(store: ImageStore, orders: Orders) -> None:
+    assert list(await store.list_bases()) == []
+    await store.create_disks(orders())
+    await store.delete_disks(orders())
+    assert set(await store.list_bases()) == {image.sha256 for image in (orders.image, orders.kernel, orders.ramdisk)}
+
+
+async def test_a_whole_injection_leaves_no_export(store: ImageStore, orders: Orders) -> None:
+    await store.create_disks(orders())
+    await store.inject_key(orders())
+    assert list(await store.list_exports()) == []
+    await store.remove_exports()
 
 
 async def test_what_was_deleted_can_be_made_again(store: ImageStore, orders: Orders) -> None:
@@ -284,7 +309,7 @@ async def test_what_a_killed_process_left_half_made_is_gone_after_the_next_start
     successor = LocalImages(tmp_path / "instances", library=library, injector=MetadataOnly())
     await successor.start()
     assert contents(files.path / "_work") == set()
-    assert list(await successor.list_instances()) == [orders().instance_id]
+    assert list(await successor.list_instances()) == [a_ref(1)]
     await successor.create_disks(orders())
 
 
@@ -297,6 +322,22 @@ async def test_the_directory_of_another_instance_is_neither_used_nor_removed(
         await files.create_disks(orders(1))
     await files.delete_disks(orders(1))
     assert disks.root.exists()
+
+
+async def test_a_strangers_directory_is_not_listed(files: LocalImages, orders: Orders) -> None:
+    await files.create_disks(orders(1))
+    for name, text in (
+        ("instance-00000002", None),
+        ("instance-00000003", "no id"),
+        ("instance-zz", "x"),
+        ("instance-4", orders(4).instance_id),
+        ("instance-00000000", orders(5).instance_id),
+        ("other-00000006", orders(6).instance_id),
+    ):
+        (files.path / name).mkdir()
+        if text is not None:
+            (files.path / name / "instance-id").write_text(text)
+    assert list(await files.list_instances()) == [a_ref(1)]
 
 
 async def test_a_cancelled_launch_leaves_no_thread_at_work(files: LocalImages, orders: Orders) -> None:

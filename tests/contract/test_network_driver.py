@@ -89,6 +89,15 @@ async def test_everything_may_be_repeated(driver: NetworkDriver) -> None:
     assert list(await driver.list_taps()) == []
 
 
+async def test_the_dhcp_server_knows_exactly_the_leases(driver: NetworkDriver) -> None:
+    await driver.ensure_network(LAN)
+    for numbers in ((1, 2), (2,), ()):
+        leases = [a_lease(number) for number in numbers]
+        await driver.set_leases(LAN, leases)
+        without_dhcp = type(driver) is FlatNetwork
+        assert await driver.list_leases(LAN) == (None if without_dhcp else [lease.mac for lease in leases])
+
+
 async def test_a_tap_without_a_bridge_is_refused_by_name(driver: NetworkDriver) -> None:
     with pytest.raises(NetworkFailed, match=r"tap0000002a.*br-contract"):
         await driver.plug(make_order(42), LAN)

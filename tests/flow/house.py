@@ -65,6 +65,7 @@ class House:
     build_timeout: float = 30.0
     max_attempts: int = 3
     restart_missing: bool = True
+    sweep_every: float = 60.0
     cidr: IPv4Network = CIDR
     scheduler_driver: SchedulerDriver | None = None
     roles: tuple[str, ...] = ("controller", "scheduler", "network", "compute", "api")
@@ -75,6 +76,7 @@ class House:
     gates: dict[str, Gate] = field(default_factory=dict)
     broken: dict[str, int] = field(default_factory=dict)
     bus: MemoryBus = field(init=False)
+    controller: Controller = field(init=False)
     url: str = field(init=False)
     http: aiohttp.ClientSession = field(init=False)
 
@@ -86,6 +88,7 @@ class House:
             self.url = "http://{}:{}".format(*listener.getsockname()[:2])
             headers = {"Authorization": f"Bearer {TOKEN}"}
             built = await self._build(stack, listener)
+            self.controller = built["controller"]
             for name in self.roles:
                 await stack.enter_async_context(built[name].serving())
             self.http = await stack.enter_async_context(aiohttp.ClientSession(self.url, headers=headers))
@@ -178,6 +181,7 @@ class House:
             max_attempts=self.max_attempts,
             restart_missing=self.restart_missing,
             tick=0.02,
+            sweep_every=self.sweep_every,
         )
 
     async def ask(

@@ -129,3 +129,24 @@ async def test_a_refused_launch_says_what_is_wrong(house: House, launcher: Run) 
 
     assert code == Exit.NOT_FOUND
     assert "no-such-image" in err
+
+
+async def test_what_the_hosts_have_and_should_not(house: House, launcher: Run) -> None:
+    await launcher("run ami-tiny --name web")
+    assert (await launcher("audit"))[:2] == (0, "instances: 1, artefacts: 9, differences: 0\n")
+    house.images.exports.add("disk-1")
+    house.network.taps.clear()
+
+    code, out, _ = await launcher("audit")
+    assert code == Exit.REFUSED
+    assert [line.split()[:4] for line in out.splitlines()[1:-1]] == [
+        ["ownerless", "export", "disk-1", "node-1"],
+        ["missing", "tap", "tap00000001", "node-1"],
+    ]
+    assert len(json.loads((await launcher("audit --json"))[1])["findings"]) == 2
+
+    code, out, _ = await launcher("gc --dry-run")
+    assert (code, out.splitlines()[-1]) == (0, "1 to remove")
+    assert json.loads((await launcher("gc --json"))[1])["removed"][0]["name"] == "disk-1"
+    assert (await launcher("gc"))[:2] == (0, "nothing removed\n")
+    assert (await launcher("audit"))[0] == Exit.REFUSED

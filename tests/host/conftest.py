@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.host.killing import SCORES
+from tests.rabbitmq import Broker
 from tests.serving import LIBRARY, Server
 
 
@@ -31,3 +33,25 @@ def leave_nothing(server: Server) -> None:
             continue
         if str(server.state).encode() in words and int(process.name) != os.getpid():
             os.kill(int(process.name), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    if not Broker.installed():
+        pytest.skip("RABBITMQ TEST NOT RUN: install the package rabbitmq-server")
+    broker = Broker(tmp_path_factory.mktemp("rabbitmq"))
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def broker(shared_broker: Broker) -> Broker:
+    """A private RabbitMQ, up and well; the same for all tests of a file."""
+    if not shared_broker.running:
+        shared_broker.start()
+    return shared_broker
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for name, score in config.stash.get(SCORES, {}).items():
+        terminalreporter.write_line(f"kill -9: {score} ({name})")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -208,6 +210,42 @@ async def test_a_daemon_killed_with_a_disk_open_leaves_nothing_mounted(daemon: S
         await kill_while_open()
     await daemon.inject(disk, ImageFormat.QCOW2, KEY)
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+async def test_what_was_cut_off_is_listed_and_removed_and_what_is_at_work_is_not(
+    daemon: StorageDaemon, tmp_path: Path
+) -> None:
+    """As the directory looks to the successor of a killed process, with an injection of its own under way."""
+    disk = await make_disk(tmp_path, home)
+    (daemon.path / "disk-90").touch()
+    (daemon.path / "trial-x").mkdir()
+    (daemon.path / "trial-x" / "disk").touch()
+    (daemon.path / "somebody-elses").touch()
+    async with daemon._exported(await daemon._connection(), disk, ImageFormat.QCOW2) as device:
+        assert await daemon.list_leftovers() == ["disk-90", "trial-x"]
+        await daemon.remove_leftovers()
+        assert device.stat().st_size == 4 << 20
+    assert [path.name for path in daemon.path.iterdir()] == ["somebody-elses"]
+
+
+async def test_the_dead_mount_of_a_killed_daemon_is_a_leftover(daemon: StorageDaemon, tmp_path: Path) -> None:
+    disk = await make_disk(tmp_path, home)
+    killed = StorageDaemon(daemon.path)
+    (before,) = daemon_pids()
+    killed._numbers = itertools.count(90)
+    async with contextlib.AsyncExitStack() as cut_off:
+        await cut_off.enter_async_context(killed._exported(await killed._connection(), disk, ImageFormat.QCOW2))
+        (pid,) = set(daemon_pids()) - {before}
+        os.kill(pid, signal.SIGKILL)
+        cut_off.pop_all()
+
+    async def dead() -> bool:
+        return await daemon.list_leftovers() == ["disk-90"]
+
+    await eventually(dead)
+    await daemon.remove_leftovers()
+    assert await daemon.list_leftovers() == []
+    await daemon.inject(disk, ImageFormat.QCOW2, KEY)
 
 
 async def test_a_daemon_that_hangs_is_ended_and_the_disk_is_free(tmp_path: Path) -> None:

@@ -83,6 +83,25 @@ async def test_migrations_go_on_where_the_file_stands_and_keep_a_copy(tmp_path: 
     copy.close()
 
 
+async def test_a_migration_that_was_cut_after_its_copy_is_done_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with Database.open(path, SCHEMA) as database:
+        await database.write(add("old"))
+    (tmp_path / "x.db.before-2").write_bytes(path.read_bytes()[:4096])
+    async with Database.open(path, (*SCHEMA, "ALTER TABLE words ADD COLUMN meaning TEXT")) as database:
+        assert await database.read(words) == ["old"]
+
+
+async def test_only_its_owner_can_read_it_and_its_copy(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with Database.open(path, SCHEMA):
+        pass
+    async with Database.open(path, (*SCHEMA, "SELECT 1")) as database:
+        await database.write(add("secret"))
+        modes = {found.name: found.stat().st_mode & 0o777 for found in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(["x.db", "x.db-wal", "x.db-shm", "x.db.before-2"], 0o600)
+
+
 async def test_a_file_from_a_newer_launcher_is_refused(tmp_path: Path) -> None:
     async with Database.open(tmp_path / "x.db", (*SCHEMA, "SELECT 1")):
         pass

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from launcher import messages
+from launcher import auditing, messages
 from launcher.bus import decode, decode_reply, encode, encode_failure, notice_key, routing_key
 from launcher.errors import BadMessage, LauncherError, NotFound, RemoteError
 from launcher.messages import (
@@ -34,7 +34,7 @@ INSTANCE = "00000000-0000-4000-8000-000000000001"
 
 EVERY: list[type[Message]] = [
     found
-    for _, found in inspect.getmembers(messages, inspect.isclass)
+    for _, found in [*inspect.getmembers(messages, inspect.isclass), *inspect.getmembers(auditing, inspect.isclass)]
     if issubclass(found, Message) and found not in (Message, Call, Cast, Notice) and "[" not in found.__name__
 ]
 
@@ -44,7 +44,7 @@ EVERY: list[type[Message]] = [
 
 @pytest.mark.parametrize("message", EVERY, ids=lambda each: each.__name__)
 def test_every_message_says_where_it_goes_and_what_it_is(message: type[Message]) -> None:
-    assert message.topic in {"controller", "scheduler", "compute", "network", "hosts", "events"}
+    assert message.topic in {"controller", "scheduler", "compute", "network", "hosts", "events", "audits"}
     assert issubclass(message, Call | Cast | Notice)
     assert message.method.replace("_", "").isalnum()
     assert message.method.islower()

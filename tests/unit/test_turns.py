@@ -52,3 +52,23 @@ async def test_nothing_is_kept_of_instances_at_rest() -> None:
     async with turns.take(make_order()):
         pass
     assert turns._turns == {}
+
+
+async def test_an_instance_at_work_is_not_idle_and_an_idle_one_is_held() -> None:
+    turns, order = Turns(), make_order()
+    async with turns.take(order), turns.take_idle(order.instance_id) as idle:
+        assert not idle
+    entered: list[bool] = []
+
+    async def take() -> None:
+        async with turns.take(order) as mine:
+            entered.append(mine)
+
+    async with turns.take_idle(order.instance_id) as idle:
+        assert idle
+        waiting = asyncio.ensure_future(take())
+        await asyncio.sleep(0)
+        assert entered == []
+    await waiting
+    assert entered == [True]
+    assert turns._turns == {}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from launcher import __version__
-from launcher.cli import completion, events, instances, launch, login, output, resources
+from launcher.cli import audit, completion, events, instances, launch, login, output, resources
 from launcher.cli.client import Failure
 
 _EXIT_CODES = (
@@ -71,6 +71,8 @@ COMMANDS: dict[str, tuple[str | None, Callable[[argparse.ArgumentParser], None]]
     "image": ("images", resources.add_image),
     "flavor": ("sizes", resources.add_flavor),
     "host": ("compute hosts", resources.add_host),
+    "audit": ("what the hosts have and should not, or lack (administrators)", audit.add_audit),
+    "gc": ("remove what no instance owns (administrators)", audit.add_gc),
     "doctor": ("what this machine can and cannot do", _add_doctor),
     "completion": ("a script for your shell", completion.add_completion),
     "_complete": (None, _add_complete),

@@ -42,7 +42,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def open(cls, path: Path, migrations: Sequence[str]) -> AsyncIterator[Database]:
         """The file at `path`, brought to the newest schema; a file from a newer launcher is refused."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_private(path)
         async with _connect(path) as writer:
             await _run(writer, _migrate, path, migrations)
             async with _connect(path) as reader:
@@ -81,6 +81,12 @@ class Database:
     async def _settled(self) -> None:
         if self._committing is not None:
             await self._committing
+
+
+def _make_private(path: Path) -> None:
+    """User data is its owner's secret; SQLite gives the files beside its own the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch(mode=0o600)
 
 
 def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
@@ -130,7 +136,10 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[st
             hint="install the newer launcher again, or go back to the copy made before its migration",
         )
     if 0 < version < len(migrations):
-        connection.execute("VACUUM INTO ?", (f"{path}.before-{version + 1}",))
+        copy = path.with_name(f"{path.name}.before-{version + 1}")
+        copy.unlink(missing_ok=True)  # of an attempt that was cut
+        copy.touch(mode=0o600)
+        connection.execute("VACUUM INTO ?", (str(copy),))
     for number, script in enumerate(migrations[version:], version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
 

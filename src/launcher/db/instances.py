@@ -139,8 +139,8 @@ def list_page(
     name: str | None,
     states: Sequence[VmState],
     host: str | None,
-) -> list[Instance]:
-    """In order of number, after the instance `marker`; filters that are None or empty let everything through."""
+) -> bytes:
+    """A JSON list of instances in order of number, after the instance `marker`; empty filters let all through."""
     after = 0
     if marker is not None:
         row = db.execute("SELECT number FROM instances WHERE id = ?", (marker,)).fetchone()
@@ -155,7 +155,7 @@ def list_page(
     elif not deleted:
         terms.append("vm_state != 'deleted'")
     wanted = {**given, "after": after, "states": json.dumps(list(states)), "limit": limit}
-    return _many(db, " AND ".join(terms) + " ORDER BY number LIMIT :limit", wanted)
+    return _json(db, " AND ".join(terms) + " ORDER BY number LIMIT :limit", wanted)
 
 
 def get_order(db: sqlite3.Connection, instance_id: InstanceId) -> LaunchOrder:
@@ -198,5 +198,9 @@ def _one(db: sqlite3.Connection, condition: str, wanted: Any, what: str) -> Inst
 
 
 def _many(db: sqlite3.Connection, condition: str, wanted: Any) -> list[Instance]:
+    return _INSTANCES.validate_json(_json(db, condition, wanted))
+
+
+def _json(db: sqlite3.Connection, condition: str, wanted: Any) -> bytes:
     rows = db.execute(f"SELECT {BODY} AS body FROM instances WHERE {condition}", wanted).fetchall()  # noqa: S608
-    return _INSTANCES.validate_json("[" + ",".join(row["body"] for row in rows) + "]")
+    return f"[{','.join(row['body'] for row in rows)}]".encode()

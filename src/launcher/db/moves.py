@@ -216,10 +216,10 @@ def nudged(db: sqlite3.Connection, due: Due, *, next_check_ms: float) -> None:
 
 
 def look_at_unfinished(db: sqlite3.Connection, now_ms: float, *, host: str | None = None) -> int:
-    """Make everything that is not at rest due now (of one host, or of all); how many that were."""
+    """Make due now what is not at rest: all, or what is of `host` or still waits for one; how many that were."""
     return db.execute(
         "UPDATE instances SET next_check_ms = :now, nudges = 0"
-        " WHERE next_check_ms IS NOT NULL AND (:host IS NULL OR host = :host)",
+        " WHERE next_check_ms IS NOT NULL AND (:host IS NULL OR host = :host OR host IS NULL)",
         {"now": now_ms, "host": host},
     ).rowcount
 

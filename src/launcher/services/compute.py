@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from launcher.auditing import NOBODY, ListArtefacts, Look, RemoveArtefacts
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.images.store import ImageStore, Injection
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.virt.driver import Disks, VirtDriver
-from launcher.errors import BusError, LauncherError, StaleGeneration
+from launcher.errors import BusError, Conflict, LauncherError, StaleGeneration
+from launcher.failpoints import failpoint
 from launcher.identity import new_span_id
 from launcher.messages import (
     AllocateFixedIp,
@@ -43,6 +45,7 @@ from launcher.models import (
     Span,
     TaskState,
 )
+from launcher.services.artefacts import Artefacts
 from launcher.services.role import Role
 from launcher.services.saga import Saga, Step, StepFailed
 from launcher.services.turns import Turns
@@ -90,6 +93,7 @@ class Compute(Role):
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.availability_zone, self.heartbeat, self.boot_id = availability_zone, heartbeat, new_span_id(rng)
         self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
+        self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images)
         self.held: dict[InstanceId, LaunchOrder] = {}
         self.turns = Turns()
         self.reports: set[asyncio.Task[None]] = set()
@@ -111,6 +115,8 @@ class Compute(Role):
             VerifyInstance.to(self.verify_instance),
             GetConsoleLog.to(self.get_console_log),
             GetDiagnostics.to(self.get_diagnostics),
+            ListArtefacts.to(self.list_artefacts),
+            RemoveArtefacts.to(self.remove_artefacts),
         ]
 
     @property
@@ -166,6 +172,21 @@ class Compute(Role):
 
     async def get_diagnostics(self, ctx: Context, message: GetDiagnostics) -> Diagnostics:
         return await self.virt.get_diagnostics(message.order)
+
+    async def list_artefacts(self, ctx: Context, message: ListArtefacts) -> Look:
+        return await self.artefacts.look(self.host)
+
+    async def remove_artefacts(self, ctx: Context, message: RemoveArtefacts) -> None:
+        """Undo without a report. What is being worked on is left to that work, and to the next look."""
+        ref = message.ref
+        if ref is None:
+            await self.images.remove_exports()
+            return
+        others = {order.number for order in self.held.values() if order.instance_id != ref.instance_id}
+        async with self.turns.take_idle(ref.name if ref.instance_id == NOBODY else ref.instance_id) as mine:
+            if not mine or ref.number in others:
+                raise Conflict(f"{ref.name}: somebody is at work for it")
+            await self.artefacts.remove(ref, message.kinds)
 
     # --- the steps, in order ---------------------------------------------------------------------
 
@@ -226,10 +247,9 @@ class Compute(Role):
         self._end_step(work)
         order = work.order
         self.turns.check(order)
-        await self.bus.call(
-            work.ctx,
-            ReportStep(instance_id=order.instance_id, generation=order.generation, host=self.host, step=step),
-        )
+        report = ReportStep(instance_id=order.instance_id, generation=order.generation, host=self.host, step=step)
+        async with failpoint("report.step"):
+            await self.bus.call(work.ctx, report)
         work.step, work.step_span, work.step_since_ms = step, new_span_id(self.rng), self.clock.now_ms()
 
     def _end_step(self, work: Launch, failure: Exception | None = None) -> None:
@@ -264,13 +284,14 @@ class Compute(Role):
             address=work.address.address,
             injection=work.injection,
         )
-        await self.bus.call(work.ctx, report)
+        async with failpoint("report.active"):
+            await self.bus.call(work.ctx, report)
 
     async def _fail(self, work: Launch, failure: StepFailed) -> None:
         """Tell why; the controller says whether to leave it for another try or to undo it all."""
         self._end_step(work, failure.cause)
         order, cause = work.order, failure.cause
-        named = cause if isinstance(cause, LauncherError) else None
+        named = LauncherError.named(cause)
         if named is None:
             log.error("%s: %s failed", order.name, failure.step, exc_info=cause)
         report = ReportFault(
@@ -284,7 +305,8 @@ class Compute(Role):
             retriable=named.retriable if named else False,
         )
         with contextlib.suppress(StaleGeneration, BusError):
-            move = await self.bus.call(work.ctx, report)
+            async with failpoint("report.fault"):
+                move = await self.bus.call(work.ctx, report)
             if move.order is not None:
                 await self._unwind(Launch(work.ctx, move.order))
 
@@ -295,7 +317,8 @@ class Compute(Role):
         try:
             await self.launch.unwind(work)
             self.held.pop(order.instance_id, None)
-            await self.bus.call(work.ctx, ReportGone(instance_id=order.instance_id, generation=order.generation))
+            async with failpoint("report.gone"):
+                await self.bus.call(work.ctx, ReportGone(instance_id=order.instance_id, generation=order.generation))
         except (StepFailed, StaleGeneration, BusError) as reason:
             log.warning("%s: not all gone yet: %s", order.name, reason)
 

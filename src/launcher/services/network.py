@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
+from launcher.auditing import Artefact, ArtefactKind, ListLeases, Look, PublishLeases
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.db import leases
 from launcher.db.database import Database
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.network.driver import NetworkDriver
+from launcher.failpoints import failpoint
 from launcher.messages import AllocateFixedIp, FindLease, GetDhcpEvidence, ReleaseFixedIp
 from launcher.messaging import Context, Route
 from launcher.models import DhcpEvidence, FixedIp, MacAddress, Network
@@ -47,6 +49,8 @@ class NetworkController(Role):
             ReleaseFixedIp.to(self.release_fixed_ip),
             FindLease.to(self.find_lease),
             GetDhcpEvidence.to(self.get_dhcp_evidence),
+            ListLeases.to(self.list_leases),
+            PublishLeases.to(self.publish_again),
         ]
 
     @property
@@ -66,15 +70,18 @@ class NetworkController(Role):
 
     async def allocate_fixed_ip(self, ctx: Context, message: AllocateFixedIp) -> FixedIp:
         now = self.clock.now_ms()
-        lease = await self.db.write(
-            lambda db: leases.allocate(db, self.network, message.instance_id, message.mac, message.hostname, now)
-        )
+        async with failpoint("lease"):
+            lease = await self.db.write(
+                lambda db: leases.allocate(db, self.network, message.instance_id, message.mac, message.hostname, now)
+            )
         self.leased[lease.mac] = lease
         await self.publish_leases()
         return lease
 
     async def release_fixed_ip(self, ctx: Context, message: ReleaseFixedIp) -> None:
-        for mac in await self.db.write(lambda db: leases.release(db, message.instance_id)):
+        async with failpoint("release"):
+            released = await self.db.write(lambda db: leases.release(db, message.instance_id))
+        for mac in released:
             self.leased.pop(mac, None)
         await self.publish_leases()
 
@@ -84,6 +91,24 @@ class NetworkController(Role):
     async def get_dhcp_evidence(self, ctx: Context, message: GetDhcpEvidence) -> DhcpEvidence | None:
         lease = await self.db.read(lambda db: leases.find_by_instance(db, message.instance_id))
         return await self.driver.get_evidence(lease) if lease else None
+
+    async def list_leases(self, ctx: Context, message: ListLeases) -> Look:
+        """What the rows have leased and what the DHCP server was told, if there is one."""
+        found = await self.db.read(lambda db: leases.list_leases(db, self.network))
+        told = await self.driver.list_leases(self.network)
+        ids = {lease.mac: lease.instance_id for lease in found}
+        artefacts = [
+            *(
+                Artefact(kind=ArtefactKind.LEASE, name=str(each.address), instance_id=each.instance_id)
+                for each in found
+            ),
+            *(Artefact(kind=ArtefactKind.DHCP, name=mac, instance_id=ids.get(mac)) for mac in told or ()),
+        ]
+        kinds = {ArtefactKind.LEASE} if told is None else {ArtefactKind.LEASE, ArtefactKind.DHCP}
+        return Look(host=None, kinds=frozenset(kinds), artefacts=tuple(artefacts))
+
+    async def publish_again(self, ctx: Context, message: PublishLeases) -> None:
+        await self.publish_leases()
 
     async def publish_leases(self) -> None:
         """Tell the DHCP server what is leased now; one at a time, so that an older list never wins."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from launcher.failpoints import failpoint
 from launcher.models import TaskState
 
 W = TypeVar("W")
@@ -48,7 +49,8 @@ class Saga(Generic[W]):
         for step in self.steps:
             await self.report(work, step.name)
             try:
-                await step.do(work)
+                async with failpoint(step.name):
+                    await step.do(work)
             except Exception as cause:
                 raise StepFailed(step.name, cause) from cause
 
@@ -59,7 +61,8 @@ class Saga(Generic[W]):
             if step.undo is None:
                 continue
             try:
-                await step.undo(work)
+                async with failpoint(f"undo.{step.name}"):
+                    await step.undo(work)
             except Exception as cause:  # noqa: BLE001 - the other undos run all the same
                 log.warning("undo of %s failed: %s", step.name, cause)
                 first = first or StepFailed(step.name, cause)

@@ -9,6 +9,7 @@ from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.errors import BusError, NoValidHost, StaleGeneration
+from launcher.failpoints import failpoint
 from launcher.messages import HostHeartbeat, ReportFault, RunInstance, ScheduleInstance
 from launcher.messaging import Context, Route
 from launcher.models import HostState, LaunchOrder
@@ -46,7 +47,8 @@ class Scheduler(Role):
             await self._report(ctx, order, error)
             return
         self._count(chosen, order)
-        await self.bus.cast(ctx, RunInstance(order=order), host=chosen.name)
+        async with failpoint("cast.run"):
+            await self.bus.cast(ctx, RunInstance(order=order), host=chosen.name)
 
     def _live_hosts(self) -> list[HostState]:
         oldest_ms = self.clock.now_ms() - self.host_timeout * 1000

@@ -42,6 +42,22 @@ class Turns:
             if not turn.asked:
                 self._turns.pop(order.instance_id, None)
 
+    @contextlib.asynccontextmanager
+    async def take_idle(self, instance_id: InstanceId) -> AsyncIterator[bool]:
+        """Hold the instance, of whatever generation; False, at once, when somebody is at work for it."""
+        if instance_id in self._turns:
+            yield False
+            return
+        turn = self._turns[instance_id] = _Turn()
+        turn.asked.add(0)  # as no order's generation is
+        try:
+            async with turn.lock:
+                yield True
+        finally:
+            turn.asked.discard(0)
+            if not turn.asked:
+                self._turns.pop(instance_id, None)
+
     def fence(self, order: LaunchOrder) -> None:
         """From now on older generations of the instance are stale."""
         turn = self._turns.setdefault(order.instance_id, _Turn())

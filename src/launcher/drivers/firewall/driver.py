@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 from launcher.models import FixedIp, InstanceRef, LaunchOrder, Network
@@ -27,5 +27,8 @@ class FirewallDriver(Protocol):
     async def remove(self, order: InstanceRef) -> None:
         """Leave nothing of one instance; absent is success. Groups nobody uses any more go with it."""
 
-    async def list_instances(self) -> Sequence[int]:
-        """The numbers of the instances that have rules here."""
+    async def list_instances(self) -> Mapping[int, bool]:
+        """The numbers of the instances that have rules here, and whether packets still come by them.
+
+        False where somebody has flushed a chain or taken away a jump to it.
+        """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
 from launcher.models import FixedIp, InstanceRef, LaunchOrder, Network
 
@@ -17,7 +17,7 @@ What it raises is what the caller gets, so an error at `applied` is "done, but t
 class FakeFirewall:
     """The contract is `FirewallDriver`'s; `delay` is the seconds one apply or remove takes.
 
-    `applied` is what the real one would enforce, by the instance's number.
+    `applied` is what the real one would enforce, by the instance's number; `torn` is what somebody spoilt of it.
     """
 
     def __init__(self, *, delay: float = 0.0, fault: Fault | None = None) -> None:
@@ -25,6 +25,7 @@ class FakeFirewall:
         self.fault = fault
         self.networks: dict[str, Network] = {}
         self.applied: dict[int, tuple[LaunchOrder, FixedIp]] = {}
+        self.torn: set[int] = set()
 
     async def start(self) -> None:
         pass
@@ -36,6 +37,7 @@ class FakeFirewall:
         await self._reach("apply", order)
         await asyncio.sleep(self.delay)
         self.applied[order.number] = (order, address)
+        self.torn.discard(order.number)
         await self._reach("applied", order)
 
     async def remove(self, order: InstanceRef) -> None:
@@ -44,8 +46,8 @@ class FakeFirewall:
         self.applied.pop(order.number, None)
         await self._reach("removed", order)
 
-    async def list_instances(self) -> Sequence[int]:
-        return sorted(self.applied)
+    async def list_instances(self) -> Mapping[int, bool]:
+        return {number: number not in self.torn for number in sorted(self.applied)}
 
     async def _reach(self, point: str, order: InstanceRef) -> None:
         if self.fault is not None:

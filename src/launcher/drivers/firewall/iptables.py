@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from launcher.drivers import process
@@ -57,11 +57,11 @@ class IptablesFirewall:
         async with self._lock:
             await self._change(order.name, lambda found: rules.remove_instance(found, order))
 
-    async def list_instances(self) -> Sequence[int]:
+    async def list_instances(self) -> Mapping[int, bool]:
         async with self._lock:
             with _blaming("the list of instances"):
                 self._seen = await _look("iptables", "filter")
-            return rules.instance_numbers(self._seen)
+            return rules.instances(self._seen)
 
     async def _change(self, subject: str, plan: Callable[[Chains], list[str]]) -> None:
         """Plan on what is remembered; where that fails or finds nothing to do, plan again on a fresh look."""

@@ -74,7 +74,7 @@ def apply_instance(found: Chains, order: LaunchOrder, address: FixedIp, *, allow
     has flushed the table meanwhile: an instance is never left behind a filter that no packet passes. The two
     chains that grow with the instances are not asked for: iptables would read them as a whole.
     """
-    own = f"{INSTANCE}{order.number}"
+    own = order.chain
     chains = {f"{GROUP}{group.id}": group_rules(group) for group in order.groups}
     chains = {chain: rules for chain, rules in chains.items() if found.get(chain) != rules}
     chains[own] = instance_rules(order, address, allow_project=allow_project)
@@ -89,7 +89,7 @@ def apply_instance(found: Chains, order: LaunchOrder, address: FixedIp, *, allow
 
 def remove_instance(found: Chains, order: InstanceRef) -> list[str]:
     """Nothing of one instance stays, and no group that only it used; empty when there is nothing to remove."""
-    own = f"{INSTANCE}{order.number}"
+    own = order.chain
     lines = [f":{own} - [0:0]"] if own in found else []
     lines += [f"-D {LOCAL} {rule}" for rule in _naming(found, LOCAL, {own})]
     lines += [f"-D {SPOOF} {rule}" for rule in _naming(found, SPOOF, {order.tap})]
@@ -139,9 +139,17 @@ def refuse_ipv6(found: Chains, bridge: str) -> list[str]:
     return lines + [f"-A {LOCAL} {drop}" for drop in drops if drop not in found.get(LOCAL, ())]
 
 
-def instance_numbers(found: Chains) -> list[int]:
-    numbers = (chain.removeprefix(INSTANCE) for chain in found if chain.startswith(INSTANCE))
-    return sorted(int(number) for number in numbers if number.isdecimal())
+def instances(found: Chains) -> dict[int, bool]:
+    """The numbers in the chains' names, and whether each chain has rules and is reached."""
+    reached = all(rule in found.get(chain, ()) for chain, rule in _TOPS)
+    names = (chain.removeprefix(INSTANCE) for chain in found if chain.startswith(INSTANCE))
+    owns = {
+        number: f"{INSTANCE}{number}"
+        for number in sorted(int(name) for name in names if name.isdecimal() and name[0] != "0")
+    }
+    return {
+        number: reached and bool(found.get(own)) and bool(_naming(found, LOCAL, {own})) for number, own in owns.items()
+    }
 
 
 def _on_top(found: Chains, chain: str, rule: str) -> list[str]:

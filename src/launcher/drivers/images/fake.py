@@ -49,6 +49,7 @@ async def _go_on(verb: str, order: InstanceRef) -> None:
 class FakeDirectory:
     """What would stand in an instance's directory."""
 
+    ref: InstanceRef
     disks: Disks
     public_key: str | None = None
     console: bytes = b""
@@ -61,6 +62,8 @@ class FakeImages:
         self.delay = delay
         self.before = before
         self.disks: dict[InstanceId, FakeDirectory] = {}
+        self.bases: set[str] = set()
+        self.exports: set[str] = set()
         self._free_mb = free_mb
 
     async def start(self) -> None: ...
@@ -78,7 +81,9 @@ class FakeImages:
             ramdisk=base / order.ramdisk.sha256 if order.ramdisk else None,
             console_log=home / "console.log",
         )
-        return self.disks.setdefault(order.instance_id, FakeDirectory(disks)).disks
+        self.bases |= {image.sha256 for image in (order.image, order.kernel, order.ramdisk) if image}
+        ref = InstanceRef(instance_id=order.instance_id, number=order.number)
+        return self.disks.setdefault(order.instance_id, FakeDirectory(ref, disks)).disks
 
     async def inject_key(self, order: LaunchOrder) -> Injection:
         await self._begin("inject_key", order)
@@ -101,8 +106,17 @@ class FakeImages:
         found = self.disks.get(order.instance_id)
         return found.console[-max_bytes:] if found else b""
 
-    async def list_instances(self) -> Sequence[InstanceId]:
-        return list(self.disks)
+    async def list_instances(self) -> Sequence[InstanceRef]:
+        return [directory.ref for directory in self.disks.values()]
+
+    async def list_bases(self) -> Sequence[str]:
+        return sorted(self.bases)
+
+    async def list_exports(self) -> Sequence[str]:
+        return sorted(self.exports)
+
+    async def remove_exports(self) -> None:
+        self.exports.clear()
 
     async def free_mb(self) -> int:
         return self._free_mb

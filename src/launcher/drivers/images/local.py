@@ -11,6 +11,7 @@ Whatever bears its final name is complete: it was made in `_work`, synced and re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
@@ -26,6 +27,7 @@ from launcher.drivers.images.library import sha256_of, sync_directory
 from launcher.drivers.images.store import Injection
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import BadImage, HostResourceMissing, InjectionFailed, InsufficientSpace
+from launcher.failpoints import failpoint
 from launcher.models import Image, ImageFormat, InstanceId, InstanceRef, LaunchOrder
 
 P = ParamSpec("P")
@@ -85,8 +87,17 @@ class LocalImages:
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
         return await _in_thread(_read_end, self._directory(order) / "console.log", max_bytes)
 
-    async def list_instances(self) -> Sequence[InstanceId]:
+    async def list_instances(self) -> Sequence[InstanceRef]:
         return await _in_thread(self._list)
+
+    async def list_bases(self) -> Sequence[str]:
+        return await _in_thread(lambda: sorted(base.name for base in self._base.iterdir()))
+
+    async def list_exports(self) -> Sequence[str]:
+        return await self.injector.list_leftovers()
+
+    async def remove_exports(self) -> None:
+        await self.injector.remove_leftovers()
 
     async def free_mb(self) -> int:
         return await _in_thread(lambda: shutil.disk_usage(self.path).free // MIB)
@@ -113,7 +124,8 @@ class LocalImages:
                 self._check_space(order, image.size)
                 _copy_synced(source, copy)
             _check_content(copy, image)
-            copy.rename(base)
+            with failpoint("image.base"):
+                copy.rename(base)
         sync_directory(self._base)
 
     def _source(self, image: Image) -> Path:
@@ -147,7 +159,8 @@ class LocalImages:
                 qcow2.write_overlay(new / "disk", backing=base, backing_format=order.image.format, size=size)
                 _write_synced(new / "instance-id", order.instance_id)
                 sync_directory(new)
-                new.rename(directory)
+                with failpoint("image.disk"):
+                    new.rename(directory)
             sync_directory(self.path)
         return Disks(
             root=directory / "disk",
@@ -195,15 +208,24 @@ class LocalImages:
 
     def _record_injection(self, order: LaunchOrder, public_key: str) -> None:
         _sync(self._directory(order) / "disk")
-        _write_synced(self._directory(order) / "injection", f"{self.injector.name} {_digest(public_key)}")
+        with failpoint("image.key"):
+            _write_synced(self._directory(order) / "injection", f"{self.injector.name} {_digest(public_key)}")
 
     def _delete(self, order: InstanceRef) -> None:
         if self._find_owner(order) == order.instance_id:
-            with tempfile.TemporaryDirectory(dir=self._work) as trash:
+            with tempfile.TemporaryDirectory(dir=self._work) as trash, failpoint("image.trash"):
                 self._directory(order).rename(Path(trash) / order.name)
 
-    def _list(self) -> list[InstanceId]:
-        return [marker.read_text() for marker in sorted(self.path.glob("instance-*/instance-id"))]
+    def _list(self) -> list[InstanceRef]:
+        """A directory that somebody else made, or that has just gone, is none of ours."""
+        found = []
+        for marker in sorted(self.path.glob("instance-*/instance-id")):
+            with contextlib.suppress(OSError, ValueError):
+                number = int(marker.parent.name.removeprefix("instance-"), 16)
+                ref = InstanceRef(instance_id=marker.read_text(), number=number)
+                if ref.name == marker.parent.name:
+                    found.append(ref)
+        return found
 
     def _directory(self, order: InstanceRef) -> Path:
         return self.path / order.name

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from launcher.drivers.virt.driver import Disks
-from launcher.models import InstanceId, InstanceRef, LaunchOrder
+from launcher.models import InstanceRef, LaunchOrder
 
 
 class Injection(StrEnum):
@@ -43,7 +43,16 @@ class ImageStore(Protocol):
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
         """The end of the console log; empty when there is none yet."""
 
-    async def list_instances(self) -> Sequence[InstanceId]:
-        """Whose directories are here."""
+    async def list_instances(self) -> Sequence[InstanceRef]:
+        """Whose directories are here, by the mark in each; what has no mark of ours is not looked at."""
+
+    async def list_bases(self) -> Sequence[str]:
+        """The checksums of the images' files that are here, kept for the next launch whether used or not."""
+
+    async def list_exports(self) -> Sequence[str]:
+        """What injections that were cut off have left open; nothing of one that is at work now."""
+
+    async def remove_exports(self) -> None:
+        """Close and remove these; injections at work are not disturbed."""
 
     async def free_mb(self) -> int: ...

@@ -187,6 +187,10 @@ class Dnsmasq:
             return DhcpEvidence(instance_id=lease.instance_id)
         return read_evidence(tail, lease, written_s=status.st_mtime)
 
+    def list_leases(self) -> list[MacAddress]:
+        """The NICs in its hosts file. Blocks on the file."""
+        return [line.split(",")[0] for line in _read(self._files.hosts).splitlines()]
+
     async def stop(self) -> None:
         """End it, unless guests have leases of it: they go on living without a launcher."""
         pid = self._find()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from launcher.models import DhcpEvidence, FixedIp, InstanceRef, LaunchOrder, Network
+from launcher.models import DhcpEvidence, FixedIp, InstanceRef, LaunchOrder, MacAddress, Network
 
 
 class NetworkDriver(Protocol):
@@ -16,6 +16,9 @@ class NetworkDriver(Protocol):
 
     async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
         """Make exactly these leases known to the DHCP server; a mode without one does nothing."""
+
+    async def list_leases(self, network: Network) -> Sequence[MacAddress] | None:
+        """The NICs that the DHCP server knows; None where there is none."""
 
     async def get_evidence(self, lease: FixedIp) -> DhcpEvidence: ...
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from launcher.errors import NetworkFailed
-from launcher.models import DhcpEvidence, FixedIp, InstanceId, InstanceRef, LaunchOrder, Network
+from launcher.models import DhcpEvidence, FixedIp, InstanceId, InstanceRef, LaunchOrder, MacAddress, Network
 
 Fault = Callable[[str, str], Awaitable[None]]
 """Called with a point and an instance's id or a network's name: `plug`, `unplug`, `set_leases` before the effect,
@@ -37,6 +37,9 @@ class FakeNetwork:
     async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
         await self._reach("set_leases", network.name)
         self.leases[network.name] = tuple(leases)
+
+    async def list_leases(self, network: Network) -> Sequence[MacAddress] | None:
+        return [lease.mac for lease in self.leases.get(network.name, ())]
 
     async def get_evidence(self, lease: FixedIp) -> DhcpEvidence:
         return self.evidence.get(lease.instance_id, DhcpEvidence(instance_id=lease.instance_id))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from launcher.drivers.network import links
-from launcher.models import DhcpEvidence, FixedIp, InstanceRef, LaunchOrder, Network
+from launcher.models import DhcpEvidence, FixedIp, InstanceRef, LaunchOrder, MacAddress, Network
 
 
 class FlatNetwork:
@@ -23,6 +23,9 @@ class FlatNetwork:
 
     async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
         pass
+
+    async def list_leases(self, network: Network) -> Sequence[MacAddress] | None:
+        return None
 
     async def get_evidence(self, lease: FixedIp) -> DhcpEvidence:
         return DhcpEvidence(instance_id=lease.instance_id, last_words="this network has no DHCP server")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.drivers.network.dnsmasq import Dnsmasq
 from launcher.drivers.network.flat import FlatNetwork
-from launcher.models import DhcpEvidence, FixedIp, Network
+from launcher.models import DhcpEvidence, FixedIp, MacAddress, Network
 
 
 class FlatDhcpNetwork(FlatNetwork):
@@ -29,6 +29,9 @@ class FlatDhcpNetwork(FlatNetwork):
     async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
         async with self._serving:
             await self._server(network).publish(leases)
+
+    async def list_leases(self, network: Network) -> Sequence[MacAddress] | None:
+        return await asyncio.to_thread(self._server(network).list_leases)
 
     async def get_evidence(self, lease: FixedIp) -> DhcpEvidence:
         return await asyncio.to_thread(self._server(lease.network).get_evidence, lease)

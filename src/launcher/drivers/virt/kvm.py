@@ -47,7 +47,8 @@ async def choose_virt_type(
 ) -> Verdict:
     """kvm where `kernel` (a bzImage or an ELF file) prints its first line under it, qemu with the reason elsewhere.
 
-    The trial's result is kept in `state_dir`; delete the file kvm-verdict.json to have it tried again.
+    The trial's result is kept in `state_dir`, where `launcher doctor` finds it; delete the file kvm-verdict.json to
+    have it tried again.
     Raises HostResourceMissing without QEMU.
     """
     if lack := _lack(device):
@@ -57,11 +58,10 @@ async def choose_virt_type(
     circumstances = await _circumstances(emulator)
     memory = state_dir / MEMORY_FILE
     remembered = await asyncio.to_thread(_recall, memory)
-    if remembered is not None and remembered.circumstances == circumstances:
+    if remembered is not None and remembered.circumstances == circumstances and remembered.verdict.final:
         return remembered.verdict
     verdict = await _try(kernel, emulator, patience)
-    if verdict.final:
-        await asyncio.to_thread(_keep, memory, _Remembered(circumstances=circumstances, verdict=verdict))
+    await asyncio.to_thread(_keep, memory, _Remembered(circumstances=circumstances, verdict=verdict))
     return verdict
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from launcher.auditing import ArtefactsRemoved, HostsAudited
 from launcher.messages import InstanceChanged
 from launcher.messaging import Context
 from launcher.models import InstanceId, VmState
@@ -27,6 +28,12 @@ class Metrics:
         )
         self.ends = Counter("launcher_instances", "Instances that reached a state", ("state",), registry=self.registry)
         self.dead = Gauge("launcher_bus_dead_letters", "Poison messages seen", registry=self.registry)
+        self.findings = Gauge(
+            "launcher_audit_findings", "Differences at the last look", ("trouble", "kind"), registry=self.registry
+        )
+        self.removed = Counter(
+            "launcher_artefacts_removed", "What nobody owned and is gone", ("kind",), registry=self.registry
+        )
         self._since: dict[InstanceId, tuple[str, int]] = {}
 
     async def hear_event(self, ctx: Context, message: InstanceChanged) -> None:
@@ -38,6 +45,15 @@ class Metrics:
             self._since[event.instance_id] = (event.task_state, event.at_ms)
         elif event.vm_state is not VmState.BUILDING:
             self.ends.labels(event.vm_state).inc()
+
+    async def hear_audit(self, ctx: Context, message: HostsAudited) -> None:
+        self.findings.clear()
+        for finding in message.found:
+            self.findings.labels(finding.trouble, finding.kind).inc()
+
+    async def hear_removal(self, ctx: Context, message: ArtefactsRemoved) -> None:
+        for finding in message.removed:
+            self.removed.labels(finding.kind).inc()
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from launcher.auditing import Audit, AuditHosts, Collected, CollectGarbage
 from launcher.bus import Bus
 from launcher.errors import BadRequest, NotFound
 from launcher.messages import (
@@ -97,6 +98,12 @@ class ImageBody(Model):
     name: Name
 
 
+class GarbageBody(Model):
+    """POST /gc; with `dry_run` nothing is removed."""
+
+    dry_run: bool = False
+
+
 class InstanceList(Model):
     instances: list[Instance]
     next_marker: str | None = None
@@ -140,7 +147,7 @@ class Native:
 
     @property
     def endpoints(self) -> Sequence[Endpoint]:
-        return [*self._instances(), *self._key_pairs(), *self._catalogue()]
+        return [*self._instances(), *self._key_pairs(), *self._catalogue(), *self._upkeep()]
 
     def _instances(self) -> Sequence[Endpoint]:
         one = "/instances/{id}"
@@ -224,6 +231,14 @@ class Native:
             Endpoint("GET", "/hosts", self.list_hosts, "List compute hosts", response=HostList),
         ]
 
+    def _upkeep(self) -> Sequence[Endpoint]:
+        return [
+            Endpoint("GET", "/audit", self.audit_hosts, "Compare the rows with the hosts", response=Audit),
+            Endpoint(
+                "POST", "/gc", self.collect_garbage, "Remove what nobody owns", body=GarbageBody, response=Collected
+            ),
+        ]
+
     async def create_instances(self, ask: Ask) -> Answer:
         body: InstancesBody = ask.body
         wanted = body.model_dump(exclude={"count", "min_count", "max_count"})
@@ -293,6 +308,12 @@ class Native:
 
     async def list_hosts(self, ask: Ask) -> Answer:
         return Answer(HostList(hosts=await self.bus.call(ask.ctx, ListHosts())))
+
+    async def audit_hosts(self, ask: Ask) -> Answer:
+        return Answer(await self.bus.call(ask.ctx, AuditHosts()))
+
+    async def collect_garbage(self, ask: Ask) -> Answer:
+        return Answer(await self.bus.call(ask.ctx, CollectGarbage(dry_run=ask.body.dry_run)))
 
 
 def _counts(body: InstancesBody) -> dict[str, int]:

@@ -13,6 +13,7 @@ from random import Random
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
+from launcher.auditing import ArtefactsRemoved, HostsAudited
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.errors import BadRequest, LauncherError, Unauthorized
@@ -74,7 +75,11 @@ class ApiServer(Role):
 
     @property
     def notices(self) -> Sequence[Route]:
-        return [InstanceChanged.to(self.hear_event)]
+        return [
+            InstanceChanged.to(self.hear_event),
+            HostsAudited.to(self.metrics.hear_audit),
+            ArtefactsRemoved.to(self.metrics.hear_removal),
+        ]
 
     async def hear_event(self, ctx: Context, message: InstanceChanged) -> None:
         await self.metrics.hear_event(ctx, message)

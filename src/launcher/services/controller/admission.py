@@ -17,6 +17,7 @@ from launcher.clock import Clock
 from launcher.db import idempotency, images, instances, key_pairs, security_groups
 from launcher.db.database import Database
 from launcher.errors import BadRequest, BusError, LauncherError, NotFound, QuotaExceeded
+from launcher.failpoints import failpoint
 from launcher.identity import new_mac, new_reservation_id, new_uuid
 from launcher.messages import CreateInstances, ScheduleInstance
 from launcher.messaging import Context
@@ -63,11 +64,13 @@ class Admission:
     async def create_instances(self, ctx: Context, request: CreateInstances) -> list[Instance]:
         """Commit, then cast to the scheduler. A cast that fails is repeated by the reconcile loop."""
         _check(request, self.quotas)
-        made, orders, noted = await self.db.write(lambda db: self._accept(db, ctx, request))
+        async with failpoint("accept"):
+            made, orders, noted = await self.db.write(lambda db: self._accept(db, ctx, request))
         await self.journal.publish(ctx, *noted)
         for order in orders:
             try:
-                await self.bus.cast(ctx, ScheduleInstance(order=order))
+                async with failpoint("cast.schedule"):
+                    await self.bus.cast(ctx, ScheduleInstance(order=order))
             except BusError as error:
                 log.warning("%s: accepted, not yet sent to the scheduler: %s", order.name, error)
         return made

@@ -1,7 +1,7 @@
 """The cloud controller: owns the instances and all that belongs to a project, and keeps every launch moving.
 
 One file per noun; this one puts them together. Accepting a launch is `admission.py`, what the other roles report is
-`reports.py`, what brings a stuck launch on is `reconcile.py`.
+`reports.py`, what brings a stuck launch on is `reconcile.py`, what nobody owns is found by `sweep.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from launcher.services.controller.key_pairs import KeyPairs
 from launcher.services.controller.reconcile import Reconcile
 from launcher.services.controller.reports import Reports
 from launcher.services.controller.security_groups import SecurityGroups
+from launcher.services.controller.sweep import Sweep
 from launcher.services.role import Role
 
 TRACES_KEPT_MS = 7 * 24 * 3600 * 1000
@@ -32,7 +33,9 @@ FIRST_LOOK = 5.0
 
 
 class Controller(Role):
-    """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at."""
+    """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at,
+    `sweep_every` how often the hosts are (0: never).
+    """
 
     topic = "controller"
 
@@ -53,6 +56,7 @@ class Controller(Role):
         max_attempts: int,
         restart_missing: bool,
         tick: float,
+        sweep_every: float = 60.0,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.db, self.tick, self.library, self.admin = db, tick, library, admin
@@ -82,6 +86,8 @@ class Controller(Role):
         self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.key_pairs = KeyPairs(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, quotas=quotas)
+        self.sweep_every = sweep_every
+        self.sweep = Sweep(db=db, bus=bus, hosts=lambda: self.catalogue.hosts, context=self.own_context)
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -94,6 +100,7 @@ class Controller(Role):
             *self.security_groups.routes,
             *self.catalogue.routes,
             *self.reports.routes,
+            *self.sweep.routes,
         ]
 
     @property
@@ -102,7 +109,8 @@ class Controller(Role):
 
     @property
     def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
-        return [(self.tick, self.reconcile.tick), (3600.0, self.prune)]
+        sweep = [(self.sweep_every, self.sweep.sweep)] if self.sweep_every else []
+        return [(self.tick, self.reconcile.tick), (3600.0, self.prune), *sweep]
 
     async def start(self) -> None:
         token_sha256, identity = self.admin

@@ -11,6 +11,7 @@ from launcher.clock import Clock
 from launcher.db import events, instances, moves
 from launcher.db.database import Database
 from launcher.errors import BadRequest, Forbidden, LauncherError, NotFound
+from launcher.failpoints import failpoint
 from launcher.messages import (
     DeleteInstance,
     GetConsoleLog,
@@ -24,7 +25,7 @@ from launcher.messages import (
     ListEvents,
     ListInstances,
 )
-from launcher.messaging import Context, Route
+from launcher.messaging import Context, Encoded, Route
 from launcher.models import Event, GuestMetadata, Instance, Readiness, Span, TaskState, VmState
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.readiness import CONSOLE_LINES, verdict
@@ -65,14 +66,14 @@ class Inventory:
     async def get_instance(self, ctx: Context, message: GetInstance) -> Instance:
         return await self._resolve(ctx, message.instance_id)
 
-    async def list_instances(self, ctx: Context, message: ListInstances) -> list[Instance]:
+    async def list_instances(self, ctx: Context, message: ListInstances) -> Encoded[list[Instance]]:
         if message.all_projects and not ctx.is_admin:
             raise Forbidden("only an admin may list all projects", field="all_projects")
         if message.status is not None and message.status not in STATES:
             raise BadRequest(
                 f"there is no status {message.status!r}", hint=f"one of {', '.join(STATES)}", field="status"
             )
-        return await self.db.read(
+        page = await self.db.read(
             lambda db: instances.list_page(
                 db,
                 project_id=None if message.all_projects else ctx.project_id,
@@ -84,6 +85,7 @@ class Inventory:
                 host=message.host,
             )
         )
+        return Encoded(page)
 
     async def delete_instance(self, ctx: Context, message: DeleteInstance) -> Instance:
         """From every state; repeating it is success. The row moves first, then the host is told."""
@@ -92,12 +94,13 @@ class Inventory:
             return instance
         now = self.clock.now_ms()
         later = now + self.reconcile.wait(1) * 1000
-        deleting = await self.journal.record(
-            ctx,
-            lambda db: moves.begin_deleting(
-                db, instances.get(db, instance.id), trace_id=ctx.trace_id, now_ms=now, next_check_ms=later
-            ),
-        )
+        async with failpoint("delete"):
+            deleting = await self.journal.record(
+                ctx,
+                lambda db: moves.begin_deleting(
+                    db, instances.get(db, instance.id), trace_id=ctx.trace_id, now_ms=now, next_check_ms=later
+                ),
+            )
         await self.reconcile.nudge(deleting, ctx)
         return await self.db.read(lambda db: instances.get(db, instance.id))
 

@@ -11,6 +11,7 @@ from launcher.clock import Clock
 from launcher.db import events, instances
 from launcher.db.database import Database
 from launcher.errors import BusError
+from launcher.failpoints import failpoint
 from launcher.messages import InstanceChanged
 from launcher.messaging import Context
 from launcher.models import Event, Instance
@@ -31,7 +32,8 @@ class Journal:
             instance = move(db)
             return instance, self.note(db, instance, message=message)
 
-        instance, event = await self.db.write(work)
+        async with failpoint("move"):
+            instance, event = await self.db.write(work)
         await self.publish(ctx, event)
         return instance
 

@@ -16,6 +16,7 @@ from launcher.db import instances, moves
 from launcher.db.database import Database
 from launcher.db.moves import Due
 from launcher.errors import BusError, StaleGeneration
+from launcher.failpoints import failpoint
 from launcher.messages import RunInstance, ScheduleInstance, TerminateInstance, VerifyInstance
 from launcher.messaging import Context
 from launcher.models import Fault, Instance, InstanceId, LaunchOrder, TaskState, VmState
@@ -79,7 +80,8 @@ class Reconcile:
         ctx = ctx or await self.context_of(instance.id)
         order = await self.db.read(lambda db: instances.get_order(db, instance.id))
         try:
-            await self._cast(ctx, instance, order)
+            async with failpoint("nudge"):
+                await self._cast(ctx, instance, order)
         except BusError as error:
             log.info("%s: %s not sent, will be repeated: %s", order.name, instance.task_state, error)
 

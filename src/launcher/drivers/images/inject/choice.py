@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -54,3 +55,9 @@ class BestInjector:
 
     async def inject(self, disk: Path, format: ImageFormat, public_key: str) -> None:
         await self._chosen.inject(disk, format, public_key)
+
+    async def list_leftovers(self) -> Sequence[str]:
+        return await self._first.list_leftovers()
+
+    async def remove_leftovers(self) -> None:
+        await self._first.remove_leftovers()

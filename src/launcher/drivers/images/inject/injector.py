@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,3 +26,9 @@ class Injector(Protocol):
 
         When it returns the key was read back and the disk is closed. Raises InjectionFailed.
         """
+
+    async def list_leftovers(self) -> Sequence[str]:
+        """The names of what injections that were cut off have left on the host; nothing of one at work now."""
+
+    async def remove_leftovers(self) -> None:
+        """Remove these; none is success."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.drivers.images.store import Injection
@@ -19,3 +20,8 @@ class MetadataOnly:
 
     async def inject(self, disk: Path, format: ImageFormat, public_key: str) -> None:
         """Leave the disk as it is."""
+
+    async def list_leftovers(self) -> Sequence[str]:
+        return ()
+
+    async def remove_leftovers(self) -> None: ...

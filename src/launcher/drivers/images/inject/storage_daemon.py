@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
+import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from launcher.errors import DriverError, HostResourceMissing, InjectionFailed
 from launcher.models import ImageFormat
 
 PROGRAM = "qemu-storage-daemon"
+
+_TRIAL = "trial-"
+_LEFTOVER = re.compile(rf"disk-\d+|{_TRIAL}.+")
 
 
 class StorageDaemon:
@@ -39,6 +44,7 @@ class StorageDaemon:
         self._slots = asyncio.Semaphore(slots)
         self._changing = asyncio.Lock()
         self._numbers = itertools.count(1)
+        self._open: set[str] = set()
         self._daemon = contextlib.AsyncExitStack()
         self._qmp: Qmp | None = None
 
@@ -46,7 +52,7 @@ class StorageDaemon:
         """Start the daemon and prove it on a small disk. Raises HostResourceMissing when that does not work here."""
         await asyncio.to_thread(self.path.mkdir, mode=0o700, parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(dir=self.path) as made:
+            with tempfile.TemporaryDirectory(dir=self.path, prefix=_TRIAL) as made:
                 disk, tree = Path(made) / "disk", Path(made) / "tree"
                 await asyncio.to_thread((tree / "root").mkdir, parents=True)
                 await process.run(["mke2fs", "-q", "-t", "ext2", "-d", tree, disk, "256k"])
@@ -93,6 +99,8 @@ class StorageDaemon:
         cache = {"no-flush": True}  # the image store syncs the disk once, when the key is in it
         export: dict[str, Any] = {"type": "fuse", "node_name": name, "mountpoint": str(device), "writable": True}
         async with contextlib.AsyncExitStack() as closing:
+            self._open.add(name)
+            closing.callback(self._open.discard, name)
             device.touch(mode=0o600)
             closing.callback(_unlink, device)
             await qmp.execute("blockdev-add", driver=format, node_name=name, file=file, cache=cache)
@@ -114,7 +122,7 @@ class StorageDaemon:
         async with self._changing:
             if self._qmp is None or self._qmp.lost:
                 await self._daemon.aclose()
-                await self._unmount_leftovers()
+                await self._unmount()
                 self._qmp = await self._start_daemon()
             return self._qmp
 
@@ -141,13 +149,33 @@ class StorageDaemon:
                 self._qmp = None
                 await self._daemon.aclose()
 
-    async def _unmount_leftovers(self) -> None:
+    async def list_leftovers(self) -> Sequence[str]:
+        return await asyncio.to_thread(self._leftovers)
+
+    async def remove_leftovers(self) -> None:
+        await self._unmount(spared=self._open)
+        for name in await self.list_leftovers():
+            await asyncio.to_thread(_remove, self.path / name)
+
+    def _leftovers(self) -> list[str]:
+        names = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
+        return [name for name in names if _LEFTOVER.fullmatch(name) and name not in self._open]
+
+    async def _unmount(self, *, spared: Collection[str] = ()) -> None:
         """A daemon that was killed leaves dead mount points, on which every access fails."""
         mounts = await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
         for line in mounts.splitlines():
             point = Path(line.split()[4].encode().decode("unicode_escape"))
-            if point.is_relative_to(self.path):
+            if point.is_relative_to(self.path) and point.name not in spared:
                 await process.run(["fusermount3", "-u", "-z", point])
+
+
+def _remove(leftover: Path) -> None:
+    """The trial's directory, or an exported disk's file."""
+    if leftover.is_dir():
+        shutil.rmtree(leftover)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 def _unlink(device: Path) -> None:

@@ -1,0 +1,125 @@
+"""Named points before and after every effect of a launch and of its end, at which a test kills, holds or fails it.
+
+    LAUNCHER_FAILPOINT=imaging:after:1:kill launcher serve      SIGKILL when the step has been done for the first time
+    LAUNCHER_FAILPOINT=spawning:before:2:sleep=5 …              hold the second spawning for 5 s before it begins
+    LAUNCHER_FAILPOINT=spawning:before:1:raise,report.fault:before:1:kill …
+
+`python -m launcher.failpoints` lists the points. With the variable unset, passing one costs a look into an empty dict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from types import TracebackType
+
+VARIABLE = "LAUNCHER_FAILPOINT"
+
+LAUNCH = {
+    "accept": "the transaction that accepts a launch",
+    "cast.schedule": "the order on its way to the scheduler",
+    "cast.run": "the order on its way to the chosen host",
+    "report.step": "the word that a step begins; the first is the host's claim",
+    "move": "the transaction that moves a row, with its line in the event log",
+    "networking": "the step",
+    "lease": "the transaction that leases an address",
+    "bridging": "the step",
+    "imaging": "the step",
+    "image.base": "an image's file, built aside and checked, gets its name",
+    "image.disk": "an instance's directory, built aside, gets its name",
+    "injecting": "the step",
+    "image.key": "a disk with its key is marked as having it",
+    "filtering": "the step",
+    "spawning": "the step",
+    "report.active": "the word that the machine runs",
+}
+FAILURE = {"report.fault": "the word that a step failed"}
+TERMINATE = {
+    "delete": "the transaction that accepts a deletion",
+    "nudge": "the cast that moves a row on: the end of an instance, or what a restart found unfinished",
+    "undo.spawning": "the domain is destroyed",
+    "undo.filtering": "the filters are removed",
+    "undo.imaging": "the files are deleted",
+    "image.trash": "an instance's directory is moved away, to be deleted there",
+    "undo.bridging": "the tap is removed",
+    "undo.networking": "the address is given back",
+    "release": "the transaction that gives it back",
+    "report.gone": "the word that nothing is left",
+}
+POINTS = LAUNCH | FAILURE | TERMINATE
+
+_WORDS = re.compile(r"([\w.]+):(before|after):([1-9]\d*):(kill|raise|sleep=\d+(?:\.\d+)?)")
+log = logging.getLogger(__name__)
+
+
+class FailpointReached(Exception):
+    """What `raise` raises: an error without a name, as a bug would."""
+
+
+class Armed:
+    """A point that somebody waits at. `with` is for threads and `async with` for coroutines."""
+
+    def __init__(self, name: str, moment: str, visit: int, action: str) -> None:
+        self.name, self.moment, self.visit, self.action = name, moment, visit, action
+        self.visits = 0
+
+    def __enter__(self) -> None:
+        time.sleep(self._reach("before"))
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        if kind is None:
+            time.sleep(self._reach("after"))
+
+    async def __aenter__(self) -> None:
+        await asyncio.sleep(self._reach("before"))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await asyncio.sleep(self._reach("after"))
+
+    def _reach(self, moment: str) -> float:
+        """Act if this is the visit; returns how many seconds to hold."""
+        self.visits += moment == self.moment
+        if moment != self.moment or self.visits != self.visit:
+            return 0.0
+        log.warning("failpoint %s:%s:%d: %s", self.name, moment, self.visit, self.action)
+        if self.action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.action == "raise":
+            raise FailpointReached(f"failpoint {self.name}:{moment}")
+        return float(self.action.removeprefix("sleep="))
+
+
+def parse(text: str) -> dict[str, Armed]:
+    """The points that the variable names. Raises ValueError that says what was expected."""
+    armed = {}
+    for word in filter(None, text.split(",")):
+        found = _WORDS.fullmatch(word)
+        if found is None or found[1] not in POINTS:
+            raise ValueError(
+                f"{VARIABLE}: {word!r} is no NAME:before|after:VISIT:kill|raise|sleep=SECONDS; "
+                "`python -m launcher.failpoints` lists the names"
+            )
+        armed[found[1]] = Armed(found[1], found[2], int(found[3]), found[4])
+    return armed
+
+
+ARMED = parse(os.environ.get(VARIABLE, ""))
+_NOTHING = contextlib.nullcontext()
+
+
+def failpoint(name: str) -> Armed | contextlib.nullcontext[None]:
+    """Around an effect: `with` in a thread, `async with` in a coroutine."""
+    return ARMED.get(name, _NOTHING)
+
+
+if __name__ == "__main__":
+    sys.stdout.writelines(f"{name:<17} {what}\n" for name, what in POINTS.items())

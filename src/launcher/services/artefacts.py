@@ -1,0 +1,74 @@
+"""What instances leave on one host: found by asking every driver, removed by name. Reads no table, decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from launcher.auditing import NOBODY, Artefact, ArtefactKind, Look
+from launcher.drivers.firewall.driver import FirewallDriver
+from launcher.drivers.images.store import ImageStore
+from launcher.drivers.network.driver import NetworkDriver
+from launcher.drivers.virt.driver import Domain, VirtDriver
+from launcher.models import InstanceRef
+
+KINDS = frozenset(ArtefactKind) - {ArtefactKind.LEASE, ArtefactKind.DHCP}
+
+
+class Artefacts:
+    """Raises what the drivers raise; then nothing can be said of this host."""
+
+    def __init__(
+        self, *, virt: VirtDriver, firewall: FirewallDriver, network: NetworkDriver, images: ImageStore
+    ) -> None:
+        self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
+
+    async def look(self, host: str) -> Look:
+        filters = await self.firewall.list_instances()
+        found = [
+            *map(_domain, await self.virt.list_domains()),
+            *(_chain(ref, filters[ref.number]) for ref in _refs(filters)),
+            *map(_directory, await self.images.list_instances()),
+            *(Artefact(kind=ArtefactKind.BASE, name=name) for name in await self.images.list_bases()),
+            *map(_tap, _refs(await self.network.list_taps())),
+            *(Artefact(kind=ArtefactKind.EXPORT, name=name) for name in await self.images.list_exports()),
+        ]
+        return Look(host=host, kinds=KINDS, artefacts=tuple(found))
+
+    async def remove(self, ref: InstanceRef, kinds: Collection[ArtefactKind]) -> None:
+        """In the order in which a launch is undone, up to the first that fails: no domain loses its filters."""
+        undos = {
+            ArtefactKind.DOMAIN: self.virt.destroy,
+            ArtefactKind.CHAIN: self.firewall.remove,
+            ArtefactKind.DIRECTORY: self.images.delete_disks,
+            ArtefactKind.TAP: self.network.unplug,
+        }
+        for kind, undo in undos.items():
+            if kind in kinds:
+                await undo(ref)
+
+
+def _domain(domain: Domain) -> Artefact:
+    return Artefact(
+        kind=ArtefactKind.DOMAIN,
+        name=domain.name,
+        instance_id=domain.instance_id,
+        number=domain.number,
+        generation=domain.generation,
+    )
+
+
+def _directory(ref: InstanceRef) -> Artefact:
+    return Artefact(kind=ArtefactKind.DIRECTORY, name=ref.name, instance_id=ref.instance_id, number=ref.number)
+
+
+def _chain(ref: InstanceRef, whole: bool) -> Artefact:
+    return Artefact(kind=ArtefactKind.CHAIN, name=ref.chain, number=ref.number, whole=whole)
+
+
+def _tap(ref: InstanceRef) -> Artefact:
+    return Artefact(kind=ArtefactKind.TAP, name=ref.tap, number=ref.number)
+
+
+def _refs(numbers: Iterable[int]) -> list[InstanceRef]:
+    """No instance has the number 0."""
+    return [InstanceRef(instance_id=NOBODY, number=number) for number in numbers if number > 0]

@@ -1,0 +1,210 @@
+"""The audit when somebody asks for it, the removal of what nobody owns, and the sweep that does both by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from launcher.auditing import (
+    NOBODY,
+    ArtefactKind,
+    ArtefactsRemoved,
+    Audit,
+    AuditHosts,
+    Collected,
+    CollectGarbage,
+    Finding,
+    HostsAudited,
+    ListArtefacts,
+    ListLeases,
+    Look,
+    PublishLeases,
+    RemoveArtefacts,
+    Trouble,
+)
+from launcher.bus import Bus
+from launcher.db import owners
+from launcher.db.database import Database
+from launcher.errors import BusError, Conflict, Forbidden, LauncherError
+from launcher.messages import ReleaseFixedIp
+from launcher.messaging import Context, Notice, Route
+from launcher.models import InstanceRef
+from launcher.services.controller.audit import compare, due
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+LOOK_TIMEOUT = 30.0
+AT_ONCE = 8
+LOOKS = 2
+"""In so many looks in a row the sweep must have seen a thing."""
+
+COLLECTED = {Trouble.OWNERLESS, Trouble.STALE, Trouble.UNKNOWN}
+SWEPT = {Trouble.OWNERLESS, Trouble.STALE}
+"""What is unknown is left to a person. No crash makes such things, because the row comes first and stays for ever;
+a database put back from a copy and a second launcher on the host do, and then they are somebody's guests."""
+
+
+class Sweep:
+    """`hosts` names the compute hosts that were ever heard of, `context` is for looks that nobody asked for."""
+
+    def __init__(
+        self, *, db: Database, bus: Bus, hosts: Callable[[], Iterable[str]], context: Callable[[], Context]
+    ) -> None:
+        self.db, self.bus, self.hosts, self.context = db, bus, hosts, context
+        self.seen: dict[Finding, int] = {}
+        self.limit = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        return [AuditHosts.to(self.audit_hosts), CollectGarbage.to(self.collect_garbage)]
+
+    async def audit_hosts(self, ctx: Context, message: AuditHosts) -> Audit:
+        _check_admin(ctx)
+        return await self._look(ctx)
+
+    async def collect_garbage(self, ctx: Context, message: CollectGarbage) -> Collected:
+        _check_admin(ctx)
+        audit = await self._look(ctx)
+        wanted = [finding for finding in audit.findings if finding.trouble in COLLECTED]
+        if message.dry_run:
+            await self._refuse_when_lost(wanted)
+            return Collected(dry_run=True, removed=tuple(wanted))
+        return await self._remove(ctx, audit, wanted)
+
+    async def sweep(self) -> None:
+        """Remove what was seen before, too, all of an instance at once; what is not ours to remove, say once."""
+        ctx = self.context()
+        audit = await self._look(ctx)
+        self.seen = {finding: self.seen.get(finding, 0) + 1 for finding in audit.findings}
+        for finding, looks in self.seen.items():
+            if looks == LOOKS and finding.trouble not in SWEPT:
+                log.warning("sweep: %s; see `launcher audit`", words(finding))
+        fresh = {(finding.host, finding.instance_id) for finding, looks in self.seen.items() if looks < LOOKS}
+        swept = [finding for finding in audit.findings if finding.trouble in SWEPT]
+        await self._remove(ctx, audit, [each for each in swept if (each.host, each.instance_id) not in fresh])
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    async def _look(self, ctx: Context) -> Audit:
+        """The rows before and after the hosts, so that what moves meanwhile is not judged."""
+        before = await self._read(owners.list_live)
+        hosts = {*self.hosts(), *(owner.host for owner in before if owner.host and due(owner))}
+        asked = {host: self.bus.call(ctx, ListArtefacts(), host=host, timeout=LOOK_TIMEOUT) for host in sorted(hosts)}
+        asked["network"] = self.bus.call(ctx, ListLeases(), timeout=LOOK_TIMEOUT)
+        answers = await asyncio.gather(*(_or_none(name, asking) for name, asking in asked.items()))
+        looks = [answer for answer in answers if answer is not None]
+        artefacts = [artefact for look in looks for artefact in look.artefacts]
+        ids = {artefact.instance_id for artefact in artefacts if artefact.instance_id}
+        numbers = {artefact.number for artefact in artefacts if artefact.number}
+        after = await self._read(lambda db: owners.list_named(db, ids, numbers))
+        findings = tuple(compare(before, looks, after))
+        await self._tell(ctx, HostsAudited(found=findings))
+        return Audit(
+            findings=findings,
+            instances=len(before),
+            artefacts=len(artefacts),
+            silent=tuple(name for name, answer in zip(asked, answers, strict=True) if answer is None),
+        )
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self.db.read(work)
+        except sqlite3.Error as error:
+            raise LauncherError(
+                f"the database cannot be read, so nothing is known to be ownerless: {error}",
+                hint="put controller.db of the state directory back from a copy",
+            ) from error
+
+    # --- removing --------------------------------------------------------------------------------
+
+    async def _refuse_when_lost(self, findings: Sequence[Finding]) -> None:
+        """Artefacts without a single row: a lost state directory is no order to end every guest."""
+        never_used = await self._read(owners.is_empty)
+        if findings and never_used:
+            raise Conflict(
+                f"{len(findings)} artefacts are on the hosts, this database never had an instance: nothing is removed",
+                hint="is this the right state directory? Else remove them by hand: virsh, ip link, iptables-save",
+            )
+
+    async def _remove(self, ctx: Context, audit: Audit, findings: Sequence[Finding]) -> Collected:
+        """From the hosts first; an address is free only when nothing of its instance is left on any host."""
+        await self._refuse_when_lost(findings)
+        errors: dict[Finding, str] = {}
+        on_hosts, of_network = _grouped(findings)
+        await asyncio.gather(*(self._attempt(ctx, group, errors) for group in on_hosts))
+        kept = set(audit.findings) - (set(findings) - errors.keys())
+        left = {finding.instance_id for finding in kept if finding.host}
+        for group in of_network:
+            if audit.silent or group[0].instance_id in left:
+                errors |= dict.fromkeys(group, "what is on the hosts comes first")
+            else:
+                await self._attempt(ctx, group, errors)
+        removed = tuple(finding for finding in findings if finding not in errors)
+        failed = tuple(finding.model_copy(update={"reason": error}) for finding, error in errors.items())
+        for done, what in ((removed, "removed"), (failed, "not removed")):
+            for finding in done:
+                log.warning("%s: %s", what, words(finding))
+        if removed:
+            await self._tell(ctx, ArtefactsRemoved(removed=removed))
+        return Collected(dry_run=False, removed=removed, failed=failed)
+
+    async def _attempt(self, ctx: Context, group: Sequence[Finding], errors: dict[Finding, str]) -> None:
+        try:
+            async with self.limit:
+                await self._undo(ctx, group)
+        except LauncherError as error:
+            errors |= dict.fromkeys(group, str(error))
+
+    async def _undo(self, ctx: Context, group: Sequence[Finding]) -> None:
+        """Everything of one instance on one host, or in the network."""
+        one, kinds = group[0], frozenset(finding.kind for finding in group)
+        if one.host is not None:
+            await self.bus.call(ctx, RemoveArtefacts(ref=_ref(one), kinds=kinds), host=one.host)
+        if ArtefactKind.LEASE in kinds and one.instance_id is not None:
+            await self.bus.call(ctx, ReleaseFixedIp(instance_id=one.instance_id))
+        if ArtefactKind.DHCP in kinds:
+            await self.bus.call(ctx, PublishLeases())
+
+    async def _tell(self, ctx: Context, notice: Notice) -> None:
+        with contextlib.suppress(BusError):
+            await self.bus.notify(ctx, notice)
+
+
+def words(finding: Finding) -> str:
+    """A finding as a line of the log."""
+    where = f" on {finding.host}" if finding.host else ""
+    return f"{finding.trouble} {finding.kind} {finding.name}{where}: {finding.reason}"
+
+
+def _ref(finding: Finding) -> InstanceRef | None:
+    """What names it on its host; an export has no instance."""
+    if finding.number is None:
+        return None
+    return InstanceRef(instance_id=finding.instance_id or NOBODY, number=finding.number)
+
+
+def _grouped(findings: Iterable[Finding]) -> tuple[list[list[Finding]], list[list[Finding]]]:
+    """By host and instance: first those on hosts, then those of the network."""
+    groups: dict[tuple[str | None, str | None, int | None], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.host, finding.instance_id, finding.number), []).append(finding)
+    found = list(groups.values())
+    return [group for group in found if group[0].host], [group for group in found if not group[0].host]
+
+
+def _check_admin(ctx: Context) -> None:
+    if not ctx.is_admin:
+        raise Forbidden("only an admin may look at the hosts")
+
+
+async def _or_none(name: str, asking: Awaitable[Look]) -> Look | None:
+    try:
+        return await asking
+    except LauncherError as error:
+        log.warning("audit: %s gives no answer: %s", name, error)
+        return None

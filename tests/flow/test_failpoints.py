@@ -1,0 +1,43 @@
+"""Every failpoint lies on the way of a launch, of a failed one or of an end.
+
+Those in the files of real images are passed in `tests/host/test_kills.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher import failpoints
+from launcher.failpoints import Armed
+from tests.flow.house import House
+
+FILES = {name for name in failpoints.POINTS if name.startswith("image.")}
+
+
+class Passed(dict[str, Armed]):
+    """Nothing is armed, and what was passed is noted."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: object = None) -> object:  # type: ignore[override]
+        self.names.add(name)
+        return default
+
+
+async def test_every_point_is_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = Passed()
+    monkeypatch.setattr(failpoints, "ARMED", passed)
+    async with House(tmp_path, max_attempts=1).open() as house:
+        launched = await house.launch()
+        await house.until(launched["id"], "ACTIVE")
+        assert passed.names == failpoints.LAUNCH.keys() - FILES
+        house.break_step("spawning")
+        failed = await house.launch()
+        await house.until(failed["id"], "ERROR")
+        assert passed.names >= failpoints.FAILURE.keys()
+        await house.ask("DELETE", f"/instances/{launched['id']}", status=202)
+        await house.until(launched["id"], "DELETED")
+        assert passed.names == failpoints.POINTS.keys() - FILES

@@ -1,0 +1,98 @@
+"""No space left: what is asked for is refused or fails by name, and works again when there is space."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host.killing import leases
+from tests.host.test_story import leftovers
+from tests.serving import Json, Server
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.host
+BODY = {"image": "ami-tiny", "flavor": "m1.tiny"}
+
+
+class Volume:
+    """A file system of its own size, in memory."""
+
+    def __init__(self, path: Path, megabytes: int) -> None:
+        self.path = path
+        path.mkdir(parents=True)
+        self._mount("-t", "tmpfs", "-o", f"size={megabytes}m", "none")
+
+    def resize(self, megabytes: int) -> None:
+        self._mount("-o", f"remount,size={megabytes}m")
+
+    def fill(self) -> None:
+        with pytest.raises(OSError, match="No space left"), (self.path / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(b"\0" * 4096)
+
+    def free(self) -> None:
+        (self.path / "filler").unlink()
+
+    def _mount(self, *words: str) -> None:
+        subprocess.run(["mount", *words, str(self.path)], check=True)
+
+
+@pytest.fixture
+def state(server: Server) -> Iterator[Volume]:
+    volume = Volume(server.state, megabytes=16)
+    yield volume
+    subprocess.run(["umount", "-l", str(volume.path)], check=True)
+
+
+@pytest.fixture
+def instances(server: Server) -> Iterator[Volume]:
+    volume = Volume(server.state / "instances", megabytes=400)
+    yield volume
+    subprocess.run(["umount", "-l", str(volume.path)], check=True)
+
+
+async def post(server: Server, **changes: object) -> tuple[int, Json]:
+    async with server.http() as http, http.post("/instances", json={**BODY, **changes}) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_a_full_state_volume_refuses_launches_and_recovers(server: Server, state: Volume) -> None:
+    server.settings = ["virt.driver=fake", "quotas.instances=10000", "quotas.cores=10000", "quotas.memory_mb=10000000"]
+    async with server.running():
+        state.fill()
+
+        async def refused() -> Json | None:
+            """What the database has allocated already takes some more launches."""
+            status, said = await post(server, user_data="A" * 60_000, count=10)
+            assert status in (202, 507), said
+            return said if status == 507 else None
+
+        assert (await eventually(refused, what="507"))["code"] == "insufficient_space"
+        state.free()
+        assert (await post(server, name="afterwards"))[0] == 202
+        await server.until_instance("afterwards", status="ACTIVE")
+
+        async def at_rest() -> bool:
+            found = (await server.get("/instances?limit=1000"))["instances"]
+            return {each["status"] for each in found} <= {"ACTIVE", "ERROR"}
+
+        await eventually(at_rest, within=90, what="the others at rest")
+
+
+async def test_a_full_instances_volume_fails_launches_by_name_and_recovers(server: Server, instances: Volume) -> None:
+    server.settings = ["virt.virt_type=qemu"]
+    async with server.running():
+        assert (await post(server, name="too-much"))[0] == 202
+        failed = await server.until_instance("too-much", status="ERROR")
+        assert failed["fault"]["code"] == "insufficient_space"
+        assert failed["fault"]["step"] == "imaging"
+        assert "MiB free in" in failed["fault"]["message"]
+        assert leftovers(server) + leases(server) == []
+        instances.resize(1000)
+        assert (await post(server, name="afterwards"))[0] == 202
+        await server.until_instance("afterwards", status="ACTIVE")
+        await server.cli("delete", "afterwards", "--wait")
+        assert leftovers(server) + leases(server) == []
