@@ -236,6 +236,20 @@ async def test_it_happens_by_itself_and_is_counted_and_logged(tmp_path: Path, ca
     assert f"removed: ownerless tap {order.tap} on node-1: its instance is deleted" in caplog.messages
 
 
+async def test_it_disturbs_no_launch_and_no_deletion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with House(tmp_path, sweep_every=0.001).open() as house:
+        for _ in range(3):
+            made = [await house.launch() for _ in range(10)]
+            for instance in made:
+                await house.until(instance["id"], "ACTIVE")
+            for instance in made:
+                await house.ask("DELETE", f"/instances/{instance['id']}", status=202)
+            for instance in made:
+                await house.until(instance["id"], "DELETED")
+        assert house.leftovers() == []
+    assert [line for line in caplog.messages if "removed" in line or "sweep" in line] == []
+
+
 async def test_a_domain_that_starts_after_the_launch_was_given_up_is_swept(house: House) -> None:
     """libvirt goes on starting what nobody waits for any more."""
 

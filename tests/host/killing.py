@@ -77,6 +77,7 @@ class Client:
         async with self.server.http() as http, http.get("/instances?deleted=true&limit=1000") as answer:
             ids = {instance["id"] for instance in (await answer.json())["instances"]}
         assert len(ids) == stories
+        await self.server.cli("audit")
         await self.server.stop()
 
     async def _live(self, *, stories: int) -> None:
@@ -105,6 +106,7 @@ class Client:
         found = await self._until_at_rest(http)
         assert found["status"] == "ACTIVE" or self.failing, found
         (self.running if found["status"] == "ACTIVE" else self.empty)()
+        await self._until_sound(http)
 
     async def _have_none(self, http: aiohttp.ClientSession) -> None:
         self.ending = True
@@ -112,6 +114,17 @@ class Client:
             assert answer.status == 202, await answer.text()
         assert (await self._until_at_rest(http))["status"] == "DELETED"
         self.empty()
+        await self._until_sound(http)
+
+    async def _until_sound(self, http: aiohttp.ClientSession) -> None:
+        """The server's own audit finds nothing; what vanished with a host of fakes is put back first."""
+
+        async def look() -> bool:
+            async with http.get("/audit") as answer:
+                found: Json = await answer.json()
+                return answer.status == 200 and not found["findings"] + found["silent"]
+
+        await eventually(look, within=LATE, what="an audit without findings")
 
     async def _until_at_rest(self, http: aiohttp.ClientSession) -> Json:
         async def look() -> Json | None:

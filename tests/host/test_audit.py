@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 from tests.contract.virt_rigs import LibvirtRig
 from tests.host.test_libvirt_daemon import Daemon
 from tests.host.test_story import leftovers, qemus
+from tests.rabbitmq import Broker
 from tests.serving import Json, Server
 from tests.waiting import eventually
 
@@ -226,3 +228,23 @@ async def test_a_killed_guest_is_missing_or_stopped(server: Server) -> None:
         assert "differences: 0" in await server.cli("audit")
         await server.cli("delete", "victim", "--wait")
         assert leftovers(server) == []
+
+
+@pytest.mark.rabbitmq
+async def test_over_rabbitmq_a_host_that_went_away_is_named(server: Server, tmp_path: Path) -> None:
+    if not Broker.installed():
+        pytest.skip("RABBITMQ TEST NOT RUN: install the package rabbitmq-server")
+    (tmp_path / "broker").mkdir()
+    broker = Broker(tmp_path / "broker")
+    await asyncio.to_thread(broker.start)
+    try:
+        server.settings = [f"bus.url={broker.url}", "virt.driver=fake", "host.name=first"]
+        async with server.running():
+            await launch(server, "alive")
+            assert "artefacts: 9, differences: 0" in await server.cli("audit")
+        server.settings = [*server.settings[:2], "host.name=second"]
+        async with server.running():
+            said = json.loads(await server.cli("--json", "audit", code=1, within=90))
+            assert said["silent"] == ["first"]
+    finally:
+        await asyncio.to_thread(broker.kill)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -75,6 +76,16 @@ async def test_all_undos_run_although_two_fail_and_the_first_error_is_raised() -
     with pytest.raises(StepFailed, match="first"):
         await diary.saga.unwind("i-1")
     assert diary.lines == ["undo spawning", "undo imaging", "undo networking"]
+
+
+async def test_nothing_is_taken_away_from_under_a_step_whose_undo_fails() -> None:
+    """An address was released while its domain ran, because destroying the domain had failed."""
+    diary = Diary()
+    diary.saga.steps = [replace(step, needs_earlier=step.name is TaskState.SPAWNING) for step in diary.saga.steps]
+    diary.failing["undo spawning"] = SpawnFailed("it stays")
+    with pytest.raises(StepFailed, match="it stays"):
+        await diary.saga.unwind("i-1")
+    assert diary.lines == ["undo spawning"]
 
 
 async def test_cancellation_is_a_crash_and_undoes_nothing() -> None:

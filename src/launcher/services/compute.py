@@ -103,7 +103,7 @@ class Compute(Role):
             Step(TaskState.IMAGING, self.create_disks, self.delete_disks),
             Step(TaskState.INJECTING, self.inject_key),
             Step(TaskState.FILTERING, self.apply_firewall, self.remove_firewall),
-            Step(TaskState.SPAWNING, self.start_domain, self.destroy_domain),
+            Step(TaskState.SPAWNING, self.start_domain, self.destroy_domain, needs_earlier=True),
             report=self.report_step,
         )
 
@@ -143,7 +143,6 @@ class Compute(Role):
         """Launch, or go on with a launch that was begun. Told twice while at it, it goes on undisturbed."""
         async with self.turns.take(message.order) as mine:
             if mine:
-                self.held[message.order.instance_id] = message.order
                 await self._launch(Launch(ctx, message.order))
 
     async def terminate_instance(self, ctx: Context, message: TerminateInstance) -> None:
@@ -250,6 +249,7 @@ class Compute(Role):
         report = ReportStep(instance_id=order.instance_id, generation=order.generation, host=self.host, step=step)
         async with failpoint("report.step"):
             await self.bus.call(work.ctx, report)
+        self.held[order.instance_id] = order  # agreed to, so it is this host's
         work.step, work.step_span, work.step_since_ms = step, new_span_id(self.rng), self.clock.now_ms()
 
     def _end_step(self, work: Launch, failure: Exception | None = None) -> None:
@@ -343,6 +343,8 @@ class Compute(Role):
 
     def see_power(self, instance_id: InstanceId, power: PowerState, cause: str) -> None:
         """The hypervisor's watcher; runs on the loop."""
+        if power is PowerState.STOPPED:
+            self.held.pop(instance_id, None)
         task = asyncio.ensure_future(self._report_power(instance_id, power, cause))
         self.reports.add(task)
         task.add_done_callback(self.reports.discard)

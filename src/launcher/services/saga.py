@@ -2,7 +2,8 @@
 
 The one list serves launch, failure, crash recovery and terminate. Its laws, each with a test: a step is reported
 before its action; the failing step is undone too; undo runs in reverse, all undos run although one fails, the first
-error being the one raised; cancellation is a crash, not a failure.
+error being the one raised, except that nothing is taken away from under a step that needs it; cancellation is a
+crash, not a failure.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Step(Generic[W]):
-    """`undo` needs only what identifies the work, never a value that `do` left in memory."""
+    """`undo` needs only what identifies the work, never a value that `do` left in memory.
+
+    What `needs_earlier` runs on what the steps before it made: while its undo fails, those are not undone.
+    """
 
     name: TaskState
     do: Action[W]
     undo: Action[W] | None = None
+    needs_earlier: bool = False
 
 
 class StepFailed(Exception):
@@ -55,7 +60,7 @@ class Saga(Generic[W]):
                 raise StepFailed(step.name, cause) from cause
 
     async def unwind(self, work: W) -> None:
-        """Undo everything, whether it was done or not. Raises StepFailed with the first undo that failed."""
+        """Undo all that may be undone, whether it was done or not. Raises StepFailed with the first that failed."""
         first: StepFailed | None = None
         for step in reversed(self.steps):
             if step.undo is None:
@@ -66,5 +71,7 @@ class Saga(Generic[W]):
             except Exception as cause:  # noqa: BLE001 - the other undos run all the same
                 log.warning("undo of %s failed: %s", step.name, cause)
                 first = first or StepFailed(step.name, cause)
+                if step.needs_earlier:
+                    break
         if first:
             raise first

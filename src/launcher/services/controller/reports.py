@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from launcher.clock import Clock
 from launcher.db import events, instances, moves
 from launcher.db.database import Database
-from launcher.errors import NoHostYet, StaleGeneration
+from launcher.errors import BusUnavailable, NoHostYet, NoRoute, RpcTimeout, StaleGeneration
 from launcher.messages import NextMove, RecordSpans, ReportActive, ReportFault, ReportGone, ReportPower, ReportStep
 from launcher.messaging import Context, Route
 from launcher.models import Fault, Instance, PowerState, VmState
@@ -18,7 +18,9 @@ from launcher.services.controller.reconcile import Reconcile
 
 log = logging.getLogger(__name__)
 
-STEP_PATIENCE = 30.0
+STEP_PATIENCE = 10.0
+WAITING = {kind.code for kind in (NoHostYet, NoRoute, BusUnavailable, RpcTimeout)}
+"""A role that is away for a while costs time and not the launch; the deadline of the whole launch is the limit."""
 
 
 class Reports:
@@ -80,11 +82,11 @@ class Reports:
         )
 
     async def report_fault(self, ctx: Context, report: ReportFault) -> NextMove:
-        """A retriable fault is tried again up to `max_attempts` times; waiting for a first host costs no attempt."""
+        """A retriable fault is tried again up to `max_attempts` times; waiting for somebody costs no attempt."""
         due = await self.db.read(lambda db: moves.get_due(db, report.instance_id))
         if due.instance.generation != report.generation:
             raise StaleGeneration(f"instance {report.instance_id} has moved on from generation {report.generation}")
-        attempts = due.attempts + (report.code != NoHostYet.code)
+        attempts = due.attempts + (report.code not in WAITING)
         if report.retriable and attempts < self.max_attempts and self.clock.now_ms() < due.deadline_ms:
             await self._try_again(ctx, due.instance, report, attempts, due.nudges)
             return NextMove(order=None)

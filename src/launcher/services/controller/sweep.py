@@ -1,9 +1,13 @@
-"""The audit when somebody asks for it, the removal of what nobody owns, and the sweep that does both by itself."""
+"""The audit when somebody asks for it, the removal of what nobody owns, and the sweep that does both by itself.
+
+The sweep also has put back what a running instance misses.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -27,10 +31,10 @@ from launcher.auditing import (
     Trouble,
 )
 from launcher.bus import Bus
-from launcher.db import owners
+from launcher.db import moves, owners
 from launcher.db.database import Database
 from launcher.errors import BusError, Conflict, Forbidden, LauncherError
-from launcher.messages import ReleaseFixedIp
+from launcher.messages import ReleaseFixedIp, VerifyInstance
 from launcher.messaging import Context, Notice, Route
 from launcher.models import InstanceRef
 from launcher.services.controller.audit import compare, due
@@ -38,12 +42,13 @@ from launcher.services.controller.audit import compare, due
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-LOOK_TIMEOUT = 30.0
+LOOK_TIMEOUT = 15.0
 AT_ONCE = 8
 LOOKS = 2
 """In so many looks in a row the sweep must have seen a thing."""
 
 COLLECTED = {Trouble.OWNERLESS, Trouble.STALE, Trouble.UNKNOWN}
+VERIFIED = {ArtefactKind.DOMAIN, ArtefactKind.CHAIN, ArtefactKind.TAP}
 SWEPT = {Trouble.OWNERLESS, Trouble.STALE}
 """What is unknown is left to a person. No crash makes such things, because the row comes first and stays for ever;
 a database put back from a copy and a second launcher on the host do, and then they are somebody's guests."""
@@ -87,6 +92,18 @@ class Sweep:
         fresh = {(finding.host, finding.instance_id) for finding, looks in self.seen.items() if looks < LOOKS}
         swept = [finding for finding in audit.findings if finding.trouble in SWEPT]
         await self._remove(ctx, audit, [each for each in swept if (each.host, each.instance_id) not in fresh])
+        await self._put_back(ctx, [finding for finding, looks in self.seen.items() if looks >= LOOKS])
+
+    async def _put_back(self, ctx: Context, findings: Sequence[Finding]) -> None:
+        """Have the host verify what misses something: it applies filters and links anew, or reports that the machine
+        is gone, which it does only once by itself, and that word can be lost.
+        """
+        for host in {finding.host for finding in findings if finding.trouble is Trouble.MISSING and finding.host}:
+            missing = {finding.instance_id for finding in findings if finding.host == host and finding.kind in VERIFIED}
+            for order in await self._read(functools.partial(moves.list_active_orders, host=host)):
+                if order.instance_id in missing:
+                    with contextlib.suppress(BusError):
+                        await self.bus.cast(ctx, VerifyInstance(order=order), host=host)
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -94,9 +111,12 @@ class Sweep:
         """The rows before and after the hosts, so that what moves meanwhile is not judged."""
         before = await self._read(owners.list_live)
         hosts = {*self.hosts(), *(owner.host for owner in before if owner.host and due(owner))}
-        asked = {host: self.bus.call(ctx, ListArtefacts(), host=host, timeout=LOOK_TIMEOUT) for host in sorted(hosts)}
-        asked["network"] = self.bus.call(ctx, ListLeases(), timeout=LOOK_TIMEOUT)
-        answers = await asyncio.gather(*(_or_none(name, asking) for name, asking in asked.items()))
+        asked: dict[str, Callable[[], Awaitable[Look]]] = {
+            host: functools.partial(self.bus.call, ctx, ListArtefacts(), host=host, timeout=LOOK_TIMEOUT)
+            for host in sorted(hosts)
+        }
+        asked["network"] = functools.partial(self.bus.call, ctx, ListLeases(), timeout=LOOK_TIMEOUT)
+        answers = await asyncio.gather(*(_or_none(name, ask) for name, ask in asked.items()))
         looks = [answer for answer in answers if answer is not None]
         artefacts = [artefact for look in looks for artefact in look.artefacts]
         ids = {artefact.instance_id for artefact in artefacts if artefact.instance_id}
@@ -202,9 +222,9 @@ def _check_admin(ctx: Context) -> None:
         raise Forbidden("only an admin may look at the hosts")
 
 
-async def _or_none(name: str, asking: Awaitable[Look]) -> Look | None:
+async def _or_none(name: str, ask: Callable[[], Awaitable[Look]]) -> Look | None:
     try:
-        return await asking
+        return await ask()
     except LauncherError as error:
         log.warning("audit: %s gives no answer: %s", name, error)
         return None
