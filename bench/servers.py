@@ -73,9 +73,10 @@ async def serving(*settings: str, sandbox: bool = False) -> AsyncIterator[Server
 async def started(*argv: str | Path, log: Path, pipes: bool = False) -> AsyncIterator[asyncio.subprocess.Process]:
     """A program that ends with the block; what it says goes to `log`, with `pipes` only what it complains of."""
     pipe = asyncio.subprocess.PIPE if pipes else None
+    bound = ("setpriv", "--pdeathsig", "TERM")  # however this process ends, the program does, too
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *map(str, argv), cwd=ROOT, env=ENVIRONMENT, stdin=pipe, stdout=pipe or output, stderr=output
+            *bound, *map(str, argv), cwd=ROOT, env=ENVIRONMENT, stdin=pipe, stdout=pipe or output, stderr=output
         )
     try:
         yield process

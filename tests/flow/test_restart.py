@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from launcher.errors import NoHostYet
+from launcher.messages import HostHeartbeat
+from launcher.models import HostState, LaunchOrder
+from tests.contract.wire import CTX
 from tests.flow.house import House
+from tests.orders import make_host
 from tests.waiting import eventually
 
 STEPS = ["networking", "bridging", "imaging", "injecting", "filtering", "spawning"]
@@ -59,3 +65,33 @@ async def test_a_running_machine_is_adopted_untouched(tmp_path: Path) -> None:
 
         await eventually(filtered, what="the filters")
         assert (await second.until(made["id"], "ACTIVE"))["launched_ms"] == active["launched_ms"]
+
+
+class Hostless:
+    """A scheduler that knows no host until it is told."""
+
+    def __init__(self) -> None:
+        self.known = False
+
+    def select(self, order: LaunchOrder, hosts: Sequence[HostState]) -> HostState:
+        if not self.known:
+            raise NoHostYet("no host has reported yet")
+        return hosts[0]
+
+
+async def test_what_waits_for_a_host_is_looked_at_when_one_comes(tmp_path: Path) -> None:
+    """However late its next look would have been."""
+    scheduler = Hostless()
+    async with House(tmp_path, scheduler_driver=scheduler).open() as house:
+        made = await house.launch()
+
+        async def trying_again() -> bool:
+            sql = "SELECT 1 FROM events WHERE body LIKE '%trying again%'"
+            return await house.controller.db.read(lambda db: db.execute(sql).fetchone() is not None)
+
+        await eventually(trying_again, what="the first attempt's end")
+        later = "UPDATE instances SET next_check_ms = next_check_ms + 3600000 WHERE host IS NULL"
+        assert await house.controller.db.write(lambda db: db.execute(later).rowcount) == 1
+        scheduler.known = True
+        await house.bus.notify(CTX, HostHeartbeat(host=make_host("node-1", boot_id="another", seen_ms=2**50)))
+        await house.until(made["id"], "ACTIVE")

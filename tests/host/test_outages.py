@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.host, pytest.mark.rabbitmq, pytest.mark.timeout(300)]
 
 LAUNCHES = 50
 LATE = 150.0
-"""Seconds; a launch whose step was cut is looked at again after 30."""
+"""Seconds; a launch whose step was cut is looked at again after 10, a call whose queue went with it ends after 60."""
 
 Outage = Callable[[Broker], Awaitable[None]]
 

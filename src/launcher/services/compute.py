@@ -197,6 +197,8 @@ class Compute(Role):
         work.address = await self.bus.call(work.within_step(), request)
 
     async def release_address(self, work: Launch) -> None:
+        """Looks for the domain once more: a start that was cut off may have come late, until its tap and disk went."""
+        await self.virt.destroy(work.order)
         await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
 
     async def plug(self, work: Launch) -> None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from aiohttp import WSMsgType, web
 
@@ -16,8 +19,9 @@ from launcher.messages import GetInstance
 from launcher.messaging import Context
 from launcher.models import VmState
 
-CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT, REDIAL = 5.0, 0.2
 CHUNK = 65536
+Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Tunnel:
@@ -38,7 +42,7 @@ class Tunnel:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _connect(self, request: web.Request, ctx: Context) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self, request: web.Request, ctx: Context) -> Connected:
         instance = await self.bus.call(ctx, GetInstance(instance_id=request.match_info["id"]))
         port = request.match_info["port"]
         if not (port.isdecimal() and 0 < int(port) < 65536):
@@ -48,12 +52,34 @@ class Tunnel:
         address = str(instance.addresses[0])
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                return await asyncio.open_connection(address, int(port))
+                return await dial(functools.partial(asyncio.open_connection, address, int(port)))
         except (OSError, TimeoutError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else "no answer"
             raise Unreachable(
                 f"{instance.name}: {address} port {port}: {why}", hint=f"see `launcher console {instance.name}`"
             ) from None
+
+
+async def dial(connect: Callable[[], Coroutine[Any, Any, Connected]]) -> Connected:
+    """The first outcome, good or bad, of several attempts; one more is made every `REDIAL` seconds.
+
+    What is sent to a guest before it has its address is lost, and TCP repeats it only after 1, 3 and 7 seconds.
+    """
+    attempts: list[asyncio.Task[Connected]] = []
+    answered: set[asyncio.Task[Connected]] = set()
+    try:
+        while not answered:
+            attempts.append(asyncio.create_task(connect()))
+            answered, _ = await asyncio.wait(attempts, timeout=REDIAL, return_when=asyncio.FIRST_COMPLETED)
+        first = answered.pop()
+        attempts.remove(first)
+        return first.result()
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+        for late in await asyncio.gather(*attempts, return_exceptions=True):
+            if not isinstance(late, BaseException):
+                late[1].close()
 
 
 async def _pump(socket: web.WebSocketResponse, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
