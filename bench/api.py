@@ -14,6 +14,7 @@ from bench import servers, tables
 from bench.client import Client
 
 POSTS, LISTS, INSTANCES, WARM_UP = 200, 30, 1000, 20
+POST, ONE, ALL = "POST /instances", "GET /instances/ID", f"GET /instances?limit={INSTANCES}"
 
 
 class Stopwatch:
@@ -26,14 +27,14 @@ class Stopwatch:
     async def post(self) -> None:
         begun = time.perf_counter()
         instance_id = await self.client.post()
-        self.times["POST /instances"].append((time.perf_counter() - begun) * 1000)
+        self.times[POST].append((time.perf_counter() - begun) * 1000)
         await self.client.reached(instance_id, "active")
 
-    async def get(self, path: str) -> int:
+    async def get(self, what: str, path: str) -> int:
         """The size of the answer in bytes."""
         begun = time.perf_counter()
         answer = await self.client.request("GET", path)
-        self.times[f"GET {path}"].append((time.perf_counter() - begun) * 1000)
+        self.times[what].append((time.perf_counter() - begun) * 1000)
         return len(answer)
 
 
@@ -44,13 +45,13 @@ async def main() -> None:
         watch = Stopwatch(client)
         for _ in range(POSTS):
             await watch.post()
-        one, many = await client.post(), f"/instances?limit={INSTANCES}"
+        one = await client.post()
         await fill(client, INSTANCES - WARM_UP - POSTS - 1)
         for _ in range(LISTS):
-            await watch.get(f"/instances/{one}")
-            size = await watch.get(many)
+            await watch.get(ONE, f"/instances/{one}")
+            size = await watch.get(ALL, f"/instances?limit={INSTANCES}")
         tables.show(f"milliseconds to the whole answer; {INSTANCES} instances are {size // 1024} KiB", watch.times)
-        post, listed = (statistics.median(watch.times[name]) for name in ("POST /instances", f"GET {many}"))
+        post, listed = (statistics.median(watch.times[name]) for name in (POST, ALL))
         tables.finish("api", post_ms=post, list1000_ms=listed)
 
 

@@ -277,6 +277,7 @@ class ReportPower(Cast):
 
     topic = "controller"
     instance_id: InstanceId
+    generation: int | None = Field(description="of the machine that is meant; None where the host cannot tell")
     host: str
     power: PowerState | None
     cause: str

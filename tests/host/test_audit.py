@@ -19,7 +19,7 @@ from tests.host.test_libvirt_daemon import Daemon
 from tests.host.test_story import leftovers, qemus
 from tests.rabbitmq import Broker
 from tests.serving import Json, Server
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.host
 
@@ -183,7 +183,7 @@ async def test_it_goes_by_itself_too(server: Server, dead: Dead) -> None:
 
         await eventually(swept, within=30, what="the sweep")
         assert len(leftovers(server)) == before
-        assert server.said.count("removed: ownerless") == 5
+        await until(lambda: server.said.count("removed: ownerless") == 5)
         assert 'launcher_artefacts_removed_total{kind="domain"} 1.0' in await metrics(server)
         assert await dead.rig.list_foreign() == ["somebodys"]
         assert strangers(server) == [True] * 4

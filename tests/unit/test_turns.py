@@ -40,6 +40,24 @@ async def test_a_newer_generation_waits_and_overtakes() -> None:
     assert entered == [True]
 
 
+async def test_another_errand_of_the_same_generation_waits_and_is_not_dropped() -> None:
+    """A late RunInstance swallowed the VerifyInstance after a restart: the machine was not counted on its host."""
+    turns, order = Turns(), make_order()
+    entered: list[bool] = []
+
+    async def verify() -> None:
+        async with turns.take(order, "verify") as mine:
+            entered.append(mine)
+
+    async with turns.take(order):
+        waiting = asyncio.ensure_future(verify())
+        await asyncio.sleep(0)
+        assert entered == []
+    await waiting
+    assert entered == [True]
+    assert turns._turns == {}
+
+
 async def test_other_instances_do_not_wait() -> None:
     turns = Turns()
     async with turns.take(make_order(1)) as one, turns.take(make_order(2)) as two:

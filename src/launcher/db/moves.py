@@ -224,6 +224,13 @@ def look_at_unfinished(db: sqlite3.Connection, now_ms: float, *, host: str | Non
     ).rowcount
 
 
+def count_active(db: sqlite3.Connection, host: str) -> int:
+    found: int = db.execute(
+        "SELECT count(*) FROM instances WHERE host = ? AND vm_state = 'active' AND task_state IS NULL", (host,)
+    ).fetchone()[0]
+    return found
+
+
 def list_active_orders(db: sqlite3.Connection, host: str) -> list[LaunchOrder]:
     rows = db.execute(
         "SELECT spec, generation FROM instances WHERE host = ? AND vm_state = 'active' AND task_state IS NULL", (host,)

@@ -154,11 +154,11 @@ class Compute(Role):
     async def verify_instance(self, ctx: Context, message: VerifyInstance) -> None:
         """After a restart: filters and links of a running machine are put back, a missing one is reported."""
         order = message.order
-        async with self.turns.take(order) as mine:
+        async with self.turns.take(order, "verify") as mine:
             if not mine:
                 return
             if await self.virt.find_domain(order.instance_id) is None:
-                await self._report_power(order.instance_id, None, "no domain was found after a restart")
+                await self._report_power(order.instance_id, order.generation, None, "no domain was found")
                 return
             self.held[order.instance_id] = order
             work = Launch(ctx, order)
@@ -345,13 +345,17 @@ class Compute(Role):
 
     def see_power(self, instance_id: InstanceId, power: PowerState, cause: str) -> None:
         """The hypervisor's watcher; runs on the loop."""
+        order = self.held.get(instance_id)
         if power is PowerState.STOPPED:
             self.held.pop(instance_id, None)
-        task = asyncio.ensure_future(self._report_power(instance_id, power, cause))
+        generation = order.generation if order else None
+        task = asyncio.ensure_future(self._report_power(instance_id, generation, power, cause))
         self.reports.add(task)
         task.add_done_callback(self.reports.discard)
 
-    async def _report_power(self, instance_id: InstanceId, power: PowerState | None, cause: str) -> None:
-        report = ReportPower(instance_id=instance_id, host=self.host, power=power, cause=cause)
+    async def _report_power(
+        self, instance_id: InstanceId, generation: int | None, power: PowerState | None, cause: str
+    ) -> None:
+        report = ReportPower(instance_id=instance_id, generation=generation, host=self.host, power=power, cause=cause)
         with contextlib.suppress(BusError):
             await self.bus.cast(self.own_context(), report)

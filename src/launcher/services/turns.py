@@ -16,7 +16,7 @@ class _Turn:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.newest = 0
-        self.asked: set[int] = set()
+        self.asked: set[tuple[int, str]] = set()
 
 
 class Turns:
@@ -26,21 +26,15 @@ class Turns:
         self._turns: dict[InstanceId, _Turn] = {}
 
     @contextlib.asynccontextmanager
-    async def take(self, order: LaunchOrder) -> AsyncIterator[bool]:
-        """Wait for the instance and hold it; False when this generation is past or is being worked for already."""
-        turn = self._turns.setdefault(order.instance_id, _Turn())
-        if order.generation < turn.newest or order.generation in turn.asked:
+    async def take(self, order: LaunchOrder, errand: str = "launch") -> AsyncIterator[bool]:
+        """Wait for the instance and hold it; False when this generation is past or has this errand under way."""
+        turn, asked = self._turns.setdefault(order.instance_id, _Turn()), (order.generation, errand)
+        if order.generation < turn.newest or asked in turn.asked:
             yield False
             return
         self.fence(order)
-        turn.asked.add(order.generation)
-        try:
-            async with turn.lock:
-                yield order.generation >= turn.newest
-        finally:
-            turn.asked.discard(order.generation)
-            if not turn.asked:
-                self._turns.pop(order.instance_id, None)
+        async with self._hold(order.instance_id, turn, asked):
+            yield order.generation >= turn.newest
 
     @contextlib.asynccontextmanager
     async def take_idle(self, instance_id: InstanceId) -> AsyncIterator[bool]:
@@ -49,12 +43,17 @@ class Turns:
             yield False
             return
         turn = self._turns[instance_id] = _Turn()
-        turn.asked.add(0)  # as no order's generation is
+        async with self._hold(instance_id, turn, (0, "idle")):
+            yield True
+
+    @contextlib.asynccontextmanager
+    async def _hold(self, instance_id: InstanceId, turn: _Turn, asked: tuple[int, str]) -> AsyncIterator[None]:
+        turn.asked.add(asked)
         try:
             async with turn.lock:
-                yield True
+                yield
         finally:
-            turn.asked.discard(0)
+            turn.asked.discard(asked)
             if not turn.asked:
                 self._turns.pop(instance_id, None)
 

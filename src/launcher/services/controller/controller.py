@@ -129,6 +129,8 @@ class Controller(Role):
     async def hear_host(self, ctx: Context, message: HostHeartbeat) -> None:
         if self.catalogue.hear_host(message):
             await self.reconcile.host_started(message.host.name)
+        else:
+            await self.reconcile.recount(message.host)
 
     async def prune(self) -> None:
         oldest = self.clock.now_ms() - TRACES_KEPT_MS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
@@ -10,7 +11,7 @@ from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.db import events, instances, moves
 from launcher.db.database import Database
-from launcher.errors import BadRequest, Forbidden, LauncherError, NotFound
+from launcher.errors import BadRequest, Forbidden, LauncherError, NotFound, StaleGeneration
 from launcher.failpoints import failpoint
 from launcher.messages import (
     DeleteInstance,
@@ -101,7 +102,8 @@ class Inventory:
                     db, instances.get(db, instance.id), trace_id=ctx.trace_id, now_ms=now, next_check_ms=later
                 ),
             )
-        await self.reconcile.nudge(deleting, ctx)
+        with contextlib.suppress(StaleGeneration):  # the reconcile loop was here first
+            await self.reconcile.nudge(deleting, ctx)
         return await self.db.read(lambda db: instances.get(db, instance.id))
 
     async def get_console_output(self, ctx: Context, message: GetConsoleOutput) -> str:

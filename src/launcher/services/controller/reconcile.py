@@ -19,7 +19,7 @@ from launcher.errors import BusError, StaleGeneration
 from launcher.failpoints import failpoint
 from launcher.messages import RunInstance, ScheduleInstance, TerminateInstance, VerifyInstance
 from launcher.messaging import Context
-from launcher.models import Fault, Instance, InstanceId, LaunchOrder, TaskState, VmState
+from launcher.models import Fault, HostState, Instance, InstanceId, LaunchOrder, TaskState, VmState
 from launcher.services.controller.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -46,12 +46,19 @@ class Reconcile:
         """A compute process is new: go on with what its predecessor had begun, verify what it had finished."""
         now = self.clock.now_ms()
         await self.db.write(lambda db: moves.look_at_unfinished(db, now, host=host))
-        orders = await self.db.read(lambda db: moves.list_active_orders(db, host))
-        for order in orders:
+        await self._verify(host)
+        await self.tick()
+
+    async def recount(self, host: HostState) -> None:
+        """A host that counts less than the rows do has not heard of some of its own since its start."""
+        if host.instances < await self.db.read(lambda db: moves.count_active(db, host.name)):
+            await self._verify(host.name)
+
+    async def _verify(self, host: str) -> None:
+        for order in await self.db.read(lambda db: moves.list_active_orders(db, host)):
             ctx = await self.context_of(order.instance_id)
             with contextlib.suppress(BusError):
                 await self.bus.cast(ctx, VerifyInstance(order=order), host=host)
-        await self.tick()
 
     async def tick(self) -> None:
         """Look at everything that is due."""

@@ -102,6 +102,8 @@ class Reports:
         instance = await self.db.read(lambda db: instances.get(db, report.instance_id))
         if instance.vm_state is not VmState.ACTIVE or instance.task_state or instance.host != report.host:
             return
+        if report.generation not in (None, instance.generation):
+            return  # said of a machine that has been started anew since
         ctx = await self.reconcile.context_of(instance.id)
         try:
             if report.power is None and self.restart_missing:
