@@ -1,7 +1,7 @@
 # make demo   sets everything up, boots a real machine and shows how
 # make test   sets everything up and runs every check and test
 
-.PHONY: demo test setup check format lock bench clean
+.PHONY: demo test setup check format lock simulation bench clean
 BENCHES := overhead throughput api footprint boot
 
 demo: setup
@@ -26,6 +26,10 @@ format:
 # The exact versions that setup installs.
 lock:
 	@.venv/bin/pip freeze --exclude-editable > requirements.lock
+
+# Thousands of schedules of the real roles in virtual time; minutes. Not yet part of `make test`.
+simulation: setup
+	@.venv/bin/python -m pytest tests/simulation/every_schedule.py
 
 bench: $(BENCHES:%=bench-%)
 

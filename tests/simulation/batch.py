@@ -1,0 +1,162 @@
+"""The schedules that CI runs, by family, and how to run many of them on several processors."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from tests.simulation.schedule import (
+    DO_POINTS,
+    KILL_MODES,
+    ODD_FAULTS,
+    REST,
+    UNDO_POINTS,
+    WEATHERS,
+    Schedule,
+    draw,
+    possible,
+)
+from tests.simulation.simulation import Outcome, run
+
+POINTS = range(1, 76)
+"""A launch of two instances and its aftermath have some 60 side effects, more when something has to be undone."""
+SCENES = (
+    Schedule(),
+    Schedule(deletes=(35,)),
+    Schedule(deletes=(REST, 50)),
+    Schedule(faults=("virt.spawn:broken",)),
+    Schedule(faults=("firewall.apply:broken", "images.delete:flaky")),
+)
+"""What goes on while something else happens: launches, a delete in the middle and one at rest, launches that fail."""
+KILLED = (("30:before",), ("45:reboot",), ("55:after",), ("65:stop",))
+UNDOING = (Schedule(deletes=(REST,)), Schedule(deletes=(40,)), Schedule(faults=("virt.spawn:broken",)))
+"""What must undo a launch."""
+BAD_WEATHERS = WEATHERS[1:]
+
+
+def kills() -> Iterator[Schedule]:
+    """One kill of every mode at every side effect of every scene."""
+    for scene, number, mode in itertools.product(SCENES, POINTS, KILL_MODES):
+        yield replace(scene, kills=(f"{number}:{mode}",))
+
+
+def two_kills() -> Iterator[Schedule]:
+    """The second hits the recovery from the first."""
+    modes = itertools.cycle(itertools.product(KILL_MODES, KILL_MODES))
+    for number, second in itertools.product(POINTS, (1, 3, 8, 20, 33, 50, 70)):
+        first_mode, second_mode = next(modes)
+        scene = SCENES[(number + second) % len(SCENES)]
+        yield replace(scene, kills=(f"{number}:{first_mode}", f"{second}:{second_mode}"))
+
+
+def faults() -> Iterator[Schedule]:
+    """Every way to fail at every point, alone, with a delete and with a kill."""
+    for fault in possible(DO_POINTS):
+        scene = Schedule(faults=(fault,))
+        yield from [replace(scene, seed=seed) for seed in range(4)]
+        yield from [replace(scene, deletes=(number,)) for number in (25, 42, 60, REST)]
+        yield from [replace(scene, kills=kills) for kills in KILLED]
+    for fault, scene in itertools.product(possible(UNDO_POINTS), UNDOING):
+        yield from [replace(scene, faults=(*scene.faults, fault), seed=seed) for seed in range(3)]
+        yield from [replace(scene, faults=(*scene.faults, fault), kills=kills) for kills in KILLED]
+    for fault, number in itertools.product(ODD_FAULTS, range(16)):
+        yield Schedule(seed=number, faults=(fault,), kills=KILLED[number % 4], deletes=((), (REST,))[number // 4 % 2])
+
+
+def late_starts() -> Iterator[Schedule]:
+    """A domain that starts when nobody waits for it any more, while its end is under way."""
+    for seed, number in itertools.product(range(12), range(25, 50, 5)):
+        yield Schedule(seed=seed, launches=1, faults=("virt.spawn:late",), deletes=(number,))
+        yield Schedule(seed=seed, launches=1, kills=(f"{number}:late",), deletes=(number + 3,))
+
+
+def deletes() -> Iterator[Schedule]:
+    """A delete at every side effect; alone, of both, and with a kill right behind it."""
+    for number in POINTS:
+        yield from [Schedule(seed=seed, deletes=(number,)) for seed in range(2)]
+        yield Schedule(deletes=(number, number + 7), hosts=2)
+        yield Schedule(deletes=(number,), kills=(f"{number + 1}:after",))
+        yield Schedule(deletes=(number,), kills=(f"{number + 4}:before",))
+
+
+def weathers() -> Iterator[Schedule]:
+    """Messages lost, doubled, late, out of order, unanswered, sent again, refused."""
+    for weather, roles, seed in itertools.product(BAD_WEATHERS, ("one", "split"), range(25)):
+        scene = replace(SCENES[seed % len(SCENES)], weather=weather, roles=roles, hosts=1 + seed % 2)
+        yield replace(scene, kills=(f"{seed * 3 + 1}:after",) if seed % 3 == 0 else ())
+    for weather, number in itertools.product(BAD_WEATHERS, range(44, 84, 3)):
+        yield Schedule(weather=weather, roles="split", kills=(f"{number}:reboot",))
+
+
+def restarts() -> Iterator[Schedule]:
+    """The host of running machines is rebooted, and what was said of their first generation is said again."""
+    for seed, number in itertools.product(range(4), range(48, 66)):
+        scene = Schedule(seed=seed, weather="replaying", roles="split", kills=(f"{number}:reboot",))
+        yield replace(scene, faults=("images.create:slow",) if seed % 2 else ())
+
+
+def split_kills() -> Iterator[Schedule]:
+    """Every role is a process of its own, and only the one at work is killed."""
+    for number, mode in itertools.product(POINTS, KILL_MODES):
+        yield replace(SCENES[number % len(SCENES)], roles="split", kills=(f"{number}:{mode}",))
+
+
+def mixtures() -> Iterator[Schedule]:
+    """Anything with anything."""
+    return (draw(seed) for seed in range(1100))
+
+
+FAMILIES: dict[str, Callable[[], Iterable[Schedule]]] = {
+    family.__name__: family
+    for family in (kills, two_kills, faults, late_starts, deletes, weathers, restarts, split_kills, mixtures)
+}
+
+
+def schedules(family: str) -> list[Schedule]:
+    """Those of a family, each with a seed of its own where the family gave none."""
+    found = [
+        replace(schedule, seed=1000 + number) if schedule.seed == Schedule.seed else schedule
+        for number, schedule in enumerate(FAMILIES[family]())
+    ]
+    return list(dict.fromkeys(found))
+
+
+@dataclass
+class Tally:
+    """What many outcomes come to."""
+
+    schedules: int = 0
+    kills: int = 0
+    side_effects: int = 0
+    fingerprints: set[str] = field(default_factory=set)
+    struck: set[str] = field(default_factory=set)
+    red: list[Outcome] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        self.schedules += 1
+        self.kills += len(outcome.killed)
+        self.side_effects += len(outcome.effects)
+        self.fingerprints.add(outcome.fingerprint)
+        self.struck |= set(outcome.struck)
+        self.red += [outcome] if outcome.violations else []
+
+
+@contextmanager
+def workers(processes: int) -> Iterator[Executor]:
+    """Processes of their own: a simulation is bound to one processor."""
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def run_all(schedules: Sequence[Schedule], pool: Executor) -> Iterator[Outcome]:
+    """Their outcomes in their order."""
+    return pool.map(run, schedules, chunksize=8)
+
+
+def report(outcome: Outcome) -> str:
+    """How to see it again, and what was wrong."""
+    return "\n    ".join([f"python -m tests.simulation.run {outcome.schedule}", *outcome.violations])

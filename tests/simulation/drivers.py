@@ -1,0 +1,200 @@
+"""The drivers of the simulation: the product's contracts, done to a `Host` of the world through the ports of a life."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from launcher.drivers.images.fake import FAKE_IMAGES
+from launcher.drivers.images.store import Injection
+from launcher.drivers.virt.driver import Disks, Domain, HostResources, PowerWatcher
+from launcher.errors import NotFound
+from launcher.models import (
+    DhcpEvidence,
+    Diagnostics,
+    FixedIp,
+    ImageFormat,
+    InstanceId,
+    InstanceRef,
+    LaunchOrder,
+    MacAddress,
+    Network,
+    PowerState,
+)
+from tests.simulation.life import FIRST, Life
+from tests.simulation.world import Host
+
+RESOURCES = HostResources(vcpus=64, memory_mb=65536, virt_type="simulated", virt_reason="a simulation")
+
+
+class SimVirt:
+    """The contract is `VirtDriver`'s."""
+
+    def __init__(self, life: Life, host: Host) -> None:
+        self.life, self.host = life, host
+
+    async def start(self, watcher: PowerWatcher) -> None:
+        self.host.watcher = watcher
+
+    async def stop(self) -> None:
+        self.host.watcher = None
+
+    async def host_resources(self) -> HostResources:
+        return RESOURCES
+
+    async def spawn(self, order: LaunchOrder, disks: Disks) -> None:
+        self.host.check_start(order)
+        await self.life.touch(self.host, "virt.spawn", lambda: self._spawn(order), order=order, makes="domain")
+
+    def _spawn(self, order: LaunchOrder) -> None:
+        world, fault = self.life.world, "virt.spawn:ends"
+        self.host.spawn(order)
+        if fault in world.schedule.faults and order.number == FIRST and not world.strikes[fault]:
+            world.strikes[fault] += 1
+            world.later(lambda: self.host.end(order), after=world.rng.uniform(0.0, 3.0))
+
+    async def destroy(self, order: InstanceRef) -> None:
+        await self.life.touch(self.host, "virt.destroy", lambda: self.host.destroy(order), order=order)
+
+    async def list_domains(self) -> list[Domain]:
+        await self.life.look()
+        return [_seen(order) for order in self.host.listed()]
+
+    async def find_domain(self, instance_id: InstanceId) -> Domain | None:
+        await self.life.look()
+        return next((_seen(order) for order in self.host.listed() if order.instance_id == instance_id), None)
+
+    async def get_diagnostics(self, order: LaunchOrder) -> Diagnostics:
+        raise NotFound("nobody asks in a simulation")
+
+
+class SimFirewall:
+    """The contract is `FirewallDriver`'s."""
+
+    def __init__(self, life: Life, host: Host) -> None:
+        self.life, self.host = life, host
+
+    async def start(self) -> None:
+        await self.life.look()
+
+    async def ensure_base(self, network: Network) -> None:
+        await self.life.look()
+
+    async def apply(self, order: LaunchOrder, address: FixedIp) -> None:
+        await self.life.touch(
+            self.host, "firewall.apply", lambda: self.host.apply(order, address), order=order, makes="chains"
+        )
+
+    async def remove(self, order: InstanceRef) -> None:
+        await self.life.touch(self.host, "firewall.remove", lambda: self.host.remove(order), order=order)
+
+    async def list_instances(self) -> Mapping[int, bool]:
+        await self.life.look()
+        return dict.fromkeys(self.host.chains, True)
+
+
+class SimNetwork:
+    """The contract is `NetworkDriver`'s."""
+
+    def __init__(self, life: Life, host: Host) -> None:
+        self.life, self.host = life, host
+
+    async def ensure_network(self, network: Network) -> None:
+        await self.life.look()
+        self.host.bridges.add(network.bridge)
+
+    async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
+        def write() -> None:
+            self.life.world.dhcp = tuple(leases)
+
+        await self.life.touch(self.host, "network.set_leases", write)
+
+    async def list_leases(self, network: Network) -> Sequence[MacAddress]:
+        await self.life.look()
+        return [lease.mac for lease in self.life.world.dhcp]
+
+    async def get_evidence(self, lease: FixedIp) -> DhcpEvidence:
+        return DhcpEvidence(instance_id=lease.instance_id)
+
+    async def ensure_bridge(self, network: Network) -> None:
+        await self.life.touch(self.host, "network.ensure_bridge", lambda: self.host.bridges.add(network.bridge))
+
+    async def plug(self, order: LaunchOrder, network: Network) -> None:
+        await self.life.touch(
+            self.host,
+            "network.plug",
+            lambda: self.host.plug(order, network),
+            order=order,
+            makes="tap",
+            partly=lambda: self.host.plug_partly(order, network),
+        )
+
+    async def unplug(self, order: InstanceRef) -> None:
+        await self.life.touch(self.host, "network.unplug", lambda: self.host.unplug(order), order=order)
+
+    async def list_taps(self) -> Sequence[int]:
+        await self.life.look()
+        return sorted(self.host.taps)
+
+    async def stop(self) -> None:
+        await self.life.look()
+
+
+class SimImages:
+    """The contract is `ImageStore`'s."""
+
+    def __init__(self, life: Life, host: Host) -> None:
+        self.life, self.host = life, host
+
+    async def start(self) -> None:
+        await self.life.look()
+
+    async def stop(self) -> None:
+        await self.life.look()
+
+    async def create_disks(self, order: LaunchOrder) -> Disks:
+        await self.life.touch(
+            self.host,
+            "images.create",
+            lambda: self.host.create_disks(order),
+            order=order,
+            makes="directory",
+            partly=lambda: self.host.create_partly(order),
+        )
+        home = Path("/simulated") / order.name
+        return Disks(root=home / "disk", root_format=ImageFormat.QCOW2, console_log=home / "console.log")
+
+    async def inject_key(self, order: LaunchOrder) -> Injection:
+        return await self.life.touch(self.host, "images.inject", lambda: Injection.METADATA, order=order)
+
+    async def delete_disks(self, order: InstanceRef) -> None:
+        await self.life.touch(self.host, "images.delete", lambda: self.host.delete_disks(order), order=order)
+
+    async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
+        return b""
+
+    async def list_instances(self) -> Sequence[InstanceRef]:
+        await self.life.look()
+        return [InstanceRef(instance_id=each, number=number) for each, number in self.host.directories.items()]
+
+    async def list_bases(self) -> Sequence[str]:
+        return [image.sha256 for image in FAKE_IMAGES]
+
+    async def list_exports(self) -> Sequence[str]:
+        return []
+
+    async def remove_exports(self) -> None:
+        await self.life.look()
+
+    async def free_mb(self) -> int:
+        return 100_000
+
+
+def _seen(order: LaunchOrder) -> Domain:
+    return Domain(
+        instance_id=order.instance_id,
+        number=order.number,
+        generation=order.generation,
+        name=order.name,
+        power=PowerState.RUNNING,
+    )

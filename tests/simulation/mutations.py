@@ -1,0 +1,181 @@
+"""Each rule that protects a launch, taken out: the simulation must notice. What it does not, it does not check."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from launcher.db import leases, moves
+from launcher.messages import ReleaseFixedIp
+from launcher.messaging import Context
+from launcher.models import Fault, FixedIp, Instance, LaunchOrder, Network
+from launcher.services.compute import Compute, Launch
+from launcher.services.controller.controller import Controller
+from launcher.services.controller.reconcile import Reconcile
+from launcher.services.controller.sweep import Sweep
+from launcher.services.turns import Turns
+from tests.simulation.batch import schedules
+from tests.simulation.schedule import Schedule
+from tests.simulation.simulation import run
+
+Patch = pytest.MonkeyPatch
+PATIENCE = 300
+"""Schedules after which a rule's absence must have been noticed."""
+
+
+def no_reconcile_at_start(patch: Patch) -> None:
+    async def nothing(self: Reconcile, host: str = "") -> None:
+        return None
+
+    patch.setattr(Reconcile, "recover", nothing)
+    patch.setattr(Reconcile, "host_started", nothing)
+
+
+def no_periodic_tick(patch: Patch) -> None:
+    recurring = Controller.recurring
+    patch.setattr(Controller, "recurring", property(lambda self: list(recurring.fget(self))[1:]))  # type: ignore[attr-defined]
+
+
+def no_turns(patch: Patch) -> None:
+    @contextlib.asynccontextmanager
+    async def take(self: Turns, order: LaunchOrder, errand: str = "") -> AsyncIterator[bool]:
+        self.fence(order)
+        try:
+            yield True
+        finally:
+            self._turns.pop(order.instance_id, None)
+
+    patch.setattr(Turns, "take", take)
+
+
+def no_generation_check(patch: Patch) -> None:
+    move = moves._move
+
+    def any_generation(db: sqlite3.Connection, instance_id: str, generation: int, *rest: Any) -> Instance:
+        row = db.execute("SELECT generation FROM instances WHERE id = ?", (instance_id,)).fetchone()
+        return move(db, instance_id, row["generation"], *rest)
+
+    patch.setattr(moves, "_move", any_generation)
+
+
+def error_before_cleaning(patch: Patch) -> None:
+    fail = Reconcile.fail
+
+    async def fail_at_once(self: Reconcile, ctx: Context, instance: Instance, fault: Fault) -> Instance:
+        failed = await fail(self, ctx, instance, fault)
+        if failed.host is not None:
+            await self.gone(ctx, failed.id, failed.generation)
+        return failed
+
+    patch.setattr(Reconcile, "fail", fail_at_once)
+
+
+def address_first(patch: Patch) -> None:
+    destroy = Compute.destroy_domain
+
+    async def release_and_destroy(self: Compute, work: Launch) -> None:
+        await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
+        await destroy(self, work)
+
+    patch.setattr(Compute, "destroy_domain", release_and_destroy)
+
+
+def undo_in_spite_of_a_domain(patch: Patch) -> None:
+    build = Compute.__init__
+
+    def without_needs(self: Compute, **parts: Any) -> None:
+        build(self, **parts)
+        self.launch.steps = [replace(step, needs_earlier=False) for step in self.launch.steps]
+
+    patch.setattr(Compute, "__init__", without_needs)
+
+
+def filters_after_the_machine(patch: Patch) -> None:
+    build = Compute.__init__
+
+    def swapped(self: Compute, **parts: Any) -> None:
+        build(self, **parts)
+        *steps, filtering, spawning = self.launch.steps
+        self.launch.steps = [*steps, spawning, filtering]
+
+    patch.setattr(Compute, "__init__", swapped)
+
+
+def a_new_lease_every_time(patch: Patch) -> None:
+    allocate = leases.allocate
+
+    def forgetful(db: sqlite3.Connection, network: Network, instance_id: str, *rest: Any) -> FixedIp:
+        moved = (leases._lowest_free(db, network), instance_id)
+        db.execute("UPDATE fixed_ips SET address = ? WHERE instance_id = ?", moved)
+        return allocate(db, network, instance_id, *rest)
+
+    patch.setattr(leases, "allocate", forgetful)
+
+
+def no_second_look(patch: Patch) -> None:
+    async def release_only(self: Compute, work: Launch) -> None:
+        await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
+
+    patch.setattr(Compute, "release_address", release_only)
+
+
+def no_sweep(patch: Patch) -> None:
+    async def nothing(self: Sweep) -> None:
+        return None
+
+    patch.setattr(Sweep, "sweep", nothing)
+
+
+def nothing_put_back(patch: Patch) -> None:
+    async def nothing(self: Sweep, *_: Any) -> None:
+        return None
+
+    patch.setattr(Sweep, "_put_back", nothing)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A rule, how to take it out, and which schedules should notice."""
+
+    remove: Callable[[Patch], None]
+    family: str
+    only: Callable[[Schedule], bool] = lambda _: True
+
+
+MUTATIONS = [
+    Mutation(no_reconcile_at_start, "kills"),
+    Mutation(no_periodic_tick, "weathers"),
+    Mutation(no_turns, "deletes"),
+    Mutation(no_generation_check, "restarts"),
+    Mutation(error_before_cleaning, "kills", lambda schedule: bool(schedule.faults)),
+    Mutation(address_first, "deletes"),
+    Mutation(undo_in_spite_of_a_domain, "faults", lambda schedule: "virt.destroy" in str(schedule)),
+    Mutation(filters_after_the_machine, "deletes"),
+    Mutation(a_new_lease_every_time, "kills"),
+    Mutation(no_second_look, "late_starts"),
+    Mutation(no_sweep, "kills", lambda schedule: ":late" in str(schedule) and bool(schedule.deletes)),
+    Mutation(nothing_put_back, "faults", lambda schedule: "ghost" in str(schedule)),
+]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.remove.__name__)
+def test_without_it_the_simulation_is_red(mutation: Mutation, monkeypatch: Patch) -> None:
+    mutation.remove(monkeypatch)
+    tried = 0
+    for schedule in _shuffled(mutation):
+        tried += 1
+        if run(schedule).violations:
+            return
+    pytest.fail(f"{mutation.remove.__name__} was not noticed in {tried} schedules of {mutation.family}")
+
+
+def _shuffled(mutation: Mutation) -> Iterator[Schedule]:
+    found = [schedule for schedule in schedules(mutation.family) if mutation.only(schedule)]
+    Random(1).shuffle(found)
+    return iter(found[:PATIENCE])
