@@ -105,7 +105,7 @@ class Simulation:
             for index, number in enumerate(self.schedule.deletes)
         ]
         await self._quiet(clients)
-        for problem in [*invariants.problems(self.world, self.asked), *self._own_problems()]:
+        for problem in self._problems():
             self.world.violate(problem)
 
     def _own_problems(self) -> Iterator[str]:
@@ -134,7 +134,9 @@ class Simulation:
                     event.set()
             elif since is None:
                 since = world.loop.now
-            elif world.loop.now - since >= patience and (self._clean() or world.loop.now > BAD_WEATHER + patience):
+            elif world.loop.now - max(since, world.last_start) >= patience and (
+                self._clean() or world.loop.now > BAD_WEATHER + patience
+            ):
                 return
 
     def _patience(self) -> float:
@@ -143,7 +145,10 @@ class Simulation:
 
     def _clean(self) -> bool:
         """Whether it may end before bad weather does."""
-        return self.schedule.weather == "fair" or not list(invariants.problems(self.world, self.asked))
+        return self.schedule.weather == "fair" or not self._problems()
+
+    def _problems(self) -> list[str]:
+        return [*invariants.problems(self.world, self.asked), *self._own_problems()]
 
     def _at_rest(self) -> bool:
         if self.world.pending or len(self.asked) < self.schedule.launches:
@@ -243,7 +248,7 @@ class Simulation:
             except LauncherError as error:
                 self.world.violate(f"a launch was answered with {error!r}")
                 return
-        return None
+        return
 
     async def _delete(self, number: int, event: asyncio.Event) -> None:
         """Ask until there is an answer; before the launch was answered, by name."""
