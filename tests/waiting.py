@@ -23,7 +23,7 @@ async def eventually(look: Callable[[], Awaitable[T | None]], *, within: float =
     return found
 
 
-async def until(condition: Callable[[], bool], *, within: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], *, within: float = 60.0) -> None:
     """Return when a condition that needs no asking holds."""
 
     async def look() -> bool:
