@@ -1,7 +1,7 @@
 # make demo   sets everything up, boots a real machine and shows how
 # make test   sets everything up and runs every check and test
 
-.PHONY: demo test setup check format lock simulation bench clean
+.PHONY: demo test setup check format lock soak bench clean
 BENCHES := overhead throughput api footprint boot
 
 demo: setup
@@ -27,9 +27,12 @@ format:
 lock:
 	@.venv/bin/pip freeze --exclude-editable > requirements.lock
 
-# Thousands of schedules of the real roles in virtual time; minutes. Not yet part of `make test`.
-simulation: setup
-	@.venv/bin/python -m pytest tests/simulation/every_schedule.py
+# SCHEDULES mixtures of everything that can befall a launch, in virtual time, other ones each time; `make test` runs a
+# fixed five thousand.
+SCHEDULES ?= 10000
+SEED ?= $(shell date +%s)
+soak: setup
+	@.venv/bin/python -m tests.simulation.run --soak $(SCHEDULES) --seed $(SEED)
 
 bench: $(BENCHES:%=bench-%)
 

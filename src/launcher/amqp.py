@@ -5,12 +5,11 @@ expires goes by `launcher.dlx` to the queue `launcher.dead`. A queue's arguments
 broker refuses a queue declared otherwise (406): set limits by policy. Notices go to a queue of the listener's own.
 
 Two connections, because an alarm at the broker blocks the one that publishes and acknowledgements must go on.
-All of it is made anew, from nothing, after each loss. aio-pika's robust connection restores queues by their old
-names instead, and one name refused kept every channel closed for 30 s (measured with 10.2).
+All of it is made anew after each loss (`connections.py`).
 
-Facts of 10.2 that the code answers to: a frozen broker raises CancelledError in a publisher whom nobody cancelled;
-an error at the publisher does not mean that the message was not delivered; a lost connection cancels callbacks, so
-they only hand over; settling a message while its channel closes kills the connection.
+Facts of aio-pika 10.2 that the code answers to: a frozen broker raises CancelledError in a publisher whom nobody
+cancelled; an error at the publisher does not mean that the message was not delivered; a lost connection cancels
+callbacks, so they only hand over; settling a message while its channel closes kills the connection.
 """
 
 from __future__ import annotations
@@ -21,13 +20,12 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from random import Random
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue, DeliveryMode
-from aio_pika.connection import make_url
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue, DeliveryMode
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelInvalidStateError, PublishError
 
 from launcher.bus import (
@@ -40,95 +38,33 @@ from launcher.bus import (
     bury,
     decode_reply,
     encode,
-    log_death,
     no_span,
     notice_key,
     routing_key,
 )
 from launcher.clock import Clock
+from launcher.connections import (
+    DEAD_EXCHANGE,
+    EXCHANGE,
+    FAILURES,
+    Kept,
+    Loss,
+    open_channel,
+    open_connection,
+    pass_on,
+    patiently,
+    resolve,
+)
 from launcher.errors import BadMessage, BusUnavailable, NoRoute, RpcTimeout
 from launcher.messaging import Call, Cast, Context, Notice, Route
 
-T = TypeVar("T", AbstractConnection, AbstractChannel)
 R = TypeVar("R")
-Loss = asyncio.Future[str]
-Session = Callable[[Loss], AbstractAsyncContextManager[T]]
 Queues = Callable[[AbstractChannel], Awaitable[list[AbstractQueue]]]
 log = logging.getLogger(__name__)
-logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)  # it says at every attempt what is said here once
 
-EXCHANGE, DEAD_EXCHANGE, DEAD_QUEUE, DEAD_KEPT = "launcher", "launcher.dlx", "launcher.dead", 1000
 QUEUE_ARGUMENTS: dict[str, Any] = {"x-queue-type": "classic", "x-dead-letter-exchange": DEAD_EXCHANGE}
 REPLY_TO = "amq.rabbitmq.reply-to"
 PREFETCH = 32
-HEARTBEAT = 10  # s; a broker that does not answer is given up after 3 × (10 + 1)
-CONNECT_PATIENCE, CLOSE_PATIENCE, RETRY_INTERVAL = 5.0, 2.0, 1.0  # s
-FAILURES = (*CONNECTION_EXCEPTIONS, TimeoutError, asyncio.CancelledError)
-
-
-class _Kept(Generic[T]):
-    """A connection or channel that is opened anew whenever it is lost, until the block is left.
-
-    `session` opens one, makes it ready, says in the future that it is given how it was lost, and closes it.
-    """
-
-    def __init__(self, name: str, session: Session[T], *, on: _Kept[AbstractConnection] | None = None) -> None:
-        self.name, self.on = name, on
-        self.session: Session[T] = session
-        self.open: T | None = None
-        self.problem = "not tried yet"
-        self.up, self.tried = asyncio.Event(), asyncio.Event()
-
-    async def __aenter__(self) -> Self:
-        self.task = asyncio.create_task(self._keep())
-        self.task.add_done_callback(log_death)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.task.cancel()
-        await asyncio.wait([self.task])
-
-    async def first_attempt(self) -> None:
-        """Returns after it, whether it went well or not."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CONNECT_PATIENCE):
-                await self.tried.wait()
-
-    async def _keep(self) -> None:
-        while not self.task.cancelling():
-            if self.on is not None:
-                await self.on.first_attempt()
-                if not self.on.up.is_set():
-                    self.problem = self.on.problem
-                    self.tried.set()
-                    await self.on.up.wait()
-            try:
-                self._note(f"lost: {await self._live()}")
-            except FAILURES as error:
-                _pass_on(error)
-                self._note(f"{type(error).__name__}: {error}")
-            self.tried.set()
-            await asyncio.sleep(RETRY_INTERVAL)
-
-    async def _live(self) -> str:
-        """One life of it, from its opening to its loss."""
-        lost: Loss = asyncio.get_running_loop().create_future()
-        async with self.session(lost) as opened:
-            self.open, self.problem = opened, ""
-            self.up.set()
-            self.tried.set()
-            log.info("%s: up", self.name)
-            try:
-                return await lost
-            finally:
-                self.open = None
-                self.up.clear()
-
-    def _note(self, problem: str) -> None:
-        """Log what is new; a channel that went with its connection is not."""
-        if problem != self.problem and (self.on is None or self.on.up.is_set()):
-            log.warning("%s: %s; trying again every %g s", self.name, problem, RETRY_INTERVAL)
-        self.problem = problem
 
 
 class _Intake:
@@ -146,10 +82,10 @@ class _Intake:
     @contextlib.asynccontextmanager
     async def session(self, lost: Loss) -> AsyncIterator[AbstractChannel]:
         self.settling = asyncio.Lock()
-        async with _channel(self.bus.receiving, lost) as channel:
+        async with open_channel(self.bus.receiving, lost) as channel:
             await channel.set_qos(PREFETCH)
             underlay = await channel.get_underlay_channel()
-            underlay.on_consumer_cancel_callbacks.add(lambda _: _resolve(lost, "its queue was deleted"))
+            underlay.on_consumer_cancel_callbacks.add(lambda _: resolve(lost, "its queue was deleted"))
             consumers: list[tuple[AbstractQueue, str]] = []
             try:
                 for queue in await self.queues(channel):
@@ -157,8 +93,8 @@ class _Intake:
                 yield channel
             finally:
                 for queue, tag in consumers:
-                    await _patiently(queue.cancel(tag))
-                await _patiently(self.settling.acquire())  # and never released: the channel closes now
+                    await patiently(queue.cancel(tag))
+                await patiently(self.settling.acquire())  # and never released: the channel closes now
 
     async def take(self, letter: AbstractIncomingMessage) -> None:
         settling, settle = self.settling, self._accept(letter)
@@ -200,17 +136,18 @@ class AmqpBus:
         self.dead: deque[DeadLetter] = deque(maxlen=100)
         self.answers: dict[str, asyncio.Future[bytes | None]] = {}
         self.numbers = itertools.count()
-        self.sending = _Kept("bus, sending", lambda lost: _connection(url, "launcher sends", lost))
-        self.receiving = _Kept("bus, receiving", lambda lost: _connection(url, "launcher receives", lost))
-        self.casts = _Kept("bus, casts", lambda lost: _channel(self.sending, lost), on=self.sending)
-        self.calls = _Kept("bus, calls", self._call_channel, on=self.sending)
-        self.kept = (self.sending, self.receiving, self.casts, self.calls)
+        self.sending = Kept("bus, sending", lambda lost: open_connection(url, "launcher sends", lost))
+        self.receiving = Kept("bus, receiving", lambda lost: open_connection(url, "launcher receives", lost))
+        self.casts = Kept("bus, casts", lambda lost: open_channel(self.sending, lost), on=self.sending)
+        self.calls = Kept("bus, calls", self._call_channel, on=self.sending)
+        self.kept: list[Kept[Any]] = [self.sending, self.receiving, self.casts, self.calls]
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            for kept in self.kept:
+            own = tuple(self.kept)
+            for kept in own:
                 await stack.enter_async_context(kept)
-            for kept in self.kept:
+            for kept in own:
                 await kept.first_attempt()
             self.stack = stack.pop_all()
         return self
@@ -220,7 +157,7 @@ class AmqpBus:
 
     @property
     def ready(self) -> bool:
-        """Whether the broker can be reached, both ways."""
+        """Whether the broker can be reached, both ways, and everything served or listened to is heard again."""
         return all(kept.up.is_set() for kept in self.kept)
 
     async def cast(self, ctx: Context, message: Cast, *, host: str | None = None) -> None:
@@ -307,30 +244,32 @@ class AmqpBus:
         """Take what arrives; at the end take no more, then wait for the work under way."""
         intake = _Intake(queues, dispatcher, self)
         try:
-            async with _Kept(f"bus, {name}", intake.session, on=self.receiving) as kept:
+            async with Kept(f"bus, {name}", intake.session, on=self.receiving) as kept:
                 await kept.first_attempt()
+                self.kept.append(kept)
                 yield
         finally:
+            self.kept = [kept for kept in self.kept if kept.name != f"bus, {name}"]
             await dispatcher.drain()
 
     @contextlib.asynccontextmanager
     async def _call_channel(self, lost: Loss) -> AsyncIterator[AbstractChannel]:
         """The broker's direct reply-to wants the calls and their answers on one channel."""
-        async with _channel(self.sending, lost) as channel:
+        async with open_channel(self.sending, lost) as channel:
             queue = await channel.declare_queue(REPLY_TO, passive=True)
             await queue.consume(self._take_answer, no_ack=True)
             try:
                 yield channel
             finally:
                 for answer in self.answers.values():
-                    _resolve(answer, None)
+                    resolve(answer, None)
 
     async def _take_answer(self, letter: AbstractIncomingMessage) -> None:
         if answer := self.answers.get(letter.correlation_id or ""):
-            _resolve(answer, letter.body)
+            resolve(answer, letter.body)
 
     async def _publish(
-        self, by: _Kept[AbstractChannel], exchange: str, key: str, letter: aio_pika.Message, *, mandatory: bool = True
+        self, by: Kept[AbstractChannel], exchange: str, key: str, letter: aio_pika.Message, *, mandatory: bool = True
     ) -> None:
         """Returns when the broker has the message."""
         if by.open is None:
@@ -343,57 +282,5 @@ class AmqpBus:
         except ChannelInvalidStateError:
             raise BusUnavailable(f"{key}: not sent: the connection was lost") from None
         except FAILURES as error:
-            _pass_on(error)
+            pass_on(error)
             raise BusUnavailable(f"{key}: may have been sent: {type(error).__name__} {error}".rstrip()) from error
-
-
-@contextlib.asynccontextmanager
-async def _connection(url: str, name: str, lost: Loss) -> AsyncIterator[AbstractConnection]:
-    """Closed even if it was never made: otherwise the library does so wherever the object is collected."""
-    connection = aio_pika.Connection(make_url(url, heartbeat=HEARTBEAT), client_properties={"connection_name": name})
-    connection.close_callbacks.add(lambda _, reason: _resolve(lost, repr(reason)))
-    try:
-        await connection.connect(timeout=CONNECT_PATIENCE)
-        yield connection
-    finally:
-        await _patiently(connection.close())
-
-
-@contextlib.asynccontextmanager
-async def _channel(on: _Kept[AbstractConnection], lost: Loss) -> AsyncIterator[AbstractChannel]:
-    """A confirming channel on which the exchanges are declared: publishing to a missing one would close it."""
-    if on.open is None:
-        raise ConnectionError(on.problem)
-    channel = on.open.channel(publisher_confirms=True, on_return_raises=True)
-    channel.close_callbacks.add(lambda _, reason: _resolve(lost, repr(reason)))
-    await channel.initialize()
-    try:
-        await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
-        await channel.declare_exchange(DEAD_EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
-        dead = await channel.declare_queue(DEAD_QUEUE, durable=True, arguments={"x-max-length": DEAD_KEPT})
-        await dead.bind(DEAD_EXCHANGE, "#")
-        yield channel
-    finally:
-        await _patiently(channel.close())
-
-
-def _resolve(future: asyncio.Future[R], value: R) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-async def _patiently(closing: Awaitable[object]) -> None:
-    """Close as a courtesy to the broker; a frozen or absent one is not waited for."""
-    try:
-        async with asyncio.timeout(CLOSE_PATIENCE):
-            await closing
-    except FAILURES as error:
-        _pass_on(error)
-        log.debug("while closing: %r", error)
-
-
-def _pass_on(error: BaseException) -> None:
-    """Let a CancelledError go that was meant for this task; the library raises others of its own."""
-    task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-        raise error

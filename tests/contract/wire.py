@@ -13,9 +13,10 @@ from typing import Generic, TypeVar
 
 import aio_pika
 
-from launcher.amqp import EXCHANGE, AmqpBus
+from launcher.amqp import AmqpBus
 from launcher.bus import MemoryBus, _Delivery, no_span
 from launcher.clock import SystemClock
+from launcher.connections import EXCHANGE
 from launcher.messaging import Call, Cast, Context, Notice, Route
 from launcher.models import Model, Span
 

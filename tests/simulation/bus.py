@@ -102,7 +102,7 @@ class SimBus(MemoryBus):
             "deaf": (0.2, lambda: [(0.0, _unanswered(delivery, delivery.expires_ms))]),
             "replaying": (
                 1.0,
-                lambda: [(0.0, delivery), (self._seconds(self._choice(5, 60, 300)), _unanswered(delivery, math.inf))],
+                lambda: [(0.0, delivery), (self._seconds(self._choice(5, 60, 150)), _unanswered(delivery, math.inf))],
             ),
         }
         probability, fate = fates.get(self.life.world.weather(), (0.0, list))

@@ -36,6 +36,9 @@ class Life:
         if mode == "stop":
             self.stopping.set()
             return
+        if mode == "reboot":
+            self.world.on_reboot(self.name)
+            return
         self.dead, self.up = True, False
         for consumer in self.consumers:
             consumer.cancel()

@@ -30,7 +30,7 @@ from tests.simulation.drivers import SimFirewall, SimImages, SimNetwork, SimVirt
 from tests.simulation.life import Client, Life
 from tests.simulation.loop import LoopClock
 from tests.simulation.schedule import Schedule
-from tests.simulation.world import BAD_WEATHER, NETWORK, World
+from tests.simulation.world import BAD_WEATHER, NETWORK, Host, World
 
 CTX = Context(request_id="req-simulated", project_id="demo", user_id="demo", trace_id="0" * 32)
 ADMIN = ("0" * 64, Identity(user_id="admin", project_id="admin", is_admin=True))
@@ -77,7 +77,7 @@ class Simulation:
         self.client = Client(self.world, "client", on_death=lambda *_: None)
         self.asked: dict[int, str] = {}
         self.time_to_delete = {number: asyncio.Event() for number in schedule.deletes}
-        self.world.on_effect = self._count
+        self.world.on_effect, self.world.on_reboot = self._count, self._reboot
 
     def run(self) -> Outcome:
         world = self.world
@@ -183,16 +183,24 @@ class Simulation:
         await life.look()
         life.die("ended")
 
-    def _died(self, life: Life, mode: str) -> None:
-        self.dead.append(life)
+    def _hosts_of(self, name: str) -> list[Host]:
         hosts = self.world.hosts
-        for host in hosts.values() if self.schedule.roles == "one" else [hosts[n] for n in hosts if n == life.name]:
+        return list(hosts.values()) if self.schedule.roles == "one" else [hosts[name]] if name in hosts else []
+
+    def _died(self, life: Life, _: str) -> None:
+        self.dead.append(life)
+        for host in self._hosts_of(life.name):
             host.watcher = None
-            if mode == "reboot":
-                host.reboot()
         if self.schedule.roles == "one":
             self.broker = Broker()
         self.world.loop.call_later(self.world.rng.uniform(0.1, 5.0), self._start, life.name)
+
+    def _reboot(self, name: str) -> None:
+        """The machine of this process; where every role has its own, that of the first compute host."""
+        name = name if self.schedule.roles == "one" else next(iter(self.world.hosts))
+        for host in self._hosts_of(name):
+            host.reboot()
+        self.lives[name].die("rebooted")
 
     def _roles(self, life: Life) -> Iterator[Role]:
         """In the order of their start, as `app.py` has it."""

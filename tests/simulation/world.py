@@ -23,7 +23,7 @@ from launcher.models import FixedIp, InstanceId, InstanceRef, LaunchOrder, Netwo
 from tests.simulation.loop import SeededLoop
 from tests.simulation.schedule import Schedule
 
-BAD_WEATHER = 200.0
+BAD_WEATHER = 150.0
 """Seconds until the sky clears, so that every schedule can end."""
 GHOSTLY = 15.0
 """Seconds that a domain may be listed for after its end."""
@@ -220,6 +220,7 @@ class World:
             if "virt.spawn:stranger" in schedule.faults:
                 host.strangers.add("instance-00000001")
         self.on_effect: Callable[[int], None] = lambda _: None
+        self.on_reboot: Callable[[str], None] = lambda _: None
 
     def weather(self) -> str:
         return self.schedule.weather if self.loop.now < BAD_WEATHER else "fair"

@@ -21,6 +21,7 @@ from launcher.services.controller.reconcile import Reconcile
 from launcher.services.controller.sweep import Sweep
 from launcher.services.turns import Turns
 from tests.simulation.batch import schedules
+from tests.simulation.invariants import must_be_prompt
 from tests.simulation.schedule import Schedule
 from tests.simulation.simulation import run
 
@@ -149,7 +150,7 @@ class Mutation:
 
 
 MUTATIONS = [
-    Mutation(no_reconcile_at_start, "kills"),
+    Mutation(no_reconcile_at_start, "kills", must_be_prompt),
     Mutation(no_periodic_tick, "weathers"),
     Mutation(no_turns, "deletes"),
     Mutation(no_generation_check, "restarts"),
