@@ -21,7 +21,8 @@ from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.drivers.virt import domain_xml, embed
 from launcher.drivers.virt.driver import Disks
 from launcher.identity import new_mac, new_uuid
-from launcher.models import FixedIp, Flavor, Image, ImageFormat, ImageKind, LaunchOrder
+from launcher.models import Flavor, Image, ImageFormat, ImageKind, LaunchOrder
+from launcher.networks import FixedIp
 
 
 class Floor:

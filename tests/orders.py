@@ -6,17 +6,9 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from launcher.models import (
-    FixedIp,
-    Flavor,
-    HostState,
-    Image,
-    ImageFormat,
-    ImageKind,
-    LaunchOrder,
-    Network,
-    NetworkMode,
-)
+from launcher.models import Flavor, HostState, Image, ImageFormat, ImageKind, LaunchOrder
+from launcher.networks import FixedIp, Network, NetworkMode
+from launcher.policy import Policy, SecurityGroup
 
 NETWORK = Network(
     name="default",
@@ -68,6 +60,15 @@ def make_lease(order: LaunchOrder, address: str = "10.0.0.3", network: Network =
         hostname=order.hostname,
         network=network,
     )
+
+
+def make_launch(
+    number: int, *groups: SecurityGroup, address: str | None = None, network: Network = NETWORK
+) -> tuple[LaunchOrder, list[FixedIp], Policy]:
+    """What a packet filter is told of an instance with one NIC."""
+    order = make_order(number)
+    lease = make_lease(order, address or str(network.cidr[number + 2]), network)
+    return order, [lease], Policy(groups=groups)
 
 
 def make_host(name: str = "node-1", **changes: Any) -> HostState:

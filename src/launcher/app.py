@@ -48,7 +48,8 @@ from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import BadRequest, Conflict
 from launcher.identity import new_token
-from launcher.models import Identity, Image, NetworkMode
+from launcher.models import Identity, Image
+from launcher.networks import NetworkMode
 from launcher.sandbox import INSIDE
 from launcher.services.api.server import ApiServer
 from launcher.services.compute import Compute

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from launcher.errors import BadRequest
-from launcher.models import Flavor, Model, Network, NetworkMode, Quotas
+from launcher.models import Flavor, Model, Quotas
+from launcher.networks import Network, NetworkMode
 
 
 class RoleName(StrEnum):

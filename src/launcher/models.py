@@ -6,7 +6,7 @@ Units stand in the names: `_mb` mebibytes, `_gb` gibibytes, `_ms` milliseconds s
 from __future__ import annotations
 
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated
 
@@ -105,62 +105,6 @@ class KeyPair(Model):
     fingerprint: str
 
 
-class Protocol(StrEnum):
-    TCP = "tcp"
-    UDP = "udp"
-    ICMP = "icmp"
-    ANY = "any"
-
-
-class Rule(Model):
-    """Lets traffic in. For icmp the ports mean type and code; None is any."""
-
-    protocol: Protocol
-    from_port: int | None = Field(default=None, ge=0, le=65535)
-    to_port: int | None = Field(default=None, ge=0, le=65535)
-    cidr: IPv4Network
-
-
-class SecurityGroup(Model):
-    """A named set of rules; what no rule lets in is dropped."""
-
-    id: int
-    name: Name
-    description: str = ""
-    rules: tuple[Rule, ...] = ()
-
-
-class NetworkMode(StrEnum):
-    FLAT = "flat"
-    FLAT_DHCP = "flat_dhcp"
-
-
-class Network(Model):
-    """A bridge with a range of addresses. The gateway is also the DHCP server."""
-
-    name: Name
-    mode: NetworkMode
-    bridge: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,14}$")]
-    cidr: IPv4Network
-    gateway: IPv4Address
-    dns: tuple[IPv4Address, ...] = ()
-    domain: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}$")] = "novalocal"
-
-    @property
-    def gateway_interface(self) -> IPv4Interface:
-        return IPv4Interface(f"{self.gateway}/{self.cidr.prefixlen}")
-
-
-class FixedIp(Model):
-    """A lease: this address belongs to this NIC of this instance until it is released."""
-
-    instance_id: InstanceId
-    address: IPv4Address
-    mac: MacAddress
-    hostname: str
-    network: Network
-
-
 class InstanceRef(Model):
     """What every artefact on a host is named from; enough to remove them, so "ensure it is gone" needs no table."""
 
@@ -195,7 +139,6 @@ class LaunchOrder(InstanceRef):
     kernel: Image | None = None
     ramdisk: Image | None = None
     public_key: str | None = None
-    groups: tuple[SecurityGroup, ...] = ()
     availability_zone: str | None = None
 
 

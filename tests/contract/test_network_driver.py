@@ -21,7 +21,7 @@ from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.errors import NetworkFailed
-from launcher.models import FixedIp, Network, NetworkMode
+from launcher.networks import FixedIp, Network, NetworkMode
 from tests.orders import make_lease, make_order
 from tests.waiting import eventually
 

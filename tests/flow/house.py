@@ -28,7 +28,8 @@ from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
-from launcher.models import Identity, LaunchOrder, Network, NetworkMode, Quotas
+from launcher.models import Identity, LaunchOrder, Quotas
+from launcher.networks import Network, NetworkMode
 from launcher.services.api.server import ApiServer
 from launcher.services.compute import Compute, Launch
 from launcher.services.controller.controller import Controller

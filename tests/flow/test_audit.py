@@ -13,9 +13,10 @@ import pytest
 from launcher.auditing import ArtefactKind, AuditHosts, CollectGarbage, RemoveArtefacts
 from launcher.errors import Conflict, Forbidden, HypervisorBusy, InvalidDomainConfig, LauncherError
 from launcher.identity import new_request_id, new_trace_id
-from launcher.messages import AllocateFixedIp, ReleaseFixedIp
+from launcher.messages.network import AllocateFixedIp, ReleaseFixedIp
 from launcher.messaging import Context
 from launcher.models import InstanceRef, LaunchOrder
+from launcher.policy import Policy
 from tests.flow.house import House, Json
 from tests.orders import NETWORK, make_lease, make_order
 from tests.waiting import eventually, until
@@ -44,7 +45,7 @@ async def plant_tap(house: House, order: LaunchOrder) -> None:
 
 
 async def plant_chain(house: House, order: LaunchOrder) -> None:
-    await house.firewall.apply(order, make_lease(order))
+    await house.firewall.apply(order, [make_lease(order)], Policy())
 
 
 async def plant_lease(house: House, order: LaunchOrder) -> None:

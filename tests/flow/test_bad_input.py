@@ -96,7 +96,8 @@ async def test_key_pairs_are_made_once_imported_and_refused(house: House) -> Non
 async def test_security_groups_and_their_rules(house: House) -> None:
     rules = [{"protocol": "tcp", "from_port": 22}, {"protocol": "icmp", "from_port": 8, "to_port": 0}]
     made = await house.ask("POST", "/security-groups", {"name": "web", "rules": rules}, status=201)
-    assert made["rules"][0] == {"protocol": "tcp", "from_port": 22, "to_port": 22, "cidr": "0.0.0.0/0"}
+    tcp = {"direction": "ingress", "protocol": "tcp", "from_port": 22, "to_port": 22}
+    assert made["rules"][0] == {**tcp, "cidr": "0.0.0.0/0", "group_id": None}
     await house.ask("POST", "/security-groups", {"name": "web"}, status=409)
     for bad in (
         {"protocol": "tcp", "from_port": 5, "to_port": 4},

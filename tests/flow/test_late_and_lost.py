@@ -8,7 +8,9 @@ import pytest
 
 from launcher.db import events
 from launcher.errors import StaleGeneration
-from launcher.messages import HostHeartbeat, ReportPower, RunInstance
+from launcher.messages.compute import RunInstance
+from launcher.messages.notices import HostHeartbeat
+from launcher.messages.reports import ReportPower
 from launcher.messaging import Context
 from launcher.models import HostState
 from tests.flow.house import House, Json

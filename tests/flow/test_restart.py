@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import NoHostYet
-from launcher.messages import HostHeartbeat
+from launcher.messages.notices import HostHeartbeat
 from launcher.models import HostState, LaunchOrder
 from tests.contract.wire import CTX
 from tests.flow.house import House

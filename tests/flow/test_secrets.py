@@ -16,7 +16,7 @@ from launcher.clock import SystemClock
 from launcher.config import load
 from launcher.errors import BadRequest, BusUnavailable
 from launcher.identity import new_token
-from launcher.messages import CreateInstances
+from launcher.messages.instances import CreateInstances
 from launcher.models import InstanceId
 from tests.contract.wire import CTX
 from tests.flow.house import TOKEN, House, Json

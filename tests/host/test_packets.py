@@ -22,8 +22,10 @@ import pytest
 
 from launcher.drivers.firewall.iptables import IptablesFirewall
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
-from launcher.models import FixedIp, LaunchOrder, Network, NetworkMode, Protocol, Rule, SecurityGroup
-from tests.orders import make_lease, make_order
+from launcher.models import LaunchOrder
+from launcher.networks import FixedIp, Network, NetworkMode
+from launcher.policy import Policy, Protocol, Rule, SecurityGroup
+from tests.orders import make_launch, make_lease, make_order
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("sandboxed")]
 
@@ -53,9 +55,8 @@ def allowing(protocol: Protocol, low: int | None = None, high: int | None = None
 OPEN_UDP = allowing(Protocol.UDP, OPEN, OPEN)
 
 
-def a_launch(number: int, *groups: SecurityGroup) -> tuple[LaunchOrder, FixedIp]:
-    order = make_order(number, groups=groups)
-    return order, make_lease(order, f"10.90.0.{number + 2}", LAN)
+def a_launch(number: int, *groups: SecurityGroup) -> tuple[LaunchOrder, list[FixedIp], Policy]:
+    return make_launch(number, *groups, network=LAN)
 
 
 @contextlib.contextmanager
@@ -140,10 +141,10 @@ class Lan:
 
     async def plug(self, number: int, *groups: SecurityGroup) -> Guest:
         """A guest without an address, filtered."""
-        order, lease = a_launch(number, *groups)
-        guest = Guest(order, lease)
+        order, nics, policy = a_launch(number, *groups)
+        guest = Guest(order, nics[0])
         self.guests.append(guest)
-        await self.firewall.apply(order, lease)
+        await self.firewall.apply(order, nics, policy)
         return guest
 
     async def stop(self) -> None:
@@ -390,6 +391,6 @@ async def test_an_address_goes_to_its_next_instance_at_once(lan: Lan, tmp_path: 
     await asyncio.to_thread(ask_dhcp, old, tmp_path)
     again = make_lease(new.order, "10.90.0.3", LAN)
     await lan.firewall.remove(old.order)
-    await lan.firewall.apply(new.order, again)
+    await lan.firewall.apply(new.order, [again], Policy())
     await lan.network.set_leases(LAN, [again])
     assert (await asyncio.to_thread(ask_dhcp, new, tmp_path))[0] == "10.90.0.3"

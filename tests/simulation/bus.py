@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from launcher.bus import CALL_TIMEOUT, Dispatcher, MemoryBus, _Delivery, _Queue
 from launcher.errors import BusUnavailable, NoRoute
-from launcher.messages import RecordSpans
+from launcher.messages.reports import RecordSpans
 from launcher.messaging import Call, Cast, Context, Message, Notice
 from tests.simulation.life import Life
 from tests.simulation.loop import LoopClock

@@ -12,15 +12,15 @@ from launcher.errors import NotFound
 from launcher.models import (
     DhcpEvidence,
     Diagnostics,
-    FixedIp,
     ImageFormat,
     InstanceId,
     InstanceRef,
     LaunchOrder,
     MacAddress,
-    Network,
     PowerState,
 )
+from launcher.networks import FixedIp, Network
+from launcher.policy import Policy
 from tests.simulation.life import FIRST, Life
 from tests.simulation.world import Host
 
@@ -80,10 +80,13 @@ class SimFirewall:
     async def ensure_base(self, network: Network) -> None:
         await self.life.look()
 
-    async def apply(self, order: LaunchOrder, address: FixedIp) -> None:
+    async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
         await self.life.touch(
-            self.host, "firewall.apply", lambda: self.host.apply(order, address), order=order, makes="chains"
+            self.host, "firewall.apply", lambda: self.host.apply(order, nics[0]), order=order, makes="chains"
         )
+
+    async def update(self, policy: Policy) -> None:
+        await self.life.look()
 
     async def remove(self, order: InstanceRef) -> None:
         await self.life.touch(self.host, "firewall.remove", lambda: self.host.remove(order), order=order)

@@ -15,7 +15,7 @@ from launcher.config import FLAVORS
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.errors import BusError, InsufficientSpace, LauncherError, NotFound
-from launcher.messages import CreateInstances, DeleteInstance
+from launcher.messages.instances import CreateInstances, DeleteInstance
 from launcher.messaging import Context
 from launcher.models import Identity, Image, Quotas
 from launcher.services.compute import Compute

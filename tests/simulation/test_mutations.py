@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from launcher.db import leases, moves
-from launcher.messages import ReleaseFixedIp
+from launcher.messages.network import ReleaseFixedIp
 from launcher.messaging import Context
-from launcher.models import Fault, FixedIp, Instance, LaunchOrder, Network
+from launcher.models import Fault, Instance, LaunchOrder
+from launcher.networks import FixedIp, Network
 from launcher.services.compute import Compute, Launch
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.reconcile import Reconcile

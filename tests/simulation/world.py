@@ -19,7 +19,8 @@ from launcher.db import schemas
 from launcher.db.database import _migrate
 from launcher.drivers.virt.driver import PowerWatcher
 from launcher.errors import DomainConflict, HostResourceMissing, NetworkFailed, StaleGeneration
-from launcher.models import FixedIp, InstanceId, InstanceRef, LaunchOrder, Network, NetworkMode, PowerState
+from launcher.models import InstanceId, InstanceRef, LaunchOrder, PowerState
+from launcher.networks import FixedIp, Network, NetworkMode
 from tests.simulation.loop import SeededLoop
 from tests.simulation.schedule import Schedule
 

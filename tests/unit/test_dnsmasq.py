@@ -17,7 +17,7 @@ from launcher.drivers.network.dnsmasq import (
     stray_leases,
 )
 from launcher.errors import NetworkFailed
-from launcher.models import FixedIp
+from launcher.networks import FixedIp
 from tests.orders import NETWORK, make_lease, make_order
 
 GOLDEN = Path(__file__).parent.parent / "golden"

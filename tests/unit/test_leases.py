@@ -10,7 +10,7 @@ import pytest
 
 from launcher.db import leases, schemas
 from launcher.errors import NoMoreFixedIps
-from launcher.models import Network
+from launcher.networks import Network
 from tests.orders import NETWORK, instance_id
 
 

@@ -15,19 +15,16 @@ from pydantic import ValidationError
 from launcher import auditing, messages
 from launcher.bus import decode, decode_reply, encode, encode_failure, notice_key, routing_key
 from launcher.errors import BadMessage, LauncherError, NotFound, RemoteError
-from launcher.messages import (
-    AllocateFixedIp,
-    Authenticate,
-    FindLease,
-    GetInstance,
-    HostHeartbeat,
-    Ping,
-    ReportPower,
-    RunInstance,
-    ScheduleInstance,
-)
+from launcher.messages.access import Authenticate, Ping
+from launcher.messages.compute import RunInstance
+from launcher.messages.instances import GetInstance
+from launcher.messages.network import AllocateFixedIp, FindLease
+from launcher.messages.notices import HostHeartbeat
+from launcher.messages.reports import ReportPower
+from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Call, Cast, Context, Message, Notice
-from launcher.models import FixedIp, Identity
+from launcher.models import Identity
+from launcher.networks import FixedIp
 
 CTX = Context(request_id="req-1", project_id="p", user_id="u", trace_id="a" * 32, span_id="b" * 16)
 INSTANCE = "00000000-0000-4000-8000-000000000001"

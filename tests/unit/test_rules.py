@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from launcher.drivers.firewall import rules
 from launcher.drivers.firewall.rules import Chains
 from launcher.errors import FirewallFailed
-from launcher.models import FixedIp, LaunchOrder, Protocol, Rule, SecurityGroup
+from launcher.models import LaunchOrder
+from launcher.networks import FixedIp
+from launcher.policy import Policy, Protocol, Rule, SecurityGroup
 from tests.orders import NETWORK, make_lease, make_order
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -40,8 +42,13 @@ WEB = SecurityGroup(
 )
 
 
-def an_order(number: int = 1, *groups: SecurityGroup) -> LaunchOrder:
-    return make_order(number, groups=groups)
+def an_order(number: int = 1) -> LaunchOrder:
+    return make_order(number)
+
+
+def apply(found: Chains, number: int, *groups: SecurityGroup, last: int | None = None, open_: bool = True) -> list[str]:
+    order, policy = an_order(number), Policy(groups=groups)
+    return rules.apply_instance(found, order, the_address(order, last), policy, allow_project=open_)
 
 
 def the_address(order: LaunchOrder, last: int | None = None) -> FixedIp:
@@ -52,28 +59,23 @@ def changed(found: Chains, lines: list[str]) -> Chains:
     return rules.play(found, rules.transaction("filter", lines))
 
 
-def applied(found: Chains, order: LaunchOrder, last: int | None = None) -> Chains:
-    return changed(found, rules.apply_instance(found, order, the_address(order, last), allow_project=True))
+def applied(found: Chains, number: int, *groups: SecurityGroup, last: int | None = None) -> Chains:
+    return changed(found, apply(found, number, *groups, last=last))
 
 
 FRESH: Chains = {"INPUT": [], "FORWARD": ["-i docker0 -j ACCEPT"], "OUTPUT": []}
 BASE = changed(FRESH, rules.base(FRESH))
-TWO = applied(applied(BASE, an_order(1, SSH_AND_PING)), an_order(10, SSH_AND_PING, WEB))
+TWO = applied(applied(BASE, 1, SSH_AND_PING), 10, SSH_AND_PING, WEB)
 
 
 def transactions() -> dict[str, str]:
-    one, ten = an_order(1, SSH_AND_PING), an_order(10, SSH_AND_PING, WEB)
-    only_one = applied(BASE, one)
+    only_one = applied(BASE, 1, SSH_AND_PING)
     return {
         "base": rules.transaction("filter", rules.base(FRESH)),
-        "apply": rules.transaction("filter", rules.apply_instance(BASE, one, the_address(one), allow_project=True)),
-        "apply_shared_group": rules.transaction(
-            "filter", rules.apply_instance(only_one, ten, the_address(ten), allow_project=False)
-        ),
-        "apply_again": rules.transaction(
-            "filter", rules.apply_instance(TWO, one, the_address(one), allow_project=True)
-        ),
-        "remove": rules.transaction("filter", rules.remove_instance(TWO, ten)),
+        "apply": rules.transaction("filter", apply(BASE, 1, SSH_AND_PING)),
+        "apply_shared_group": rules.transaction("filter", apply(only_one, 10, SSH_AND_PING, WEB, open_=False)),
+        "apply_again": rules.transaction("filter", apply(TWO, 1, SSH_AND_PING)),
+        "remove": rules.transaction("filter", rules.remove_instance(TWO, an_order(10))),
         "metadata": rules.transaction("nat", rules.redirect_metadata({"PREROUTING": []}, "br100", 8775)),
         "ipv6": rules.transaction("filter", rules.refuse_ipv6(FRESH, "br100")),
     }
@@ -85,7 +87,7 @@ def test_transactions_are_as_agreed(name: str) -> None:
 
 
 def test_the_articles_example() -> None:
-    found = applied(BASE, an_order(1, SSH_AND_PING))
+    found = applied(BASE, 1, SSH_AND_PING)
     assert {chain: found[chain] for chain in ("nova-local", "nova-inst-1", "nova-sg-1", "nova-fallback")} == {
         "nova-local": ["-m physdev --physdev-is-in -j nova-spoof", "-d 10.0.0.3/32 -j nova-inst-1"],
         "nova-inst-1": [
@@ -112,9 +114,9 @@ def test_a_jump_that_somebody_pushed_down_comes_back_to_the_top() -> None:
 
 
 def test_removing_instance_1_leaves_10_to_19() -> None:
-    found = applied(BASE, an_order(1, SSH_AND_PING))
+    found = applied(BASE, 1, SSH_AND_PING)
     for number in range(10, 20):
-        found = applied(found, an_order(number, SSH_AND_PING))
+        found = applied(found, number, SSH_AND_PING)
     left = changed(found, rules.remove_instance(found, an_order(1)))
     assert rules.instances(left) == dict.fromkeys(range(10, 20), True)
     assert left["nova-local"] == [rule for rule in found["nova-local"] if not rule.endswith("nova-inst-1")]
@@ -129,7 +131,7 @@ def test_a_group_goes_with_its_last_instance() -> None:
 
 
 def test_a_group_left_by_its_instance_goes_too() -> None:
-    assert "nova-sg-12" not in applied(TWO, an_order(10, SSH_AND_PING))
+    assert "nova-sg-12" not in applied(TWO, 10, SSH_AND_PING)
 
 
 def test_removing_what_is_not_there_changes_nothing() -> None:
@@ -137,17 +139,17 @@ def test_removing_what_is_not_there_changes_nothing() -> None:
 
 
 def test_applying_twice_is_applying_once() -> None:
-    assert applied(TWO, an_order(1, SSH_AND_PING)) == TWO
+    assert applied(TWO, 1, SSH_AND_PING) == TWO
 
 
 def test_an_address_leads_to_its_newest_instance_only() -> None:
-    found = applied(TWO, an_order(2, SSH_AND_PING), last=3)
+    found = applied(TWO, 2, SSH_AND_PING, last=3)
     assert [rule for rule in found["nova-local"] if "10.0.0.3/32" in rule] == ["-d 10.0.0.3/32 -j nova-inst-2"]
 
 
 def test_a_new_rule_of_a_shared_group_reaches_its_chain() -> None:
     opened = SecurityGroup(id=1, name="default", rules=(Rule(protocol=Protocol.ANY, cidr=ANYWHERE),))
-    assert applied(TWO, an_order(1, opened))["nova-sg-1"] == ["-j ACCEPT"]
+    assert applied(TWO, 1, opened)["nova-sg-1"] == ["-j ACCEPT"]
 
 
 def test_foreign_rules_stay() -> None:
@@ -160,10 +162,9 @@ def test_foreign_rules_stay() -> None:
 def test_a_transaction_does_not_grow_with_the_instances() -> None:
     found = BASE
     for number in range(1, 25):
-        found = applied(found, an_order(number, SSH_AND_PING))
-    order = an_order(27, SSH_AND_PING)
-    few = rules.apply_instance(applied(BASE, an_order(1, SSH_AND_PING)), order, the_address(order), allow_project=True)
-    many = rules.apply_instance(found, order, the_address(order), allow_project=True)
+        found = applied(found, number, SSH_AND_PING)
+    few = apply(applied(BASE, 1, SSH_AND_PING), 27, SSH_AND_PING)
+    many = apply(found, 27, SSH_AND_PING)
     assert few == many
 
 
@@ -205,7 +206,7 @@ MEANINGS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("fields", "match"), MEANINGS.values(), ids=MEANINGS)
 def test_what_a_rule_lets_in(fields: dict[str, Any], match: str) -> None:
     group = SecurityGroup(id=1, name="g", rules=(Rule(cidr=ANYWHERE, **fields),))
-    assert rules.group_rules(group) == [f"{match}-j ACCEPT"]
+    assert rules.group_rules(group, Policy()) == [f"{match}-j ACCEPT"]
 
 
 @pytest.mark.parametrize(
@@ -219,12 +220,12 @@ def test_what_a_rule_lets_in(fields: dict[str, Any], match: str) -> None:
 )
 def test_a_rule_that_means_nothing_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(FirewallFailed, match=r"a rule for \w+ from 0.0.0.0/0"):
-        rules.group_rules(SecurityGroup(id=1, name="g", rules=(Rule(cidr=ANYWHERE, **fields),)))
+        rules.group_rules(SecurityGroup(id=1, name="g", rules=(Rule(cidr=ANYWHERE, **fields),)), Policy())
 
 
 def test_doubled_rules_and_groups_count_once() -> None:
     twice = SecurityGroup(id=1, name="default", rules=SSH_AND_PING.rules * 2)
-    assert applied(BASE, an_order(1, twice, twice)) == applied(BASE, an_order(1, SSH_AND_PING))
+    assert applied(BASE, 1, twice, twice) == applied(BASE, 1, SSH_AND_PING)
 
 
 @given(
@@ -234,7 +235,7 @@ def test_whatever_the_order_of_changes_nothing_is_left(steps: list[tuple[bool, i
     found, present = BASE, set()
     for apply, number, chosen in steps:
         if apply:
-            found = applied(found, an_order(number, *((SSH_AND_PING, WEB)[each] for each in chosen)))
+            found = applied(found, number, *((SSH_AND_PING, WEB)[each] for each in chosen))
             present.add(number)
         else:
             found = changed(found, rules.remove_instance(found, an_order(number)))

@@ -6,7 +6,8 @@ import sqlite3
 from ipaddress import IPv4Address
 
 from launcher.errors import NoMoreFixedIps
-from launcher.models import FixedIp, InstanceId, MacAddress, Network
+from launcher.models import InstanceId, MacAddress
+from launcher.networks import FixedIp, Network
 
 
 def keep_network(db: sqlite3.Connection, network: Network) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from ipaddress import IPv4Address
 
 from pydantic import TypeAdapter
 
 from launcher.errors import Conflict, NotFound
-from launcher.models import Rule, SecurityGroup
+from launcher.models import InstanceId
+from launcher.policy import Policy, Rule, SecurityGroup
 
 DEFAULT = "default"
 
@@ -35,6 +37,39 @@ def get(db: sqlite3.Connection, project_id: str, name: str) -> SecurityGroup:
             f"there is no security group {name!r}", hint="see `launcher group list`", field="security_groups"
         )
     return group
+
+
+def get_policy(db: sqlite3.Connection, group_ids: Sequence[int]) -> Policy:
+    """These groups, and the addresses of the live instances in the groups that their rules name."""
+    groups = tuple(group for group_id in group_ids if (group := _find_by_id(db, group_id)))
+    named = {rule.group_id for group in groups for rule in group.rules if rule.group_id is not None}
+    return Policy(groups=groups, members={group_id: _members(db, group_id) for group_id in sorted(named)})
+
+
+def list_ids_of(db: sqlite3.Connection, instance_id: InstanceId) -> list[int]:
+    """The groups that the instance is in, in the order in which they were named."""
+    rows = db.execute(
+        "SELECT security_groups.id FROM instances, json_each(instances.security_groups) AS named"
+        " JOIN security_groups ON security_groups.project_id = instances.project_id"
+        " AND security_groups.name = named.value WHERE instances.id = ? ORDER BY named.key",
+        (instance_id,),
+    ).fetchall()
+    return [row["id"] for row in rows]
+
+
+def _members(db: sqlite3.Connection, group_id: int) -> tuple[IPv4Address, ...]:
+    rows = db.execute(
+        "SELECT address FROM instances, json_each(instances.security_groups) AS named, security_groups AS groups"
+        " WHERE groups.id = ? AND instances.project_id = groups.project_id AND named.value = groups.name"
+        " AND address IS NOT NULL AND vm_state != 'deleted' ORDER BY number",
+        (group_id,),
+    ).fetchall()
+    return tuple(IPv4Address(row["address"]) for row in rows)
+
+
+def _find_by_id(db: sqlite3.Connection, group_id: int) -> SecurityGroup | None:
+    row = db.execute("SELECT * FROM security_groups WHERE id = ?", (group_id,)).fetchone()
+    return _group(row) if row else None
 
 
 def list_all(db: sqlite3.Connection, project_id: str) -> list[SecurityGroup]:

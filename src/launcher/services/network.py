@@ -14,9 +14,10 @@ from launcher.db.database import Database
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.failpoints import failpoint
-from launcher.messages import AllocateFixedIp, FindLease, GetDhcpEvidence, ReleaseFixedIp
+from launcher.messages.network import AllocateFixedIp, FindLease, GetDhcpEvidence, ReleaseFixedIp
 from launcher.messaging import Context, Route
-from launcher.models import DhcpEvidence, FixedIp, MacAddress, Network
+from launcher.models import DhcpEvidence, MacAddress
+from launcher.networks import FixedIp, Network
 from launcher.services.role import Role
 
 

@@ -13,7 +13,7 @@ from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.errors import BusError, LauncherError
 from launcher.identity import new_request_id, new_trace_id
-from launcher.messages import RecordSpans
+from launcher.messages.reports import RecordSpans
 from launcher.messaging import Context, Route
 from launcher.models import Span
 

@@ -10,7 +10,10 @@ from launcher.clock import Clock
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.errors import BusError, NoValidHost, StaleGeneration
 from launcher.failpoints import failpoint
-from launcher.messages import HostHeartbeat, ReportFault, RunInstance, ScheduleInstance
+from launcher.messages.compute import RunInstance
+from launcher.messages.notices import HostHeartbeat
+from launcher.messages.reports import ReportFault
+from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Context, Route
 from launcher.models import HostState, LaunchOrder
 from launcher.services.role import Role

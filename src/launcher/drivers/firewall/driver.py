@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from launcher.models import FixedIp, InstanceRef, LaunchOrder, Network
+from launcher.models import InstanceRef, LaunchOrder
+from launcher.networks import FixedIp, Network
+from launcher.policy import Policy
 
 
 class FirewallDriver(Protocol):
-    """Keeps unwanted packets from instances. `apply` and `remove` may be repeated.
+    """Keeps unwanted packets from instances. `apply`, `update` and `remove` may be repeated.
 
-    Default deny: what no rule of the instance's security groups, its DHCP server or (by setting) its own
-    network lets in is dropped. Foreign rules on the host are never touched. Raises FirewallFailed.
+    To an instance, default deny: what no rule of its security groups, its DHCP server or (by setting) its own network
+    or the host lets in is dropped. From an instance: nothing in another's name (MAC, ARP, IP, DHCP server, router
+    advertisements); the rest goes out unless each of its groups has egress rules and none of them lets it.
+    Foreign rules on the host are never touched. Raises FirewallFailed.
     """
 
     async def start(self) -> None:
@@ -21,8 +25,14 @@ class FirewallDriver(Protocol):
     async def ensure_base(self, network: Network) -> None:
         """What `start` does, and this network's way to the metadata service; called by the network role."""
 
-    async def apply(self, order: LaunchOrder, address: FixedIp) -> None:
-        """Replace one instance's rules as a whole, in one transaction; called before its domain starts."""
+    async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
+        """Replace one instance's rules as a whole, in one transaction; called before its domain starts.
+
+        `policy` has the instance's own groups; what it says of a group holds for all who are in it.
+        """
+
+    async def update(self, policy: Policy) -> None:
+        """Replace the rules and members of groups in one transaction; groups that nobody here is in are ignored."""
 
     async def remove(self, order: InstanceRef) -> None:
         """Leave nothing of one instance; absent is success. Groups nobody uses any more go with it."""

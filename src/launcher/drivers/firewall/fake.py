@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from launcher.models import FixedIp, InstanceRef, LaunchOrder, Network
+from launcher.models import InstanceRef, LaunchOrder
+from launcher.networks import FixedIp, Network
+from launcher.policy import Policy
 
 Fault = Callable[[str, str], Awaitable[None]]
 """Called with a point and an instance's id: `apply`, `remove` before the effect, `applied`, `removed` after it.
@@ -24,7 +26,7 @@ class FakeFirewall:
         self.delay = delay
         self.fault = fault
         self.networks: dict[str, Network] = {}
-        self.applied: dict[int, tuple[LaunchOrder, FixedIp]] = {}
+        self.applied: dict[int, tuple[LaunchOrder, tuple[FixedIp, ...], Policy]] = {}
         self.torn: set[int] = set()
 
     async def start(self) -> None:
@@ -33,12 +35,21 @@ class FakeFirewall:
     async def ensure_base(self, network: Network) -> None:
         self.networks[network.name] = network
 
-    async def apply(self, order: LaunchOrder, address: FixedIp) -> None:
+    async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
         await self._reach("apply", order)
         await asyncio.sleep(self.delay)
-        self.applied[order.number] = (order, address)
+        self.applied[order.number] = (order, tuple(nics), policy)
         self.torn.discard(order.number)
         await self._reach("applied", order)
+
+    async def update(self, policy: Policy) -> None:
+        changed = {group.id: group for group in policy.groups}
+        for number, (order, nics, old) in self.applied.items():
+            groups = tuple(changed.get(group.id, group) for group in old.groups)
+            known = {**old.members, **policy.members}
+            named = {rule.group_id for group in groups for rule in group.rules}
+            members = {group: known[group] for group in known if group in named}
+            self.applied[number] = (order, nics, Policy(groups=groups, members=members))
 
     async def remove(self, order: InstanceRef) -> None:
         await self._reach("remove", order)

@@ -14,7 +14,9 @@ from launcher.drivers import process
 from launcher.drivers.firewall import rules
 from launcher.drivers.firewall.rules import Chains
 from launcher.errors import FirewallFailed, ProgramFailed
-from launcher.models import FixedIp, InstanceRef, LaunchOrder, Network, NetworkMode
+from launcher.models import InstanceRef, LaunchOrder
+from launcher.networks import FixedIp, Network, NetworkMode
+from launcher.policy import Policy
 
 _HINT = "look with `iptables-save`; the chains of launcher are named nova-…"
 
@@ -46,12 +48,16 @@ class IptablesFirewall:
             if network.mode is NetworkMode.FLAT_DHCP and _speaks_ipv6():
                 await _ensure("ip6tables", "filter", network, rules.refuse_ipv6)
 
-    async def apply(self, order: LaunchOrder, address: FixedIp) -> None:
+    async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
         def plan(found: Chains) -> list[str]:
-            return rules.apply_instance(found, order, address, allow_project=self._allow_project)
+            return rules.apply_instance(found, order, nics[0], policy, allow_project=self._allow_project)
 
         async with self._lock:
             await self._change(order.name, plan)
+
+    async def update(self, policy: Policy) -> None:
+        async with self._lock:
+            await self._change("security groups", lambda found: rules.update_groups(found, policy))
 
     async def remove(self, order: InstanceRef) -> None:
         async with self._lock:

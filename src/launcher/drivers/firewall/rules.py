@@ -15,9 +15,12 @@ Rules are written as iptables-save prints them, so that what is found can be com
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_network
 
 from launcher.errors import FirewallFailed
-from launcher.models import FixedIp, InstanceRef, LaunchOrder, Protocol, Rule, SecurityGroup
+from launcher.models import InstanceRef, LaunchOrder
+from launcher.networks import FixedIp
+from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
 
 Chains = dict[str, list[str]]
 """A table: each chain's rules in order, without the leading `-A chain`."""
@@ -67,7 +70,9 @@ def base(found: Chains) -> list[str]:
     return lines + [line for chain, rule in _TOPS for line in _on_top(found, chain, rule)]
 
 
-def apply_instance(found: Chains, order: LaunchOrder, address: FixedIp, *, allow_project: bool) -> list[str]:
+def apply_instance(
+    found: Chains, order: LaunchOrder, address: FixedIp, policy: Policy, *, allow_project: bool
+) -> list[str]:
     """Replace one instance's rules; the other instances' are neither read nor written.
 
     While nothing of the base is missing the transaction still asks for it (`-C`), and fails where somebody
@@ -75,9 +80,9 @@ def apply_instance(found: Chains, order: LaunchOrder, address: FixedIp, *, allow
     chains that grow with the instances are not asked for: iptables would read them as a whole.
     """
     own = order.chain
-    chains = {f"{GROUP}{group.id}": group_rules(group) for group in order.groups}
+    chains = {f"{GROUP}{group.id}": group_rules(group, policy) for group in policy.groups}
     chains = {chain: rules for chain, rules in chains.items() if found.get(chain) != rules}
-    chains[own] = instance_rules(order, address, allow_project=allow_project)
+    chains[own] = instance_rules(address, policy, allow_project=allow_project)
     lines = base(found) or [f"-C {chain} {rule}" for chain, rule in _TOPS if chain not in (LOCAL, SPOOF)]
     lines += [f":{chain} - [0:0]" for chain in chains]
     lines += [f"-A {chain} {rule}" for chain, rules in chains.items() for rule in rules]
@@ -97,9 +102,17 @@ def remove_instance(found: Chains, order: InstanceRef) -> list[str]:
     return lines + _drop_unused_groups(play(found, "\n".join(lines)))
 
 
-def instance_rules(order: LaunchOrder, address: FixedIp, *, allow_project: bool) -> list[str]:
+def update_groups(found: Chains, policy: Policy) -> list[str]:
+    """Replace the chains of groups that are in use; empty when they are as they should be."""
+    chains = {f"{GROUP}{group.id}": group_rules(group, policy) for group in policy.groups}
+    changed = {chain: rules for chain, rules in chains.items() if chain in found and found[chain] != rules}
+    lines = [f":{chain} - [0:0]" for chain in changed]
+    return lines + [f"-A {chain} {rule}" for chain, rules in changed.items() for rule in rules]
+
+
+def instance_rules(address: FixedIp, policy: Policy, *, allow_project: bool) -> list[str]:
     """The instance's own chain, in Nova's order."""
-    groups = dict.fromkeys(group.id for group in order.groups)
+    groups = dict.fromkeys(group.id for group in policy.groups)
     network = address.network
     return [
         "-m conntrack --ctstate INVALID -j DROP",
@@ -111,9 +124,10 @@ def instance_rules(order: LaunchOrder, address: FixedIp, *, allow_project: bool)
     ]
 
 
-def group_rules(group: SecurityGroup) -> list[str]:
+def group_rules(group: SecurityGroup, policy: Policy) -> list[str]:
     """A security group's chain: it accepts or returns. Raises FirewallFailed for a rule that means nothing."""
-    return list(dict.fromkeys(_accept(rule) for rule in group.rules))
+    incoming = (rule for rule in group.rules if rule.direction is Direction.INGRESS)
+    return list(dict.fromkeys(line for rule in incoming for line in _accept(rule, policy)))
 
 
 def redirect_metadata(found: Chains, bridge: str, port: int | None) -> list[str]:
@@ -180,9 +194,14 @@ def _drop_unused_groups(found: Chains) -> list[str]:
     return [line for chain in unused for line in (f":{chain} - [0:0]", f"-X {chain}")]
 
 
-def _accept(rule: Rule) -> str:
-    source = [f"-s {rule.cidr}"] if rule.cidr.prefixlen else []
-    return " ".join([*source, *_match(rule), "-j ACCEPT"])
+def _accept(rule: Rule, policy: Policy) -> list[str]:
+    """A line for each source that the rule names; those of IPv6 are not for this table."""
+    sources = [rule.cidr] if rule.cidr else [ip_network(member) for member in policy.members_of(rule)]
+    return [
+        " ".join([*([f"-s {source}"] if source.prefixlen else []), *_match(rule), "-j ACCEPT"])
+        for source in sources
+        if source.version == 4
+    ]
 
 
 def _match(rule: Rule) -> list[str]:

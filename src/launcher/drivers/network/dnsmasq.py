@@ -23,7 +23,8 @@ from pathlib import Path
 
 from launcher.drivers import process
 from launcher.errors import NetworkFailed, ProgramFailed
-from launcher.models import DhcpEvidence, FixedIp, MacAddress, Network
+from launcher.models import DhcpEvidence, MacAddress
+from launcher.networks import FixedIp, Network
 
 LOG_LIMIT = 4 * 1024 * 1024
 LOG_TAIL = 512 * 1024

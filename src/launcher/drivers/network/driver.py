@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from launcher.models import DhcpEvidence, FixedIp, InstanceRef, LaunchOrder, MacAddress, Network
+from launcher.models import DhcpEvidence, InstanceRef, LaunchOrder, MacAddress
+from launcher.networks import FixedIp, Network
 
 
 class NetworkDriver(Protocol):

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from launcher.errors import NetworkFailed
-from launcher.models import DhcpEvidence, FixedIp, InstanceId, InstanceRef, LaunchOrder, MacAddress, Network
+from launcher.models import DhcpEvidence, InstanceId, InstanceRef, LaunchOrder, MacAddress
+from launcher.networks import FixedIp, Network
 
 Fault = Callable[[str, str], Awaitable[None]]
 """Called with a point and an instance's id or a network's name: `plug`, `unplug`, `set_leases` before the effect,

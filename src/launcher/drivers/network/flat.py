@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 
 from launcher.drivers.network import links
-from launcher.models import DhcpEvidence, FixedIp, InstanceRef, LaunchOrder, MacAddress, Network
+from launcher.models import DhcpEvidence, InstanceRef, LaunchOrder, MacAddress
+from launcher.networks import FixedIp, Network
 
 
 class FlatNetwork:

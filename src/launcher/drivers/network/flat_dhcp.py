@@ -8,7 +8,8 @@ from pathlib import Path
 
 from launcher.drivers.network.dnsmasq import Dnsmasq
 from launcher.drivers.network.flat import FlatNetwork
-from launcher.models import DhcpEvidence, FixedIp, MacAddress, Network
+from launcher.models import DhcpEvidence, MacAddress
+from launcher.networks import FixedIp, Network
 
 
 class FlatDhcpNetwork(FlatNetwork):

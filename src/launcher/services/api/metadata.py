@@ -13,9 +13,11 @@ from aiohttp import web
 
 from launcher.bus import Bus
 from launcher.errors import LauncherError, NotFound
-from launcher.messages import FindLease, GetGuestMetadata
+from launcher.messages.instances import GetGuestMetadata
+from launcher.messages.network import FindLease
 from launcher.messaging import Context
-from launcher.models import FixedIp, GuestMetadata
+from launcher.models import GuestMetadata
+from launcher.networks import FixedIp
 
 VERSIONS = (
     *("1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15"),

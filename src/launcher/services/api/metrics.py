@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from launcher.auditing import ArtefactsRemoved, HostsAudited
-from launcher.messages import InstanceChanged
+from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context
 from launcher.models import InstanceId, VmState
 

@@ -9,39 +9,20 @@ from pydantic import Field
 from launcher.auditing import Audit, AuditHosts, Collected, CollectGarbage
 from launcher.bus import Bus
 from launcher.errors import BadRequest, NotFound
-from launcher.messages import (
+from launcher.messages.catalogue import ListFlavors, ListHosts, ListImages, RegisterImage
+from launcher.messages.instances import (
     CreateInstances,
-    CreateKeyPair,
-    CreateSecurityGroup,
     DeleteInstance,
-    DeleteKeyPair,
-    DeleteSecurityGroup,
     GetConsoleOutput,
     GetInstance,
     GetReadiness,
     GetTrace,
-    ListFlavors,
-    ListHosts,
-    ListImages,
     ListInstances,
-    ListKeyPairs,
-    ListSecurityGroups,
-    RegisterImage,
-    RuleSpec,
 )
-from launcher.models import (
-    CreatedKeyPair,
-    Flavor,
-    HostState,
-    Image,
-    Instance,
-    KeyPair,
-    Model,
-    Name,
-    Readiness,
-    SecurityGroup,
-    Span,
-)
+from launcher.messages.key_pairs import CreateKeyPair, DeleteKeyPair, ListKeyPairs
+from launcher.messages.security_groups import CreateSecurityGroup, DeleteSecurityGroup, ListSecurityGroups, RuleSpec
+from launcher.models import CreatedKeyPair, Flavor, HostState, Image, Instance, KeyPair, Model, Name, Readiness, Span
+from launcher.policy import SecurityGroup
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 
 PAGE = 1000

@@ -18,7 +18,9 @@ from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.errors import BadRequest, LauncherError, Unauthorized
 from launcher.identity import new_request_id, new_span_id, new_trace_id
-from launcher.messages import Authenticate, InstanceChanged, ListHosts, Ping
+from launcher.messages.access import Authenticate, Ping
+from launcher.messages.catalogue import ListHosts
+from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems

@@ -15,7 +15,7 @@ from aiohttp import WSMsgType, web
 
 from launcher.bus import Bus
 from launcher.errors import BadRequest, Conflict, Unreachable
-from launcher.messages import GetInstance
+from launcher.messages.instances import GetInstance
 from launcher.messaging import Context
 from launcher.models import VmState
 

@@ -10,7 +10,8 @@ from aiohttp import web
 from pydantic import Field
 
 from launcher.bus import Bus
-from launcher.messages import InstanceChanged, ListEvents
+from launcher.messages.instances import ListEvents
+from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context
 from launcher.models import Event, Model
 

@@ -19,9 +19,10 @@ from launcher.db.database import Database
 from launcher.errors import BadRequest, BusError, LauncherError, NotFound, QuotaExceeded
 from launcher.failpoints import failpoint
 from launcher.identity import new_mac, new_reservation_id, new_uuid
-from launcher.messages import CreateInstances, ScheduleInstance
+from launcher.messages.instances import CreateInstances
+from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Context
-from launcher.models import Event, Flavor, Image, ImageKind, Instance, LaunchOrder, Quotas, SecurityGroup
+from launcher.models import Event, Flavor, Image, ImageKind, Instance, LaunchOrder, Quotas
 from launcher.services.controller.journal import Journal
 
 USER_DATA_LIMIT = 65536
@@ -129,6 +130,7 @@ class Admission:
             name=name,
             user_id=plan.ctx.user_id,
             key_name=plan.request.key_name,
+            security_groups=_groups(db, plan.ctx.project_id, plan.request.security_groups),
             metadata=plan.request.metadata,
             user_data=plan.request.user_data,
             reservation_id=plan.reservation_id,
@@ -156,7 +158,6 @@ class Admission:
             kernel=kernel,
             ramdisk=ramdisk,
             public_key=key_pairs.get(db, project, request.key_name).public_key if request.key_name else None,
-            groups=_groups(db, project, request.security_groups),
             availability_zone=request.availability_zone,
         )
 
@@ -207,9 +208,10 @@ def _images(db: sqlite3.Connection, name_or_id: str, flavor: Flavor) -> tuple[Im
     return machine, kernel, ramdisk
 
 
-def _groups(db: sqlite3.Connection, project_id: str, names: tuple[str, ...]) -> tuple[SecurityGroup, ...]:
+def _groups(db: sqlite3.Connection, project_id: str, names: tuple[str, ...]) -> list[str]:
+    """Their names, each once; NotFound when one is none."""
     wanted = dict.fromkeys(names or (security_groups.DEFAULT,))
-    return tuple(security_groups.get(db, project_id, name) for name in wanted)
+    return [security_groups.get(db, project_id, name).name for name in wanted]
 
 
 def _display_name(asked: str | None, number: int, index: int, count: int) -> str:

@@ -8,7 +8,8 @@ from launcher.clock import Clock
 from launcher.db import images
 from launcher.db.database import Database
 from launcher.errors import Forbidden
-from launcher.messages import HostHeartbeat, ListFlavors, ListHosts, ListImages, RegisterImage
+from launcher.messages.catalogue import ListFlavors, ListHosts, ListImages, RegisterImage
+from launcher.messages.notices import HostHeartbeat
 from launcher.messaging import Context, Route
 from launcher.models import Flavor, HostState, Image
 

@@ -13,7 +13,9 @@ from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.db import credentials, events
 from launcher.db.database import Database
-from launcher.messages import Authenticate, CreateInstances, HostHeartbeat, Ping
+from launcher.messages.access import Authenticate, Ping
+from launcher.messages.instances import CreateInstances
+from launcher.messages.notices import HostHeartbeat
 from launcher.messaging import Context, Route
 from launcher.models import Flavor, Identity, Image, Quotas
 from launcher.services.controller.admission import Admission

@@ -13,12 +13,10 @@ from launcher.db import events, instances, moves
 from launcher.db.database import Database
 from launcher.errors import BadRequest, Forbidden, LauncherError, NotFound, StaleGeneration
 from launcher.failpoints import failpoint
-from launcher.messages import (
+from launcher.messages.compute import GetConsoleLog, GetDiagnostics
+from launcher.messages.instances import (
     DeleteInstance,
-    GetConsoleLog,
     GetConsoleOutput,
-    GetDhcpEvidence,
-    GetDiagnostics,
     GetGuestMetadata,
     GetInstance,
     GetReadiness,
@@ -26,6 +24,7 @@ from launcher.messages import (
     ListEvents,
     ListInstances,
 )
+from launcher.messages.network import GetDhcpEvidence
 from launcher.messaging import Context, Encoded, Route
 from launcher.models import Event, GuestMetadata, Instance, Readiness, Span, TaskState, VmState
 from launcher.services.controller.journal import Journal

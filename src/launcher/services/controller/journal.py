@@ -12,7 +12,7 @@ from launcher.db import events, instances
 from launcher.db.database import Database
 from launcher.errors import BusError
 from launcher.failpoints import failpoint
-from launcher.messages import InstanceChanged
+from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context
 from launcher.models import Event, Instance
 

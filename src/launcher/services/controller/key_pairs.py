@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from launcher.db import key_pairs
 from launcher.db.database import Database
 from launcher.errors import BadRequest, QuotaExceeded
-from launcher.messages import CreateKeyPair, DeleteKeyPair, ListKeyPairs
+from launcher.messages.key_pairs import CreateKeyPair, DeleteKeyPair, ListKeyPairs
 from launcher.messaging import Context, Route
 from launcher.models import CreatedKeyPair, KeyPair, Quotas
 

@@ -17,7 +17,8 @@ from launcher.db.database import Database
 from launcher.db.moves import Due
 from launcher.errors import BusError, StaleGeneration
 from launcher.failpoints import failpoint
-from launcher.messages import RunInstance, ScheduleInstance, TerminateInstance, VerifyInstance
+from launcher.messages.compute import RunInstance, TerminateInstance, VerifyInstance
+from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Context
 from launcher.models import Fault, HostState, Instance, InstanceId, LaunchOrder, TaskState, VmState
 from launcher.services.controller.journal import Journal

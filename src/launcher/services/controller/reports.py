@@ -10,7 +10,15 @@ from launcher.clock import Clock
 from launcher.db import events, instances, moves
 from launcher.db.database import Database
 from launcher.errors import BusUnavailable, NoHostYet, NoRoute, RpcTimeout, StaleGeneration
-from launcher.messages import NextMove, RecordSpans, ReportActive, ReportFault, ReportGone, ReportPower, ReportStep
+from launcher.messages.reports import (
+    NextMove,
+    RecordSpans,
+    ReportActive,
+    ReportFault,
+    ReportGone,
+    ReportPower,
+    ReportStep,
+)
 from launcher.messaging import Context, Route
 from launcher.models import Fault, Instance, PowerState, VmState
 from launcher.services.controller.journal import Journal

@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from launcher.db import security_groups
 from launcher.db.database import Database
 from launcher.errors import BadRequest, QuotaExceeded
-from launcher.messages import CreateSecurityGroup, DeleteSecurityGroup, ListSecurityGroups, RuleSpec
+from launcher.messages.security_groups import (
+    CreateSecurityGroup,
+    DeleteSecurityGroup,
+    GetPolicy,
+    ListSecurityGroups,
+    RuleSpec,
+)
 from launcher.messaging import Context, Route
-from launcher.models import Protocol, Quotas, Rule, SecurityGroup
+from launcher.models import Quotas
+from launcher.policy import Policy, Protocol, Rule, SecurityGroup
 
 
 class SecurityGroups:
@@ -25,6 +32,7 @@ class SecurityGroups:
             CreateSecurityGroup.to(self.create_security_group),
             ListSecurityGroups.to(self.list_security_groups),
             DeleteSecurityGroup.to(self.delete_security_group),
+            GetPolicy.to(self.get_policy),
         ]
 
     async def create_security_group(self, ctx: Context, message: CreateSecurityGroup) -> SecurityGroup:
@@ -43,6 +51,13 @@ class SecurityGroups:
 
     async def delete_security_group(self, ctx: Context, message: DeleteSecurityGroup) -> None:
         await self.db.write(lambda db: security_groups.delete(db, ctx.project_id, message.name))
+
+    async def get_policy(self, ctx: Context, message: GetPolicy) -> Policy:
+        def read(db: sqlite3.Connection) -> Policy:
+            of_instance = security_groups.list_ids_of(db, message.instance_id) if message.instance_id else []
+            return security_groups.get_policy(db, [*of_instance, *message.group_ids])
+
+        return await self.db.read(read)
 
 
 def checked(spec: RuleSpec) -> Rule:

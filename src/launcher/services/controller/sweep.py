@@ -34,7 +34,8 @@ from launcher.bus import Bus
 from launcher.db import moves, owners
 from launcher.db.database import Database
 from launcher.errors import BusError, Conflict, Forbidden, LauncherError
-from launcher.messages import ReleaseFixedIp, VerifyInstance
+from launcher.messages.compute import VerifyInstance
+from launcher.messages.network import ReleaseFixedIp
 from launcher.messaging import Context, Notice, Route
 from launcher.models import InstanceRef
 from launcher.services.controller.audit import compare, due

@@ -1,0 +1,47 @@
+"""To a compute host."""
+
+from __future__ import annotations
+
+from launcher.messaging import Call, Cast
+from launcher.models import Diagnostics, LaunchOrder
+
+
+class RunInstance(Cast):
+    """Launch, or go on launching. A running machine of the same generation is success."""
+
+    topic = "compute"
+    traced = True
+    order: LaunchOrder
+
+
+class TerminateInstance(Cast):
+    """Undo the launch, whole or half done, and report ReportGone."""
+
+    topic = "compute"
+    traced = True
+    order: LaunchOrder
+
+
+class VerifyInstance(Cast):
+    """The controller believes it active: re-apply what a restart may have lost, report what is missing."""
+
+    topic = "compute"
+    order: LaunchOrder
+
+
+class RefreshGroups(Cast):
+    """These groups' rules or members have changed: ask for the policy and let it hold."""
+
+    topic = "compute"
+    group_ids: tuple[int, ...]
+
+
+class GetConsoleLog(Call[str]):
+    topic = "compute"
+    order: LaunchOrder
+    max_bytes: int
+
+
+class GetDiagnostics(Call[Diagnostics]):
+    topic = "compute"
+    order: LaunchOrder

@@ -1,0 +1,91 @@
+"""To the controller, from the API server: a user's instances."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from launcher.messaging import Call
+from launcher.models import Event, GuestMetadata, Instance, InstanceId, Name, Readiness, Span
+
+
+class CreateInstances(Call[list[Instance]]):
+    """Accept a launch: quota, groups, MAC, hostname and rows in one transaction, then a cast to the scheduler.
+
+    Creates `max_count` instances, or as many as the quota allows if that is at least `min_count`; else
+    QuotaExceeded and none. `idempotency_key` makes a repetition return the same instances.
+    """
+
+    topic = "controller"
+    traced = True
+    image: str
+    flavor: str
+    name: Name | None = None
+    key_name: str | None = None
+    min_count: int = Field(default=1, ge=1, le=1000)
+    max_count: int = Field(default=1, ge=1, le=1000)
+    security_groups: tuple[str, ...] = ()
+    user_data: str | None = Field(default=None, description="base64")
+    availability_zone: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    idempotency_key: str | None = None
+
+
+class GetInstance(Call[Instance]):
+    topic = "controller"
+    instance_id: str = Field(description="its id, or a unique name in the project")
+
+
+class ListInstances(Call[list[Instance]]):
+    """In order of creation, after `marker`, at most `limit`."""
+
+    topic = "controller"
+    limit: int = Field(default=1000, ge=1, le=1000)
+    marker: str | None = None
+    name: str | None = None
+    status: str | None = None
+    host: str | None = None
+    all_projects: bool = False
+    deleted: bool = False
+
+
+class DeleteInstance(Call[Instance]):
+    """Ask for an end, whatever the instance is doing; a deleted one stays deleted."""
+
+    topic = "controller"
+    traced = True
+    instance_id: str
+
+
+class GetConsoleOutput(Call[str]):
+    """The console's last `max_bytes` bytes as text; what is not UTF-8 is replaced."""
+
+    topic = "controller"
+    instance_id: str
+    max_bytes: int = Field(default=102400, ge=1, le=102400)
+
+
+class GetReadiness(Call[Readiness]):
+    topic = "controller"
+    instance_id: str
+
+
+class GetTrace(Call[list[Span]]):
+    """The spans of the instance's launch and deletion, by start."""
+
+    topic = "controller"
+    instance_id: str
+
+
+class ListEvents(Call[list[Event]]):
+    """The event log after `after`, oldest first, at most 1,000; `instance_id` narrows it."""
+
+    topic = "controller"
+    after: int = 0
+    instance_id: str | None = None
+
+
+class GetGuestMetadata(Call[GuestMetadata]):
+    """Raises NotFound when the instance is not alive."""
+
+    topic = "controller"
+    instance_id: InstanceId

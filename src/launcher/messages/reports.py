@@ -1,0 +1,80 @@
+"""To the controller, from the roles that work."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from pydantic import Field
+
+from launcher.messaging import Call, Cast
+from launcher.models import InstanceId, LaunchOrder, Model, PowerState, Span, TaskState
+
+
+class ReportStep(Call[None]):
+    """A step is about to begin: the journal, the visible task state, and the claim of the instance by a host.
+
+    Raises StaleGeneration when the instance has moved on; then the work is dropped.
+    """
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: int
+    host: str
+    step: TaskState
+
+
+class ReportActive(Call[None]):
+    """The machine runs. Raises StaleGeneration."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: int
+    host: str
+    address: IPv4Address
+    injection: str
+
+
+class NextMove(Model):
+    """What to do after a fault: try again later, or undo everything under the new order."""
+
+    order: LaunchOrder | None
+
+
+class ReportFault(Call[NextMove]):
+    """A step failed. The answer carries a new order when the launch is to be undone. Raises StaleGeneration."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: int
+    host: str | None
+    step: str
+    code: str
+    message: str
+    hint: str = ""
+    retriable: bool
+
+
+class ReportGone(Call[None]):
+    """Nothing of the instance is left on the host. Raises StaleGeneration."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: int
+
+
+class ReportPower(Cast):
+    """The hypervisor saw the machine change (None: it is missing), with its word for the cause."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: int | None = Field(description="of the machine that is meant; None where the host cannot tell")
+    host: str
+    power: PowerState | None
+    cause: str
+
+
+class RecordSpans(Cast):
+    """Finished pieces of work, for the traces."""
+
+    topic = "controller"
+    spans: tuple[Span, ...]
