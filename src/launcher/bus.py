@@ -65,6 +65,10 @@ class Bus(Protocol):
     def listen(self, routes: Iterable[Route]) -> AbstractAsyncContextManager[None]:
         """Hear the notices of these routes' topics while in the block."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether everything sent and served goes by the broker, where there is one."""
+
     def dead_letters(self) -> list[DeadLetter]:
         """The poison messages seen since the start, newest last, at most 100."""
 
@@ -276,6 +280,10 @@ class MemoryBus:
         self.queues: dict[str, _Queue] = {}
         self.listeners: dict[str, list[Dispatcher]] = {}
         self.dead: deque[DeadLetter] = deque(maxlen=100)
+
+    @property
+    def ready(self) -> bool:
+        return True
 
     async def cast(self, ctx: Context, message: Cast, *, host: str | None = None) -> None:
         now = self.clock.now_ms()

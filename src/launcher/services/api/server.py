@@ -222,14 +222,17 @@ class ApiServer(Role):
             await self.bus.call(ctx, Ping(), timeout=HEALTH_TIMEOUT)
             bus_ms = self.clock.now_ms() - started
             hosts = await self.bus.call(ctx, ListHosts(), timeout=HEALTH_TIMEOUT)
-            health = Health(status="ok" if hosts else "no host", bus_ms=bus_ms, hosts=len(hosts), dead_letters=dead)
+            status = "no host" if not hosts else "ok" if self.bus.ready else "degraded"
+            detail = "" if self.bus.ready else "no broker; the roles in this process go on without it"
+            health = Health(status=status, bus_ms=bus_ms, hosts=len(hosts), dead_letters=dead, detail=detail)
         except LauncherError as error:
             health = Health(status="bus down", bus_ms=None, hosts=0, dead_letters=dead, detail=str(error))
-        code = 200 if health.status == "ok" else 503
+        code = 200 if health.status in ("ok", "degraded") else 503
         return web.Response(body=health.model_dump_json(), status=code, content_type="application/json")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.metrics.dead.set(len(self.bus.dead_letters()))
+        self.metrics.ready.set(self.bus.ready)
         return web.Response(body=self.metrics.text(), content_type="text/plain", charset="utf-8")
 
     async def _openapi(self, request: web.Request) -> web.Response:
