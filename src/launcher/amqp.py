@@ -23,7 +23,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from random import Random
@@ -36,7 +35,6 @@ from aio_pika.exceptions import ChannelInvalidStateError, PublishError
 from launcher.bus import (
     CALL_TIMEOUT,
     CAST_LIFETIME,
-    DeadLetter,
     Dispatcher,
     OnSpan,
     Reply,
@@ -58,6 +56,7 @@ from launcher.connections import (
     pass_on,
     resolve,
 )
+from launcher.dead_letters import DeadLetters
 from launcher.errors import BusUnavailable, NoRoute, RpcTimeout
 from launcher.identity import new_span_id
 from launcher.intake import Intake, Keys, Queues
@@ -89,7 +88,7 @@ class AmqpBus:
     ) -> None:
         self.clock, self.rng = clock, rng
         self.cast_lifetime, self.publish_timeout = cast_lifetime, publish_timeout
-        self.dead: deque[DeadLetter] = deque(maxlen=100)
+        self.dead = DeadLetters()
         self.answers: dict[str, tuple[str, asyncio.Future[bytes | None]]] = {}
         self.given: dict[str, bytes] = {}
         self.here: set[str] = set()
@@ -221,9 +220,6 @@ class AmqpBus:
                 yield
             finally:
                 self.listening.remove(entry)
-
-    def dead_letters(self) -> list[DeadLetter]:
-        return list(self.dead)
 
     def reply_to(self, letter: AbstractIncomingMessage) -> Reply | None:
         """How to answer the letter, when it wants an answer."""

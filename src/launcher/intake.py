@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 
-from launcher.bus import DeadLetter, Dispatcher, Reply, bury
+from launcher.bus import Dispatcher, Reply
 from launcher.connections import EXCHANGE, FAILURES, Kept, Loss, open_channel, pass_on, patiently, resolve
+from launcher.dead_letters import DeadLetters
 from launcher.errors import BadMessage
 
 Queues = Callable[[AbstractChannel], Awaitable[list[AbstractQueue]]]
@@ -39,7 +39,7 @@ class Intake:
         *,
         receiving: Kept[AbstractConnection],
         reply_to: Callable[[AbstractIncomingMessage], Reply | None],
-        dead: deque[DeadLetter],
+        dead: DeadLetters,
         lost: Callable[[Intake], None],
     ) -> None:
         self.dispatcher, self.queues, self.keys = dispatcher, queues, keys
@@ -94,7 +94,7 @@ class Intake:
         try:
             self.hand_over(letter.message_id, letter.body, self.reply_to(letter))
         except BadMessage as error:
-            bury(self.dead, letter.routing_key or "", error, letter.body)
+            self.dead.bury(letter.routing_key or "", error, letter.body)
             return lambda: letter.reject(requeue=False)
         return letter.ack
 

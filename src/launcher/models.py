@@ -10,12 +10,17 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+
+LARGEST = 2**63 - 1
+"""Of the whole numbers that a column of SQLite holds."""
 
 InstanceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 MacAddress = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:@-]{0,254}$")]
 """What a user may call a thing; no control characters, commas or leading dashes, so it is safe in a file."""
+Hostname = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")]
+Generation = Annotated[int, Field(ge=1, le=LARGEST, description="bumped when the instance moves on; older is dropped")]
 
 
 class Model(BaseModel):
@@ -53,8 +58,8 @@ class Flavor(Model):
 
     name: Name
     vcpus: int = Field(ge=1, le=64)
-    memory_mb: int = Field(ge=64)
-    root_gb: int = Field(ge=0)
+    memory_mb: int = Field(ge=64, le=2**31)
+    root_gb: int = Field(ge=0, le=2**31)
 
 
 class ImageKind(StrEnum):
@@ -75,13 +80,13 @@ class Image(Model):
     name: Name
     kind: ImageKind
     format: ImageFormat
-    size: int = Field(ge=0, description="bytes of the file")
-    virtual_size: int = Field(ge=0, description="bytes the guest sees")
+    size: int = Field(ge=0, le=LARGEST, description="bytes of the file")
+    virtual_size: int = Field(ge=0, le=LARGEST, description="bytes the guest sees")
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     path: Path = Field(description="the file on the compute host, inside the image library")
     kernel_id: str | None = None
     ramdisk_id: str | None = None
-    min_memory_mb: int = 0
+    min_memory_mb: int = Field(default=0, ge=0, le=LARGEST)
     kernel_args: str = ""
 
 
@@ -109,7 +114,7 @@ class InstanceRef(Model):
     """What every artefact on a host is named from; enough to remove them, so "ensure it is gone" needs no table."""
 
     instance_id: InstanceId
-    number: int = Field(ge=1, description="never used twice; the source of every name on the host")
+    number: int = Field(ge=1, le=0xFFFFFFFF, description="never used twice; the source of every name on the host")
 
     @property
     def name(self) -> str:
@@ -130,9 +135,9 @@ class InstanceRef(Model):
 class LaunchOrder(InstanceRef):
     """All that the roles below the controller know of an instance; enough to launch it and to undo it."""
 
-    generation: int = Field(ge=1, description="bumped when the instance moves on; older work is dropped")
+    generation: Generation
     project_id: str
-    hostname: str
+    hostname: Hostname
     mac: MacAddress
     flavor: Flavor
     image: Image
@@ -236,9 +241,9 @@ class Span(Model):
     host: str
     name: str
     kind: str = Field(description="http, hop or step")
-    queued_ms: float | None
-    start_ms: float
-    end_ms: float
+    queued_ms: FiniteFloat | None
+    start_ms: FiniteFloat
+    end_ms: FiniteFloat
     instance_id: InstanceId | None = None
     error: str | None = None
 

@@ -37,7 +37,7 @@ async def eventually_answered(caller: AmqpBus, limit: float = 15) -> None:
 async def test_poison_is_kept_by_the_broker(amqp: Wire[AmqpBus], broker: Broker) -> None:
     async with amqp.bus.serve("alpha", "one", [], no_span):
         await amqp.put("alpha", b"poison")
-        await until(lambda: len(amqp.bus.dead_letters()) == 1)
+        await until(lambda: amqp.bus.dead.count == 1)
     async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
         queue = await channel.get_queue("launcher.dead")
         letter = await queue.get(timeout=5)

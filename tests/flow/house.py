@@ -78,6 +78,10 @@ class House:
     broken: dict[str, int] = field(default_factory=dict)
     bus: MemoryBus = field(init=False)
     controller: Controller = field(init=False)
+    scheduler: Scheduler = field(init=False)
+    network_role: NetworkController = field(init=False)
+    compute: Compute = field(init=False)
+    api: ApiServer = field(init=False)
     url: str = field(init=False)
     http: aiohttp.ClientSession = field(init=False)
 
@@ -89,7 +93,10 @@ class House:
             self.url = "http://{}:{}".format(*listener.getsockname()[:2])
             headers = {"Authorization": f"Bearer {TOKEN}"}
             built = await self._build(stack, listener)
-            self.controller = built["controller"]
+            self.controller, self.scheduler, self.network_role = (
+                built[name] for name in ("controller", "scheduler", "network")
+            )
+            self.compute, self.api = built["compute"], built["api"]
             for name in self.roles:
                 await stack.enter_async_context(built[name].serving())
             self.http = await stack.enter_async_context(aiohttp.ClientSession(self.url, headers=headers))

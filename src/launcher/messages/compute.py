@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from launcher.messaging import Call, Cast
 from launcher.models import Diagnostics, LaunchOrder
+from launcher.policy import GroupId
 
 
 class RunInstance(Cast):
@@ -33,7 +34,7 @@ class RefreshGroups(Cast):
     """These groups' rules or members have changed: ask for the policy and let it hold."""
 
     topic = "compute"
-    group_ids: tuple[int, ...]
+    group_ids: tuple[GroupId, ...]
 
 
 class GetConsoleLog(Call[str]):

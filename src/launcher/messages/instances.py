@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from launcher.messaging import Call
-from launcher.models import Event, GuestMetadata, Instance, InstanceId, Name, Readiness, Span
+from launcher.models import LARGEST, Event, GuestMetadata, Instance, InstanceId, Name, Readiness, Span
 
 
 class CreateInstances(Call[list[Instance]]):
@@ -80,7 +80,7 @@ class ListEvents(Call[list[Event]]):
     """The event log after `after`, oldest first, at most 1,000; `instance_id` narrows it."""
 
     topic = "controller"
-    after: int = 0
+    after: int = Field(default=0, ge=0, le=LARGEST)
     instance_id: str | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from launcher.messaging import Call
-from launcher.models import DhcpEvidence, InstanceId, MacAddress
+from launcher.models import DhcpEvidence, Hostname, InstanceId, MacAddress
 from launcher.networks import FixedIp
 
 
@@ -20,7 +20,7 @@ class AllocateFixedIp(Call[FixedIp]):
     instance_id: InstanceId
     project_id: str
     mac: MacAddress
-    hostname: str
+    hostname: Hostname
 
     @property
     def subject(self) -> InstanceId:

@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
+from typing import Any
 
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from launcher.auditing import ArtefactsRemoved, HostsAudited
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.errors import BadRequest, LauncherError, Unauthorized
+from launcher.errors import BadRequest, Conflict, LauncherError, NotFound, Unauthorized, Unreachable
 from launcher.identity import new_request_id, new_span_id, new_trace_id
 from launcher.messages.access import Authenticate, Ping
 from launcher.messages.catalogue import ListHosts
@@ -24,13 +25,13 @@ from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
-from launcher.services.api.endpoint import Ask, Endpoint
+from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.metadata import Metadata
 from launcher.services.api.metrics import Metrics
 from launcher.services.api.native import Native
 from launcher.services.api.problems import HttpError
 from launcher.services.api.tunnel import Tunnel
-from launcher.services.api.watch import EventsQuery, Watch
+from launcher.services.api.watch import LAST_EVENT_ID, EventsQuery, Watch
 from launcher.services.role import Role
 
 BODY_LIMIT = 256 * 1024
@@ -71,8 +72,8 @@ class ApiServer(Role):
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
-        self.endpoints = Native(bus=bus).endpoints
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
+        self.endpoints = [*Native(bus=bus).endpoints, *self._own_endpoints()]
         self.runners: list[web.AppRunner] = []
 
     @property
@@ -102,13 +103,38 @@ class ApiServer(Role):
     def application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard], client_max_size=BODY_LIMIT)
         for endpoint in self.endpoints:
-            application.router.add_route(endpoint.method, endpoint.path, self._serve(endpoint))
-        application.router.add_get("/instances/{id}/tcp/{port}", self._open_tunnel)
-        application.router.add_get("/events", self._stream_events)
-        application.router.add_get("/healthz", self._healthz)
-        application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/openapi.json", self._openapi)
+            for method in (endpoint.method, *(["HEAD"] if endpoint.method == "GET" else [])):
+                application.router.add_route(method, endpoint.path, self._serve(endpoint))
         return application
+
+    def _own_endpoints(self) -> Sequence[Endpoint]:
+        """What is no translation of a message."""
+        return [
+            Endpoint(
+                "GET",
+                "/instances/{id}/tcp/{port}",
+                self.tunnel.open,
+                "A WebSocket of a TCP connection to the guest",
+                status=101,
+                raises=(Conflict, Unreachable),
+            ),
+            Endpoint(
+                "GET",
+                "/events",
+                self.watch.stream,
+                "The event log, first what was missed, then live",
+                query=EventsQuery,
+                headers={"Last-Event-ID": {"type": "string", "pattern": LAST_EVENT_ID}},
+                response=str,
+                content_type="text/event-stream",
+                raises=(NotFound, Conflict),
+            ),
+            Endpoint("GET", "/healthz", self._healthz, "Whether it works", or_status=503, response=Health, public=True),
+            Endpoint(
+                "GET", "/metrics", self._metrics, "For Prometheus", response=str, content_type="text/plain", public=True
+            ),
+            Endpoint("GET", "/openapi.json", self._openapi, "This description", response=dict[str, Any], public=True),
+        ]
 
     async def _listen(self, application: web.Application, listener: socket.socket) -> None:
         runner = web.AppRunner(
@@ -130,8 +156,9 @@ class ApiServer(Role):
             response = self._problem(request, error)
         except web.HTTPException as error:
             response = self._problem(request, HttpError(_http_words(error, request), status=error.status))
+            response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
         except Exception:
-            log.exception("%s %s failed", request.method, request.path)
+            log.exception("%s %r failed", request.method, request.path)
             response = self._problem(request, LauncherError("unexpected; see the server's log"))
         if not response.prepared:
             response.headers["X-Request-Id"] = request[REQUEST_ID]
@@ -149,18 +176,21 @@ class ApiServer(Role):
         dump = TypeAdapter(endpoint.response).dump_json if endpoint.response not in (None, str) else None
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            started, ctx = self.clock.now_ms(), await self._context(request)
+            started = self.clock.now_ms()
+            ctx = self.own_context() if endpoint.public else await self._context(request)
             try:
                 query = endpoint.query.model_validate(dict(request.query))
                 body = await _body(request, endpoint.body)
             except ValidationError as error:
                 raise problems.from_validation(error) from None
             inner = ctx.within(new_span_id(self.rng)) if endpoint.traced else ctx
-            answer = await endpoint.handler(Ask(inner, request.match_info, query, body, request.headers))
+            answer = await endpoint.handler(Ask(request, inner, request.match_info, query, body, request.headers))
             if endpoint.traced:
                 self._keep_span(request, ctx, inner, started)
+            if isinstance(answer, web.StreamResponse):
+                return answer
             content = dump(answer.body) if dump else str(answer.body or "").encode()
-            response = web.Response(body=content, status=endpoint.status, headers=answer.headers)
+            response = web.Response(body=content, status=answer.status or endpoint.status, headers=answer.headers)
             response.content_type, response.charset = endpoint.content_type, "utf-8"
             response.headers["X-Content-Type-Options"] = "nosniff"
             response.headers["traceparent"] = f"00-{inner.trace_id}-{inner.span_id or '0' * 15 + '1'}-01"
@@ -181,7 +211,7 @@ class ApiServer(Role):
             trace_id=parent[1] if parent else new_trace_id(self.rng),
             span_id=parent[2] if parent else None,
         )
-        digest = hashlib.sha256(token.strip().encode()).hexdigest()
+        digest = hashlib.sha256(token.strip().encode(errors="surrogateescape")).hexdigest()
         who = await self.bus.call(ctx, Authenticate(token_sha256=digest))
         return ctx.model_copy(update=who.model_dump())
 
@@ -202,22 +232,11 @@ class ApiServer(Role):
             )
         )
 
-    # --- what is no endpoint of the native dialect ---------------------------------------------------
+    # --- what is no translation of a message ------------------------------------------------------------
 
-    async def _open_tunnel(self, request: web.Request) -> web.StreamResponse:
-        return await self.tunnel.open(request, await self._context(request))
-
-    async def _stream_events(self, request: web.Request) -> web.StreamResponse:
-        ctx = await self._context(request)
-        try:
-            query = EventsQuery.model_validate(dict(request.query))
-        except ValidationError as error:
-            raise problems.from_validation(error) from None
-        return await self.watch.stream(request, ctx, query)
-
-    async def _healthz(self, request: web.Request) -> web.Response:
+    async def _healthz(self, ask: Ask) -> Answer:
         """A round trip over the bus to the controller, and whether any host is alive."""
-        ctx, started, dead = self.own_context(), self.clock.now_ms(), len(self.bus.dead_letters())
+        ctx, started, dead = ask.ctx, self.clock.now_ms(), self.bus.dead.count
         try:
             await self.bus.call(ctx, Ping(), timeout=HEALTH_TIMEOUT)
             bus_ms = self.clock.now_ms() - started
@@ -227,16 +246,15 @@ class ApiServer(Role):
             health = Health(status=status, bus_ms=bus_ms, hosts=len(hosts), dead_letters=dead, detail=detail)
         except LauncherError as error:
             health = Health(status="bus down", bus_ms=None, hosts=0, dead_letters=dead, detail=str(error))
-        code = 200 if health.status in ("ok", "degraded") else 503
-        return web.Response(body=health.model_dump_json(), status=code, content_type="application/json")
+        return Answer(health, status=200 if health.status in ("ok", "degraded") else 503)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        self.metrics.dead.set(len(self.bus.dead_letters()))
+    async def _metrics(self, ask: Ask) -> Answer:
+        self.metrics.dead.set(self.bus.dead.count)
         self.metrics.ready.set(self.bus.ready)
-        return web.Response(body=self.metrics.text(), content_type="text/plain", charset="utf-8")
+        return Answer(self.metrics.text().decode())
 
-    async def _openapi(self, request: web.Request) -> web.Response:
-        return web.json_response(openapi.document(self.endpoints))
+    async def _openapi(self, ask: Ask) -> Answer:
+        return Answer(openapi.document(self.endpoints))
 
 
 async def _body(request: web.Request, model: type[Model] | None) -> Model | None:
@@ -250,6 +268,8 @@ async def _body(request: web.Request, model: type[Model] | None) -> Model | None
             raw = await request.read()
     except TimeoutError:
         raise HttpError(f"the body did not arrive in {BODY_TIMEOUT:g} s", status=408) from None
+    except web.RequestPayloadError:
+        raise BadRequest("the body is not what its encoding says", hint="send it plain") from None
     if not raw:
         raise BadRequest("the body is empty", hint="send a JSON object")
     return model.model_validate_json(raw, strict=True)
