@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from launcher.bus import decode
 from launcher.errors import BadMessage
-from launcher.messaging import Context, Message, Route
+from launcher.messaging import Call, Context, Message
 
 CTX = Context(request_id="req-1", project_id="p", user_id="u", trace_id="0" * 31 + "1", span_id="0" * 15 + "2")
 NASTY = (
@@ -41,25 +41,25 @@ class Letter:
 
 
 class Forger:
-    """Makes letters to a role out of the messages it has routes for."""
+    """Makes letters to a role out of the messages it answers."""
 
-    def __init__(self, routes: Iterable[Route], rng: Random) -> None:
+    def __init__(self, messages: Iterable[type[Message]], rng: Random) -> None:
         self.rng = rng
-        self.routes = {route.message.method: route for route in routes}
-        self.schemas = {method: route.message.model_json_schema() for method, route in self.routes.items()}
+        self.messages = {message.method: message for message in messages}
+        self.schemas = {method: message.model_json_schema() for method, message in self.messages.items()}
 
     def strange(self) -> Letter:
         """What the models accept and nobody means: unknown instances, odd names, numbers at their limits."""
         while True:
-            method = self.rng.choice(list(self.routes))
+            method = self.rng.choice(list(self.messages))
             body = self._dumped(self._envelope(method))
             if self.readable(body):
-                return Letter(method, body, self.routes[method].reply is not None)
+                return Letter(method, body, issubclass(self.messages[method], Call))
 
     def spoilt(self) -> Letter:
         """What no model accepts."""
         while True:
-            method = self.rng.choice(list(self.routes))
+            method = self.rng.choice(list(self.messages))
             body = self.rng.choice(self._spoilers)(method)
             if not self.readable(body):
                 return Letter(method, body, self.rng.random() < 0.5)
@@ -70,8 +70,7 @@ class Forger:
             envelope = decode(body)
             if envelope.deadline_ms is not None:
                 return True
-            message: type[Message] = self.routes[envelope.method].message
-            message.model_validate(envelope.args)
+            self.messages[envelope.method].model_validate(envelope.args)
         except (BadMessage, ValidationError, KeyError):
             return False
         return True

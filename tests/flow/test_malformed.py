@@ -17,6 +17,7 @@ import pytest
 
 from launcher.bus import _Delivery
 from launcher.dead_letters import KEPT
+from launcher.messages.notices import HostHeartbeat
 from tests.flow.house import House
 from tests.malformed import Forger, Letter
 from tests.waiting import until
@@ -50,7 +51,7 @@ class Poster:
 def forgers(house: House, rng: Random) -> dict[str, Forger]:
     """One for each queue of the live roles."""
     return {
-        key: Forger(role.routes, rng)
+        key: Forger([route.message for route in role.routes], rng)
         for role in (house.controller, house.compute, house.network_role, house.scheduler)
         for key in (role.topic, f"{role.topic}.{role.host}")
     }
@@ -117,7 +118,7 @@ async def test_messages_about_nothing_are_answered_and_change_nothing(
 async def test_a_malformed_notice_is_a_dead_letter_of_every_listener(house: House) -> None:
     rng = Random(SEED)
     listeners = house.bus.listeners["hosts"]
-    forger = Forger(house.controller.notices, rng)
+    forger = Forger([HostHeartbeat], rng)
     for _ in range(500):
         for listener in listeners:
             house.bus._deliver("notice.hosts", listener, _Delivery(forger.spoilt().body, math.inf))

@@ -67,21 +67,6 @@ async def launch(http: aiohttp.ClientSession, body: Json) -> None:
         assert answer.status == 202, await answer.text()
 
 
-@pytest.fixture
-async def busy(server: Server, broker: Broker) -> Server:
-    server.settings = [
-        "virt.driver=fake",
-        "host.name=node-1",
-        "fake.step_delay_s=0.2",
-        "quotas.instances=1000",
-        "quotas.cores=1000",
-        "quotas.memory_mb=1000000",
-        f"bus.url={broker.url}",
-    ]
-    await server.start()
-    return server
-
-
 async def list_all(http: aiohttp.ClientSession) -> list[Json]:
     async with http.get("/instances?limit=1000") as answer:
         assert answer.status == 200, await answer.text()
