@@ -28,3 +28,4 @@ def _empty_the_network() -> None:
             subprocess.run(["ip", "link", "del", link.name], check=False, stderr=subprocess.DEVNULL)
     for program, table, order in itertools.product(("iptables", "ip6tables"), ("filter", "nat"), ("-F", "-X")):
         subprocess.run([program, "-t", table, order], check=False, stderr=subprocess.DEVNULL)
+    subprocess.run(["nft", "flush", "ruleset"], check=False, stderr=subprocess.DEVNULL)

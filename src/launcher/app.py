@@ -26,9 +26,9 @@ from launcher.clock import Clock, SystemClock
 from launcher.config import Config, RoleName
 from launcher.db import schemas
 from launcher.db.database import Database
+from launcher.drivers.firewall.choice import choose_firewall
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.firewall.fake import FakeFirewall
-from launcher.drivers.firewall.iptables import IptablesFirewall
 from launcher.drivers.images import library
 from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
 from launcher.drivers.images.inject.choice import choose_injector
@@ -47,6 +47,7 @@ from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import BadRequest, Conflict
+from launcher.explaining import Settings
 from launcher.identity import new_token
 from launcher.models import Identity, Image
 from launcher.networks import NetworkMode
@@ -104,7 +105,8 @@ async def _roles(
 ) -> Sequence[Role]:
     """The wanted roles in the order of their start: who is needed comes first, the door opens last."""
     host = config.host.name or socket.gethostname()
-    wanted, network, drivers = set(config.host.roles), config.network.network(), make_drivers(config, state)
+    wanted, network, drivers = set(config.host.roles), config.network.network(), await make_drivers(config, state)
+    house.push_async_callback(drivers.firewall.stop)
     roles: list[Role] = []
     if RoleName.CONTROLLER in wanted:
         db = await house.enter_async_context(Database.open(state / "controller.db", schemas.CONTROLLER))
@@ -177,7 +179,7 @@ def _controller(
     )
 
 
-def make_drivers(config: Config, state: Path) -> Drivers:
+async def make_drivers(config: Config, state: Path) -> Drivers:
     """`[virt] driver = "fake"` makes every driver a fake."""
     if config.virt.driver == "fake":
         delay = config.fake.step_delay_s
@@ -199,16 +201,21 @@ def make_drivers(config: Config, state: Path) -> Drivers:
             virt_type=config.virt.virt_type,
             kernel=library.find_kernel(library_path(config, state)),
         ),
-        firewall=IptablesFirewall(
-            allow_project_net_traffic=config.firewall.allow_project_net_traffic,
-            metadata_port=config.network.metadata_port or None,
-        ),
+        firewall=await choose_firewall(config.firewall.driver, firewall_settings(config)),
         network=network,
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
             injector=choose_injector(config.images.inject, state=state),
         ),
+    )
+
+
+def firewall_settings(config: Config) -> Settings:
+    return Settings(
+        allow_host_traffic=config.firewall.allow_host_traffic,
+        allow_project_net_traffic=config.firewall.allow_project_net_traffic,
+        metadata_port=config.network.metadata_port or None,
     )
 
 

@@ -106,7 +106,9 @@ class NetworkConfig(Model):
 
 
 class FirewallConfig(Model):
-    allow_project_net_traffic: bool = True
+    driver: Literal["auto", "nftables", "iptables"] = "auto"
+    allow_host_traffic: bool = True
+    allow_project_net_traffic: bool = False
 
 
 class SchedulerConfig(Model):

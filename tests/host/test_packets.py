@@ -7,195 +7,50 @@ the same path, and when it is there the other one has had its chance.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
-import itertools
-import os
 import socket
-import struct
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from launcher.drivers.firewall.iptables import IptablesFirewall
-from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
-from launcher.models import LaunchOrder
-from launcher.networks import FixedIp, Network, NetworkMode
-from launcher.policy import Policy, Protocol, Rule, SecurityGroup
-from tests.orders import make_launch, make_lease, make_order
+from launcher.policy import Policy, Protocol, SecurityGroup
+from tests.host.lan import (
+    CLOSED,
+    FIREWALLS,
+    LAN,
+    LIMIT,
+    METADATA_PORT,
+    OPEN,
+    OPEN_UDP,
+    SETTINGS,
+    Guest,
+    Lan,
+    a_launch,
+    allowing,
+    host_socket,
+    icmp,
+    nothing_came,
+    received,
+    send,
+)
+from tests.orders import make_lease, make_order
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("sandboxed")]
 
-LAN = Network(
-    name="packets",
-    mode=NetworkMode.FLAT_DHCP,
-    bridge="br-packets",
-    cidr=IPv4Network("10.90.0.0/24"),
-    gateway=IPv4Address("10.90.0.1"),
-)
-ANYWHERE = IPv4Network("0.0.0.0/0")
-OPEN, CLOSED, METADATA_PORT = 7000, 7001, 8775
-LIMIT = 5.0
-_identifiers = itertools.count(1)
-_libc = ctypes.CDLL(None, use_errno=True)
 
-
-def a_group(*rules: Rule) -> SecurityGroup:
-    return SecurityGroup(id=1, name="default", rules=rules)
-
-
-def allowing(protocol: Protocol, low: int | None = None, high: int | None = None, source: str = "") -> SecurityGroup:
-    cidr = IPv4Network(source) if source else ANYWHERE
-    return a_group(Rule(protocol=protocol, from_port=low, to_port=high, cidr=cidr))
-
-
-OPEN_UDP = allowing(Protocol.UDP, OPEN, OPEN)
-
-
-def a_launch(number: int, *groups: SecurityGroup) -> tuple[LaunchOrder, list[FixedIp], Policy]:
-    return make_launch(number, *groups, network=LAN)
-
-
-@contextlib.contextmanager
-def namespace(descriptor: int) -> Iterator[None]:
-    """This thread in another network namespace; a socket made there stays there. Do not await inside."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    try:
-        assert _libc.setns(descriptor, 0) == 0
-        yield
-    finally:
-        assert _libc.setns(home, 0) == 0
-        os.close(home)
-
-
-def new_namespace() -> int:
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    try:
-        assert _libc.unshare(0x40000000) == 0  # CLONE_NEWNET
-        return os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    finally:
-        assert _libc.setns(home, 0) == 0
-        os.close(home)
-
-
-class Guest:
-    """A machine as the network sees one: its NIC's other end is on the bridge under the tap's name."""
-
-    def __init__(self, order: LaunchOrder, lease: FixedIp) -> None:
-        self.order, self.lease = order, lease
-        self.descriptor = new_namespace()
-        self.sockets: list[socket.socket] = []
-        self.path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
-        nic = ["peer", "name", "eth0", "address", order.nics[0].mac, "netns", self.path]
-        subprocess.run(["ip", "link", "add", order.tap, "type", "veth", *nic], check=True)
-        subprocess.run(["ip", "link", "set", order.tap, "master", LAN.bridge, "up"], check=True)
-        self.run("ip", "link", "set", "eth0", "up")
-
-    def configure(self) -> None:
-        """The address, as an image with an injected network file has it."""
-        self.run("ip", "address", "add", f"{self.lease.address}/{LAN.cidr.prefixlen}", "dev", "eth0")
-        self.run("ip", "route", "add", "default", "via", str(LAN.gateway))
-
-    def run(self, *argv: str) -> str:
-        done = subprocess.run(["nsenter", f"--net={self.path}", *argv], check=True, capture_output=True, text=True)
-        return done.stdout
-
-    def open(self, kind: socket.SocketKind, protocol: int = 0, *, family: int = socket.AF_INET) -> socket.socket:
-        with namespace(self.descriptor):
-            made = socket.socket(family, kind, protocol)
-        made.setblocking(False)
-        self.sockets.append(made)
-        return made
-
-    def listen_udp(self, port: int) -> socket.socket:
-        made = self.open(socket.SOCK_DGRAM)
-        made.bind((str(self.lease.address), port))
-        return made
-
-    def unplug(self) -> None:
-        for made in self.sockets:
-            made.close()
-        subprocess.run(["ip", "link", "delete", self.order.tap], check=True)
-        os.close(self.descriptor)
-
-
-class Lan:
-    """One bridge with its DHCP server, the filters, and guests."""
-
-    def __init__(self, state: Path, *, allow_project: bool = False) -> None:
-        self.network = FlatDhcpNetwork(state)
-        self.firewall = IptablesFirewall(allow_project_net_traffic=allow_project, metadata_port=METADATA_PORT)
-        self.guests: list[Guest] = []
-
-    async def start(self) -> None:
-        await self.network.ensure_network(LAN)
-        await self.firewall.ensure_base(LAN)
-
-    async def launch(self, number: int, *groups: SecurityGroup) -> Guest:
-        guest = await self.plug(number, *groups)
-        guest.configure()
-        return guest
-
-    async def plug(self, number: int, *groups: SecurityGroup) -> Guest:
-        """A guest without an address, filtered."""
-        order, nics, policy = a_launch(number, *groups)
-        guest = Guest(order, nics[0])
-        self.guests.append(guest)
-        await self.firewall.apply(order, nics, policy)
-        return guest
-
-    async def stop(self) -> None:
-        for guest in self.guests:
-            guest.unplug()
-            await self.firewall.remove(guest.order)
-        await self.network.set_leases(LAN, ())
-        await self.network.stop()
-        subprocess.run(["ip", "link", "delete", LAN.bridge], check=True)
+@pytest.fixture(params=sorted(FIREWALLS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every test runs with each of the packet filters."""
+    return str(request.param)
 
 
 @pytest.fixture
-async def lan(tmp_path: Path) -> AsyncIterator[Lan]:
-    lan = Lan(tmp_path)
+async def lan(tmp_path: Path, kind: str) -> AsyncIterator[Lan]:
+    lan = Lan(tmp_path, kind)
     await lan.start()
     yield lan
     await lan.stop()
-
-
-@contextlib.contextmanager
-def host_socket(kind: socket.SocketKind = socket.SOCK_DGRAM, protocol: int = 0) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, kind, protocol) as made:
-        made.setblocking(False)
-        yield made
-
-
-def send(sender: socket.socket, data: bytes, target: IPv4Address, port: int = 0) -> None:
-    """The host is told at once when its own filter has dropped a packet; a guest is not."""
-    with contextlib.suppress(PermissionError):
-        sender.sendto(data, (str(target), port))
-
-
-async def received(listener: socket.socket) -> tuple[bytes, str]:
-    """The next packet and its sender's address."""
-    async with asyncio.timeout(LIMIT):
-        data, sender = await asyncio.get_running_loop().sock_recvfrom(listener, 2048)
-    return data, sender[0]
-
-
-def nothing_came(listener: socket.socket) -> bool:
-    try:
-        listener.recv(2048)
-    except BlockingIOError:
-        return True
-    return False
-
-
-def icmp(kind: int, code: int) -> bytes:
-    """A request without content; each has an identifier of its own, so that none belongs to a flow already let in."""
-    first, identifier = kind << 8 | code, next(_identifiers)
-    return struct.pack("!10H", first, ~(first + identifier) & 0xFFFF, identifier, *[0] * 7)
 
 
 async def test_what_no_rule_lets_in_is_dropped_from_the_host(lan: Lan) -> None:
@@ -238,8 +93,8 @@ async def test_a_source_outside_the_rules_range_is_dropped(lan: Lan) -> None:
         assert await received(opened) == (b"yes", str(LAN.gateway))
 
 
-async def test_project_traffic_by_setting(tmp_path: Path) -> None:
-    lan = Lan(tmp_path, allow_project=True)
+async def test_project_traffic_by_setting(tmp_path: Path, kind: str) -> None:
+    lan = Lan(tmp_path, kind, SETTINGS.model_copy(update={"allow_project_net_traffic": True}))
     await lan.start()
     guest, peer = await lan.launch(1), await lan.launch(2)
     closed = guest.listen_udp(CLOSED)
@@ -270,10 +125,10 @@ async def test_icmp_types_and_codes(
 
 async def test_answers_to_what_the_guest_began_come_in(lan: Lan) -> None:
     guest, loop = await lan.launch(1), asyncio.get_running_loop()
-    server = await asyncio.start_server(echo, str(LAN.gateway), OPEN)
+    server = await asyncio.start_server(echo, str(LAN.gateway), METADATA_PORT)
     client = guest.open(socket.SOCK_STREAM)
     async with server, asyncio.timeout(LIMIT):
-        await loop.sock_connect(client, (str(LAN.gateway), OPEN))
+        await loop.sock_connect(client, (str(LAN.gateway), METADATA_PORT))
         await loop.sock_sendall(client, b"hello")
         assert await loop.sock_recv(client, 100) == b"hello"
 
@@ -304,16 +159,15 @@ async def test_a_guest_cannot_send_as_another(lan: Lan) -> None:
     liar, victim = await lan.launch(1), await lan.launch(2, OPEN_UDP)
     liar.run("ip", "address", "add", "10.90.0.77/24", "dev", "eth0")
     at_guest = victim.listen_udp(OPEN)
-    with host_socket() as at_host:
-        at_host.bind((str(LAN.gateway), OPEN))
+    with host_socket(socket.SOCK_RAW, socket.IPPROTO_ICMP) as at_host:
         for source in ("10.90.0.77", str(liar.lease.address)):
-            sender = liar.open(socket.SOCK_DGRAM)
-            sender.bind((source, 0))
-            for target in (victim.lease.address, LAN.gateway):
-                sender.sendto(source.encode(), (str(target), OPEN))
-        truth = (str(liar.lease.address).encode(), str(liar.lease.address))
-        assert await received(at_guest) == truth
-        assert await received(at_host) == truth
+            sender, pinger = liar.open(socket.SOCK_DGRAM), liar.open(socket.SOCK_RAW, socket.IPPROTO_ICMP)
+            for each in (sender, pinger):
+                each.bind((source, 0))
+            sender.sendto(source.encode(), (str(victim.lease.address), OPEN))
+            pinger.sendto(icmp(8, 0), (str(LAN.gateway), 0))
+        assert await received(at_guest) == (str(liar.lease.address).encode(), str(liar.lease.address))
+        assert (await received(at_host))[1] == str(liar.lease.address)
 
 
 async def test_ipv6_is_no_way_around(lan: Lan) -> None:

@@ -78,6 +78,9 @@ class SimFirewall:
     async def start(self) -> None:
         await self.life.look()
 
+    async def stop(self) -> None:
+        pass
+
     async def ensure_base(self, network: Network) -> None:
         await self.life.look()
 

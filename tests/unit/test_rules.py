@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from launcher.drivers.firewall import rules
 from launcher.drivers.firewall.rules import Chains
-from launcher.errors import FirewallFailed
 from launcher.models import LaunchOrder
 from launcher.networks import FixedIp
 from launcher.policy import Policy, Protocol, Rule, SecurityGroup
@@ -214,13 +213,17 @@ def test_what_a_rule_lets_in(fields: dict[str, Any], match: str) -> None:
     [
         {"protocol": "icmp", "from_port": 1, "to_port": 65535},
         {"protocol": "icmp", "from_port": 256},
+        {"protocol": "icmp", "from_port": 255},
         {"protocol": "icmp", "to_port": 0},
         {"protocol": "tcp", "from_port": 23, "to_port": 22},
     ],
 )
-def test_a_rule_that_means_nothing_is_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(FirewallFailed, match=r"a rule for \w+ from 0.0.0.0/0"):
-        rules.group_rules(SecurityGroup(id=1, name="g", rules=(Rule(cidr=ANYWHERE, **fields),)), Policy())
+def test_a_rule_that_means_nothing_is_left_out(fields: dict[str, Any]) -> None:
+    """One refused the whole transaction. To iptables, `--icmp-type 255` is any type."""
+    nonsense = Rule(cidr=ANYWHERE, **fields)
+    assert nonsense.nonsense
+    group = SecurityGroup(id=1, name="g", rules=(nonsense, *SSH_AND_PING.rules))
+    assert rules.group_rules(group, Policy()) == rules.group_rules(SSH_AND_PING, Policy())
 
 
 def test_doubled_rules_and_groups_count_once() -> None:

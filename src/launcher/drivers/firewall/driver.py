@@ -22,6 +22,9 @@ class FirewallDriver(Protocol):
     async def start(self) -> None:
         """Put the base chains and their jumps in place, whatever was found."""
 
+    async def stop(self) -> None:
+        """End the programs that this process started; the filters stay."""
+
     async def ensure_base(self, network: Network) -> None:
         """What `start` does, and this network's way to the metadata service; called by the network role."""
 

@@ -32,6 +32,9 @@ class FakeFirewall:
     async def start(self) -> None:
         pass
 
+    async def stop(self) -> None:
+        pass
+
     async def ensure_base(self, network: Network) -> None:
         self.networks[network.name] = network
 

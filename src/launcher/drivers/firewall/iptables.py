@@ -14,6 +14,7 @@ from launcher.drivers import process
 from launcher.drivers.firewall import rules
 from launcher.drivers.firewall.rules import Chains
 from launcher.errors import FirewallFailed, ProgramFailed
+from launcher.explaining import Settings
 from launcher.models import InstanceRef, LaunchOrder
 from launcher.networks import FixedIp, Network, NetworkMode
 from launcher.policy import Policy
@@ -29,9 +30,9 @@ class IptablesFirewall:
     then it is planned once more from a fresh look.
     """
 
-    def __init__(self, *, allow_project_net_traffic: bool = True, metadata_port: int | None = None) -> None:
-        self._allow_project = allow_project_net_traffic
-        self._metadata_port = metadata_port
+    def __init__(self, settings: Settings) -> None:
+        self._allow_project = settings.allow_project_net_traffic
+        self._metadata_port = settings.metadata_port
         self._lock = asyncio.Lock()
         self._seen: Chains | None = None
 
@@ -39,6 +40,9 @@ class IptablesFirewall:
         async with self._lock:
             self._seen = None
             await self._change("the base chains", rules.base)
+
+    async def stop(self) -> None:
+        pass
 
     async def ensure_base(self, network: Network) -> None:
         await self.start()

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_network
 
-from launcher.errors import FirewallFailed
 from launcher.models import InstanceRef, LaunchOrder
 from launcher.networks import FixedIp
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
@@ -125,9 +124,8 @@ def instance_rules(address: FixedIp, policy: Policy, *, allow_project: bool) -> 
 
 
 def group_rules(group: SecurityGroup, policy: Policy) -> list[str]:
-    """A security group's chain: it accepts or returns. Raises FirewallFailed for a rule that means nothing."""
-    incoming = (rule for rule in group.rules if rule.direction is Direction.INGRESS)
-    return list(dict.fromkeys(line for rule in incoming for line in _accept(rule, policy)))
+    """A security group's chain: it accepts or returns. A rule that means nothing is left out."""
+    return list(dict.fromkeys(line for rule in group.rules_for(Direction.INGRESS) for line in _accept(rule, policy)))
 
 
 def redirect_metadata(found: Chains, bridge: str, port: int | None) -> list[str]:
@@ -215,24 +213,11 @@ def _match(rule: Rule) -> list[str]:
 
 def _icmp(rule: Rule) -> list[str]:
     kind, code = rule.from_port, rule.to_port
-    if kind is None and code is None:
-        return []
-    if kind is None or kind > 255 or (code or 0) > 255:
-        raise _meaningless(rule, f"icmp type {kind} with code {code}; both are 0–255, and a code needs a type")
-    return [f"-m icmp --icmp-type {kind}" + ("" if code is None else f"/{code}")]
+    return [] if kind is None else [f"-m icmp --icmp-type {kind}" + ("" if code is None else f"/{code}")]
 
 
 def _ports(rule: Rule) -> list[str]:
-    given = [port for port in (rule.from_port, rule.to_port) if port is not None]
-    if not given:
+    if rule.ports is None:
         return []
-    low, high = given[0], given[-1]
-    if low > high:
-        raise _meaningless(rule, f"ports {low} to {high} run backwards")
+    low, high = rule.ports
     return [f"-m {rule.protocol} --dport {low}" + (f":{high}" if high > low else "")]
-
-
-def _meaningless(rule: Rule, why: str) -> FirewallFailed:
-    return FirewallFailed(
-        f"a rule for {rule.protocol} from {rule.cidr}: {why}", hint="correct the security group's rule"
-    )

@@ -1,0 +1,70 @@
+"""What a packet filter has been told of the instances here, carried on by what it is told of their groups."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from launcher.models import InstanceRef
+from launcher.policy import Policy, SecurityGroup
+from launcher.ports import Port
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Guest:
+    """An instance, its NICs, and the policy of exactly its groups."""
+
+    ref: InstanceRef
+    ports: tuple[Port, ...]
+    policy: Policy
+
+
+class Knowledge:
+    """In memory: after a restart it comes back with each instance that is verified."""
+
+    def __init__(self) -> None:
+        self.guests: dict[int, Guest] = {}
+        self._users: dict[int, set[int]] = {}
+
+    def tell(self, guest: Guest) -> None:
+        """What is said of a group holds for all who are in it."""
+        self.forget(guest.ref.number)
+        self.guests[guest.ref.number] = guest
+        for group in guest.policy.groups:
+            self._users.setdefault(group.id, set()).add(guest.ref.number)
+
+    def forget(self, number: int) -> None:
+        if guest := self.guests.pop(number, None):
+            for group in guest.policy.groups:
+                self._users[group.id].discard(number)
+
+    def learn(self, policy: Policy) -> list[tuple[Guest, Guest]]:
+        """The instances in one of these groups, as they were and as they are now."""
+        numbers = sorted({number for group in policy.groups for number in self._users.get(group.id, ())})
+        before = [self.guests[number] for number in numbers]
+        after = [_changed(guest, policy) for guest in before]
+        self.guests.update(zip(numbers, after, strict=True))
+        return list(zip(before, after, strict=True))
+
+
+def report_nonsense(policy: Policy) -> None:
+    """A rule that means nothing is left out, and holds up no other one."""
+    for group in policy.groups:
+        for rule in group.rules:
+            if rule.nonsense:
+                log.warning("security group %s: left out: %s: %s", group.name, rule, rule.nonsense)
+
+
+def _changed(guest: Guest, policy: Policy) -> Guest:
+    changed = {group.id: group for group in policy.groups}
+    groups = tuple(changed.get(group.id, group) for group in guest.policy.groups)
+    known = {**guest.policy.members, **policy.members}
+    members = {number: known[number] for number in _named(groups) if number in known}
+    return Guest(guest.ref, guest.ports, Policy(groups=groups, members=members))
+
+
+def _named(groups: Iterable[SecurityGroup]) -> set[int]:
+    return {rule.group_id for group in groups for rule in group.rules if rule.group_id is not None}

@@ -1,0 +1,392 @@
+"""The packet filter of the instances in nftables: pure, from what an instance is to what stands in our two tables.
+
+    table bridge   from a tap: by (tap, MAC), (tap, address): nothing in another's name; to a tap: its own addresses
+    table inet     forward, output ─(to bridge, address)─► in_br100_7 ─► sg_7, drop    a chain per set of groups
+                   forward ─(from bridge, address)─► from_instance ─► out_any_7 ─► eg_7, drop    if egress is limited
+                   input ─(from bridge, address)─► to_host
+
+What is an instance's own are only elements of maps and sets; instances with the same groups in the same network share
+their chains. So neither a packet nor a change takes longer with more instances. An address counts per bridge: the
+same one may be another instance's on another bridge. Addresses stand for instances because the bridge table has seen
+to it that nobody sends as another, and that nothing reaches a tap that is not for its addresses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
+
+from launcher.drivers.firewall.nft_tables import Element, Place, Rules, Tables, key
+from launcher.explaining import METADATA_ADDRESS, Settings
+from launcher.networks import Network
+from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
+from launcher.ports import Port
+
+INET, BRIDGE = "inet", "bridge"
+DEVICE4, DEVICE6 = "type ifname . ipv4_addr", "type ifname . ipv6_addr"
+ESTABLISHED = ("ct state invalid drop", "ct state established,related accept")
+LATE = "tcp flags & (fin|syn|rst|ack) != syn ct state new drop"
+DISCOVERY = "nd-neighbor-solicit, nd-neighbor-advert"
+
+Elements = dict[tuple[Place, str], Element]
+
+SETS: dict[Place, str] = {
+    (BRIDGE, "taps"): "set { type ifname; }",
+    (BRIDGE, "taps6"): "set { type ifname; }",
+    (BRIDGE, "macs"): "set { type ifname . ether_addr; }",
+    (BRIDGE, "own4"): f"set {{ {DEVICE4}; }}",
+    (BRIDGE, "own6"): f"set {{ {DEVICE6}; }}",
+    (BRIDGE, "advertised"): "set { typeof iifname . @nh,384,128; }",
+    (BRIDGE, "servers"): f"set {{ {DEVICE4}; }}",
+    (INET, "in4"): f"map {{ {DEVICE4} : verdict; }}",
+    (INET, "in6"): f"map {{ {DEVICE6} : verdict; }}",
+    (INET, "out4"): f"map {{ {DEVICE4} : verdict; }}",
+    (INET, "out6"): f"map {{ {DEVICE6} : verdict; }}",
+    (INET, "own4"): f"set {{ {DEVICE4}; }}",
+    (INET, "own6"): f"set {{ {DEVICE6}; }}",
+    (INET, "gateways4"): f"set {{ {DEVICE4}; }}",
+    (INET, "gateways6"): f"set {{ {DEVICE6}; }}",
+    (INET, "metadata"): "map { type ifname : inet_service; }",
+}
+
+_HOOKS: dict[Place, str] = {
+    # Before bridge-netfilter hands the packet to the inet table.
+    (BRIDGE, "prerouting"): "{ type filter hook prerouting priority -200; policy accept; }",
+    (BRIDGE, "forward"): "{ type filter hook forward priority -200; policy accept; }",
+    (BRIDGE, "output"): "{ type filter hook output priority -200; policy accept; }",
+    # Two chains at one hook: what one accepts the other still looks at.
+    (INET, "departures"): "{ type filter hook forward priority -2; policy accept; }",
+    (INET, "arrivals"): "{ type filter hook forward priority -1; policy accept; }",
+    (INET, "output"): "{ type filter hook output priority -1; policy accept; }",
+    (INET, "input"): "{ type filter hook input priority -1; policy accept; }",
+    (INET, "prerouting"): "{ type nat hook prerouting priority -100; policy accept; }",
+}
+_ARRIVALS = ("oifname . ip daddr vmap @in4", "oifname . ip6 daddr vmap @in6")
+
+
+def base_chains(settings: Settings) -> dict[Place, Rules]:
+    """In an order in which each is there before another one leads to it."""
+    return {
+        (BRIDGE, "from_arp"): (
+            "iifname . arp saddr ether != @macs drop",
+            "iifname . arp saddr ip @own4 accept",
+            "drop",
+        ),
+        (BRIDGE, "from_ip4"): (
+            "udp sport 67 drop",
+            "iifname . ip saddr @own4 accept",
+            "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
+            "drop",
+        ),
+        (BRIDGE, "from_ip6"): (
+            "iifname != @taps6 drop",
+            "icmpv6 type { nd-router-advert, nd-redirect } drop",
+            "udp sport 547 drop",
+            "icmpv6 type nd-neighbor-advert iifname . @nh,384,128 != @advertised drop",
+            "iifname . ip6 saddr @own6 accept",
+            "ip6 saddr :: icmpv6 type { nd-router-solicit, nd-neighbor-solicit, mld2-listener-report } accept",
+            "drop",
+        ),
+        (BRIDGE, "from_tap"): (
+            "iifname . ether saddr != @macs drop",
+            "ether type vmap { arp : goto from_arp, ip : goto from_ip4, ip6 : goto from_ip6 }",
+            "drop",
+        ),
+        (BRIDGE, "to_ip4"): (
+            "oifname . ip daddr @own4 accept",
+            "ip daddr 255.255.255.255 oifname . ip saddr @servers udp sport 67 udp dport 68 accept",
+            "drop",
+        ),
+        (BRIDGE, "to_ip6"): (
+            "oifname . ip6 daddr @own6 accept",
+            f"oifname @taps6 ip6 daddr ff00::/8 icmpv6 type {{ {DISCOVERY} }} accept",
+            "oifname @taps6 ip6 daddr ff00::/8 ip6 saddr fe80::/10 icmpv6 type nd-router-advert accept",
+            "drop",
+        ),
+        (BRIDGE, "to_tap"): ("ether type vmap { arp : accept, ip : goto to_ip4, ip6 : goto to_ip6 }", "drop"),
+        (BRIDGE, "prerouting"): ("iifname @taps goto from_tap",),
+        (BRIDGE, "forward"): ("oifname @taps goto to_tap",),
+        (BRIDGE, "output"): ("oifname @taps goto to_tap",),
+        **_inet_chains(settings),
+    }
+
+
+def _inet_chains(settings: Settings) -> dict[Place, Rules]:
+    return {
+        (INET, "from_instance"): (
+            *ESTABLISHED,
+            LATE,
+            # Once more, for those that came in fragments and are whole now.
+            "meta nfproto ipv4 udp sport 67 drop",
+            "meta nfproto ipv6 udp sport 547 drop",
+            "icmpv6 type { nd-router-advert, nd-redirect } drop",
+            f"icmpv6 type {{ nd-router-solicit, {DISCOVERY}, mld2-listener-report }} accept",
+            "iifname . ip saddr vmap @out4",
+            "iifname . ip6 saddr vmap @out6",
+            "accept",
+        ),
+        (INET, "to_host"): (
+            *ESTABLISHED,
+            LATE,
+            "meta nfproto ipv4 udp sport 68 udp dport 67 accept",
+            "meta nfproto ipv6 udp sport 546 udp dport 547 accept",
+            f"icmpv6 type {{ nd-router-solicit, {DISCOVERY} }} accept",
+            "iifname . ip daddr @gateways4 goto services4",
+            "iifname . ip6 daddr @gateways6 goto services6",
+            "drop",
+        ),
+        (INET, "services4"): (
+            "meta l4proto { tcp, udp } th dport 53 accept",
+            *([f"tcp dport {settings.metadata_port} accept"] if settings.metadata_port else []),
+            "icmp type echo-request accept",
+            "drop",
+        ),
+        (INET, "services6"): (
+            "meta l4proto { tcp, udp } th dport 53 accept",
+            "icmpv6 type echo-request accept",
+            "drop",
+        ),
+        (INET, "departures"): (
+            "iifname . ip saddr @own4 goto from_instance",
+            "iifname . ip6 saddr @own6 goto from_instance",
+        ),
+        (INET, "arrivals"): _ARRIVALS,
+        (INET, "output"): _ARRIVALS,
+        (INET, "input"): (
+            "iifname . ip saddr @own4 goto to_host",
+            "iifname . ip6 saddr @own6 goto to_host",
+        ),
+        (INET, "prerouting"): (f"ip daddr {METADATA_ADDRESS} tcp dport 80 redirect to :iifname map @metadata",),
+    }
+
+
+def put_base(tables: Tables, settings: Settings) -> None:
+    """Whatever was found: everything that is the same for all instances."""
+    for family in (INET, BRIDGE):
+        tables.put_table(family)
+    for place, kind in SETS.items():
+        tables.put_set(place, kind)
+    chains = base_chains(settings)
+    for place in chains:
+        tables.put_chain(place, (), _HOOKS.get(place, ""))
+    for place, rules in chains.items():
+        tables.put_chain(place, rules, _HOOKS.get(place, ""))
+
+
+def base_is_whole(tables: Tables, settings: Settings) -> bool:
+    whole = all(len(tables.chains.get(place, ())) == len(rules) for place, rules in base_chains(settings).items())
+    return whole and SETS.keys() <= tables.elements.keys()
+
+
+def put_network(tables: Tables, network: Network, settings: Settings) -> None:
+    """What guests of this network send to the metadata address arrives at their gateway, with their own source address.
+
+    A redirection on the bridge instead of the address on the host, because a host that is itself a guest of a cloud
+    needs that address for its own metadata.
+    """
+    place, name = (INET, "metadata"), key(network.bridge)
+    if settings.metadata_port is not None:
+        tables.put_element(place, name, Element(str(settings.metadata_port)))
+    elif name in tables.elements[place]:
+        tables.drop_element(place, name)
+
+
+def put_instance(tables: Tables, tap: str, ports: Sequence[Port], policy: Policy, settings: Settings) -> None:
+    """An instance's elements, as a whole, and the chains that they lead to. `tap` is its first NIC's."""
+    directions = tuple(Direction) if policy.limits_egress else (Direction.INGRESS,)
+    for group in policy.groups:
+        _put_group(tables, group, policy, directions)
+    for port in ports:
+        tables.put_chain(_arrival_chain(port, policy), _arrival_rules(port, policy, settings))
+    if policy.limits_egress:
+        tables.put_chain(_departure_chain(policy), _departure_rules(policy))
+    wanted = instance_elements(ports, policy)
+    for place, name in tables.owned(tap):
+        if (place, name) not in wanted:
+            tables.drop_element(place, name)
+    for (place, name), element in wanted.items():
+        tables.put_element(place, name, element)
+    drop_unused(tables)
+
+
+def remove_instance(tables: Tables, tap: str) -> None:
+    for place, name in tables.owned(tap):
+        tables.drop_element(place, name)
+    drop_unused(tables)
+
+
+def drop_unused(tables: Tables) -> None:
+    """Chains that no instance is led to, then groups' chains and sets that none of the others names."""
+    if not tables.loose:
+        return
+    used = {
+        element.verdict.partition(" ")[2]
+        for name in ("in4", "in6", "out4", "out6")
+        for element in tables.elements.get((INET, name), {}).values()
+    }
+    for prefixes in (("in_", "out_"), ("sg_", "eg_")):
+        for place in [place for place in tables.chains if place[1].startswith(prefixes) and place[1] not in used]:
+            tables.drop_chain(place)
+        used = {word for rules in tables.chains.values() for rule in rules for word in rule.split()}
+    for place in [place for place in tables.elements if place[1].startswith("members") and f"@{place[1]}" not in used]:
+        tables.drop_set(place)
+    tables.loose = False
+
+
+def has_instance(tables: Tables, tap: str) -> bool:
+    """Whether the instance has what every one needs, and is led to a chain that has rules."""
+    owned = dict(tables.owned(tap))
+    needed = {(BRIDGE, "taps"), (BRIDGE, "macs"), (BRIDGE, "own4"), (INET, "own4"), (INET, "in4")}
+    if not needed <= owned.keys():
+        return False
+    verdict = tables.elements[INET, "in4"][owned[INET, "in4"]].verdict
+    return bool(tables.chains.get((INET, verdict.partition(" ")[2])))
+
+
+def instance_elements(ports: Sequence[Port], policy: Policy) -> Elements:
+    return dict(element for port in ports for element in _port_elements(port, policy))
+
+
+def _port_elements(port: Port, policy: Policy) -> Iterator[tuple[tuple[Place, str], Element]]:
+    own, arrival = Element(tap=port.tap), f"goto {_arrival_chain(port, policy)[1]}"
+    departure = f"goto {_departure_chain(policy)[1]}"
+    yield ((BRIDGE, "taps"), key(port.tap)), own
+    yield ((BRIDGE, "macs"), key(port.tap, port.mac)), own
+    yield ((BRIDGE, "servers"), key(port.tap, port.gateway)), own
+    if port.address6:
+        yield ((BRIDGE, "taps6"), key(port.tap)), own
+    for address in port.addresses:
+        name, family = key(port.bridge, address), address.version
+        yield ((BRIDGE, f"own{family}"), key(port.tap, address)), own
+        yield ((INET, f"own{family}"), name), own
+        yield ((INET, f"in{family}"), name), Element(arrival, port.tap)
+        if policy.limits_egress:
+            yield ((INET, f"out{family}"), name), Element(departure, port.tap)
+        if isinstance(address, IPv6Address):
+            yield ((BRIDGE, "advertised"), key(port.tap, f"0x{int(address):032x}")), own
+    for gateway in port.gateways:
+        yield ((INET, f"gateways{gateway.version}"), key(port.bridge, gateway)), Element()
+
+
+# --- groups ----------------------------------------------------------------------------------------
+
+
+def put_groups(tables: Tables, policy: Policy) -> None:
+    """The rules and members of groups that are in use here."""
+    for group in policy.groups:
+        directions = [direction for direction in Direction if _group_chain(group, direction) in tables.chains]
+        _put_group(tables, group, policy, directions)
+    for number, members in policy.members.items():
+        _put_members(tables, number, members)
+    drop_unused(tables)
+
+
+def _put_group(tables: Tables, group: SecurityGroup, policy: Policy, directions: Iterable[Direction]) -> None:
+    for direction in directions:
+        for rule in group.rules_for(direction):
+            if rule.group_id is not None:
+                for family in (4, 6):
+                    tables.put_set(_members(rule.group_id, family), f"set {{ type ipv{family}_addr; }}")
+                _put_members(tables, rule.group_id, policy.members_of(rule))
+        tables.put_chain(_group_chain(group, direction), group_rules(group, direction))
+
+
+def _put_members(tables: Tables, number: int, members: Iterable[IPv4Address | IPv6Address]) -> None:
+    """A member more or less is an element more or less; nothing where no rule names the group."""
+    wanted = set(members)
+    for family in (4, 6):
+        place = _members(number, family)
+        if place not in tables.elements:
+            continue
+        names = {str(member) for member in wanted if member.version == family}
+        for name in tables.elements[place].keys() - names:
+            tables.drop_element(place, name)
+        for name in sorted(names):
+            tables.put_element(place, name, Element())
+
+
+def group_rules(group: SecurityGroup, direction: Direction) -> Rules:
+    """A security group's chain: it accepts or returns. What means nothing is left out."""
+    lines = (line for rule in group.rules_for(direction) for line in _accept(rule))
+    return tuple(dict.fromkeys(lines))
+
+
+def _accept(rule: Rule) -> Iterator[str]:
+    end = "saddr" if rule.direction is Direction.INGRESS else "daddr"
+    for family, protocol in ((4, "ip"), (6, "ip6")):
+        if rule.group_id is not None:
+            yield f"{protocol} {end} @{_members(rule.group_id, family)[1]} {_match(rule, family)}"
+        elif rule.cidr is not None and rule.cidr.version == family:
+            narrow = f"{protocol} {end} {rule.cidr}" if rule.cidr.prefixlen else f"meta nfproto ipv{family}"
+            yield f"{narrow} {_match(rule, family)}"
+
+
+def _match(rule: Rule, family: int) -> str:
+    """The protocol's part. 0 is a port, an icmp type and a code like any other; only None is any."""
+    if rule.protocol is Protocol.ANY:
+        return "accept"
+    if rule.protocol is Protocol.ICMP:
+        return " ".join([*_icmp(rule, "icmp" if family == 4 else "icmpv6"), "accept"])
+    if rule.ports is None:
+        return f"meta l4proto {rule.protocol} accept"
+    low, high = rule.ports
+    return f"{rule.protocol} dport {low if low == high else f'{low}-{high}'} accept"
+
+
+def _icmp(rule: Rule, protocol: str) -> list[str]:
+    fields = (("type", rule.from_port), ("code", rule.to_port))
+    numbers = [f"{protocol} {name} {number}" for name, number in fields if number is not None]
+    return numbers or [f"meta l4proto {'icmp' if protocol == 'icmp' else 'ipv6-icmp'}"]
+
+
+# --- chains ----------------------------------------------------------------------------------------
+
+
+def _arrival_rules(port: Port, policy: Policy, settings: Settings) -> Rules:
+    host = [f"{_ip(gateway)} saddr {gateway} accept" for gateway in port.gateways]
+    networks = (port.cidr, port.cidr6) if port.address6 else (port.cidr,)
+    network = [f"{_ip(each.network_address)} saddr {each} accept" for each in networks if each]
+    discovery = (
+        f"icmpv6 type {{ {DISCOVERY} }} accept",
+        "ip6 saddr fe80::/10 icmpv6 type nd-router-advert accept",
+    )
+    return (
+        *ESTABLISHED,
+        f"ip saddr {port.gateway} udp sport 67 udp dport 68 accept",
+        *(discovery if port.address6 else ()),
+        *(host if settings.allow_host_traffic else ()),
+        *(network if settings.allow_project_net_traffic else ()),
+        *(f"jump {_group_chain(group, Direction.INGRESS)[1]}" for group in policy.groups),
+        "drop",
+    )
+
+
+def _departure_rules(policy: Policy) -> Rules:
+    return (*(f"jump {_group_chain(group, Direction.EGRESS)[1]}" for group in policy.groups), "drop")
+
+
+def _arrival_chain(port: Port, policy: Policy) -> Place:
+    return INET, _named("in", port.bridge, policy)
+
+
+def _departure_chain(policy: Policy) -> Place:
+    return INET, _named("out", "any", policy)
+
+
+def _named(prefix: str, bridge: str, policy: Policy) -> str:
+    """By what decides the chain's content: the network and the groups, in their order."""
+    name = "_".join([prefix, bridge, *(str(group.id) for group in policy.groups)])
+    return name if len(name) <= 100 else f"{prefix}_{bridge}_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def _group_chain(group: SecurityGroup, direction: Direction) -> Place:
+    return INET, f"sg_{group.id}" if direction is Direction.INGRESS else f"eg_{group.id}"
+
+
+def _members(number: int, family: int) -> Place:
+    return INET, f"members{family}_{number}"
+
+
+def _ip(address: IPv4Address | IPv6Address) -> str:
+    return "ip" if address.version == 4 else "ip6"

@@ -1,0 +1,177 @@
+"""Our tables of nftables as data: what is in them, and the commands that change it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+NAME = "launcher"
+"""Of our table in each family that is used; nothing outside them is read or written."""
+
+Place = tuple[str, str]
+"""A family, and the name of a chain or a set in our table of that family."""
+
+Rules = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Element:
+    """What stands in a set or, with a verdict, in a map. `tap` is the NIC that it is there for, "" for none."""
+
+    verdict: str = ""
+    tap: str = ""
+
+
+class Tables:
+    """What is in our tables. Each change is remembered as a command; `take_commands` gives them as one transaction.
+
+    Of rules that were read only the references are known, after an ellipsis; they never equal what is wanted. When a
+    transaction fails, the object is wrong and has to be read anew.
+    """
+
+    def __init__(self) -> None:
+        self.chains: dict[Place, Rules] = {}
+        self.elements: dict[Place, dict[str, Element]] = {}
+        self.loose = False  # whether something may have lost the last reference to it
+        self._owned: dict[str, dict[tuple[Place, str], None]] = {}
+        self._commands: list[str] = []
+
+    @classmethod
+    def read(cls, entries: Iterable[Mapping[str, Any]]) -> Tables:
+        """From `nft -j list table`."""
+        found = cls()
+        for entry in entries:
+            ((kind, content),) = entry.items()
+            if kind in ("set", "map"):
+                place = (content["family"], content["name"])
+                found.elements[place] = {}
+                for name, element in map(_element, content.get("elem", ())):
+                    found._keep(place, name, element)
+            elif kind == "chain":
+                found.chains.setdefault((content["family"], content["name"]), ())
+            elif kind == "rule":
+                place = (content["family"], content["chain"])
+                found.chains[place] = (*found.chains.get(place, ()), " ".join(["…", *_references(content["expr"])]))
+        found.loose = True
+        return found
+
+    def take_commands(self) -> str:
+        commands, self._commands = self._commands, []
+        return "".join(f"{command}\n" for command in commands)
+
+    def put_table(self, family: str) -> None:
+        self._commands.append(f"add table {family} {NAME}")
+
+    def put_set(self, place: Place, kind: str) -> None:
+        """`kind` is its declaration: `set { … }` or `map { … }`."""
+        if place not in self.elements:
+            self.elements[place] = {}
+            word, _, content = kind.partition(" ")
+            self._commands.append(f"add {word} {_at(place)} {content}")
+
+    def put_chain(self, place: Place, rules: Rules, hook: str = "") -> None:
+        found = self.chains.get(place)
+        if found == rules:
+            return
+        if found is None:
+            self._commands.append(f"add chain {_at(place)} {hook}".rstrip())
+        elif found:
+            self._commands.append(f"flush chain {_at(place)}")
+            self.loose = True
+        self._commands += [f"add rule {_at(place)} {rule}" for rule in rules]
+        self.chains[place] = rules
+
+    def put_element(self, place: Place, name: str, element: Element) -> None:
+        found = self.elements[place].get(name)
+        if found == element:
+            return
+        if found is not None:
+            self.drop_element(place, name)
+        self._keep(place, name, element)
+        comment = f' comment "{element.tap}"' if element.tap else ""
+        verdict = f" : {element.verdict}" if element.verdict else ""
+        self._commands.append(f"add element {_at(place)} {{ {name}{comment}{verdict} }}")
+
+    def drop_element(self, place: Place, name: str) -> None:
+        element = self.elements[place].pop(name)
+        self.loose = self.loose or bool(element.verdict)
+        if element.tap:
+            owned = self._owned[_first(element.tap)]
+            del owned[place, name]
+            if not owned:
+                del self._owned[_first(element.tap)]
+        self._commands.append(f"delete element {_at(place)} {{ {name} }}")
+
+    def drop_chain(self, place: Place) -> None:
+        """Whatever leads to it must have gone before."""
+        del self.chains[place]
+        self._commands.append(f"delete chain {_at(place)}")
+
+    def drop_set(self, place: Place) -> None:
+        """Whatever looks it up must have gone before."""
+        del self.elements[place]
+        self._commands.append(f"delete set {_at(place)}")
+
+    def owned(self, tap: str) -> list[tuple[Place, str]]:
+        """Where there are elements for the instance whose first NIC is `tap`."""
+        return list(self._owned.get(tap, ()))
+
+    def owners(self) -> list[str]:
+        """The first NICs of all instances that there are elements for."""
+        return list(self._owned)
+
+    def _keep(self, place: Place, name: str, element: Element) -> None:
+        self.elements[place][name] = element
+        if element.tap:
+            self._owned.setdefault(_first(element.tap), {})[place, name] = None
+
+
+def _first(tap: str) -> str:
+    return tap.partition("-")[0]
+
+
+def _references(expression: Any) -> Iterator[str]:
+    """The chains and sets that a rule names."""
+    if isinstance(expression, str) and expression.startswith("@"):
+        yield expression
+    elif isinstance(expression, Mapping):
+        for word, content in expression.items():
+            yield from [word, content["target"]] if word in ("jump", "goto") else _references(content)
+    elif isinstance(expression, list):
+        for part in expression:
+            yield from _references(part)
+
+
+def key(*words: object) -> str:
+    """An element's key; the first word is a device."""
+    device, *others = words
+    return " . ".join([f'"{device}"', *map(str, others)])
+
+
+def _at(place: Place) -> str:
+    family, name = place
+    return f"{family} {NAME} {name}"
+
+
+def _element(found: Any) -> tuple[str, Element]:
+    """Of a map: [key, verdict]; with a comment the key is {"elem": {"val": …, "comment": …}}."""
+    value, verdict, tap = found, "", ""
+    if isinstance(value, list):
+        value, words = value
+        verdict = _verdict(words)
+    if isinstance(value, dict) and "elem" in value:
+        value, tap = value["elem"]["val"], value["elem"].get("comment", "")
+    parts = value["concat"] if isinstance(value, dict) else [value]
+    return (key(*parts) if len(parts) > 1 or not _is_address(parts[0]) else str(parts[0])), Element(verdict, tap)
+
+
+def _verdict(words: Any) -> str:
+    if not isinstance(words, dict):
+        return str(words)
+    ((kind, content),) = words.items()
+    return f"{kind} {content['target']}" if content else str(kind)
+
+
+def _is_address(part: Any) -> bool:
+    return "." in str(part) or ":" in str(part)
