@@ -123,6 +123,7 @@ async def _roles(
                 rng=rng,
                 db=db,
                 network=network,
+                projects=config.network.projects(),
                 driver=drivers.network,
                 firewall=drivers.firewall,
             )

@@ -29,7 +29,7 @@ from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
 from launcher.models import Identity, LaunchOrder, Quotas
-from launcher.networks import Network, NetworkMode
+from launcher.networks import Network, NetworkMode, ProjectRange
 from launcher.services.api.server import ApiServer
 from launcher.services.compute import Compute, Launch
 from launcher.services.controller.controller import Controller
@@ -68,6 +68,7 @@ class House:
     restart_missing: bool = True
     sweep_every: float = 60.0
     cidr: IPv4Network = CIDR
+    projects: ProjectRange | None = None
     scheduler_driver: SchedulerDriver | None = None
     roles: tuple[str, ...] = ("controller", "scheduler", "network", "compute", "api")
     virt: FakeVirt = field(default_factory=FakeVirt)
@@ -106,16 +107,20 @@ class House:
         controller_db = await stack.enter_async_context(Database.open(self.state / "controller.db", schemas.CONTROLLER))
         network_db = await stack.enter_async_context(Database.open(self.state / "network.db", schemas.NETWORK))
         world: Any = {"host": "node-1", "bus": self.bus, "clock": SystemClock(), "rng": Random(self.seed)}
-        network = Network(
-            name="default", mode=NetworkMode.FLAT_DHCP, bridge="br100", cidr=self.cidr, gateway=self.cidr[1]
-        )
+        mode = NetworkMode.VLAN if self.projects else NetworkMode.FLAT_DHCP
+        network = Network(name="default", mode=mode, bridge="br100", cidr=self.cidr, gateway=self.cidr[1])
         return {
             "controller": self._controller(world, controller_db),
             "scheduler": Scheduler(
                 **world, driver=self.scheduler_driver or ChanceScheduler(rng=Random(self.seed)), host_timeout=60.0
             ),
             "network": NetworkController(
-                **world, db=network_db, network=network, driver=self.network, firewall=self.firewall
+                **world,
+                db=network_db,
+                network=network,
+                projects=self.projects,
+                driver=self.network,
+                firewall=self.firewall,
             ),
             "compute": self._compute(world),
             "api": ApiServer(**world, listener=listener, metadata_listener=None),

@@ -29,6 +29,7 @@ from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.metadata import Metadata
 from launcher.services.api.metrics import Metrics
 from launcher.services.api.native import Native
+from launcher.services.api.networks import NativeNetworks
 from launcher.services.api.problems import HttpError
 from launcher.services.api.tunnel import Tunnel
 from launcher.services.api.watch import LAST_EVENT_ID, EventsQuery, Watch
@@ -73,7 +74,7 @@ class ApiServer(Role):
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
-        self.endpoints = [*Native(bus=bus).endpoints, *self._own_endpoints()]
+        self.endpoints = [*Native(bus=bus).endpoints, *NativeNetworks(bus=bus).endpoints, *self._own_endpoints()]
         self.runners: list[web.AppRunner] = []
 
     @property
