@@ -244,6 +244,12 @@ def has_instance(tables: Tables, tap: str) -> bool:
     return bool(tables.chains.get((INET, verdict.partition(" ")[2])))
 
 
+def newcomers(tables: Tables, ports: Iterable[Port]) -> list[Port]:
+    """Those whose address is not known to be theirs."""
+    owned = tables.elements.get((INET, "own4"), {})
+    return [port for port in ports if owned.get(key(port.bridge, port.address)) != Element(tap=port.tap)]
+
+
 def instance_elements(ports: Sequence[Port], policy: Policy) -> Elements:
     return dict(element for port in ports for element in _port_elements(port, policy))
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from launcher.drivers.firewall import nft_rules
+from launcher.drivers.firewall.cutting import cut_all, cut_forbidden
 from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
 from launcher.drivers.firewall.nft import Nft, generation
 from launcher.drivers.firewall.nft_tables import NAME, Tables
@@ -16,7 +17,7 @@ from launcher.explaining import Settings
 from launcher.models import InstanceRef, LaunchOrder
 from launcher.networks import FixedIp, Network
 from launcher.policy import Policy
-from launcher.ports import ports_of
+from launcher.ports import Port, ports_of
 
 _HINT = f"look with `nft list table inet {NAME}` and `nft list table bridge {NAME}`"
 
@@ -59,9 +60,18 @@ class NftablesFirewall:
     async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
         guest = Guest(order, ports_of(order, nics), policy)
         report_nonsense(policy)
+        new: list[Port] = []
+
+        def plan(tables: Tables) -> None:
+            new[:] = nft_rules.newcomers(tables, guest.ports)
+            self._put(tables, guest)
+
         async with self._lock:
-            await self._change(order.name, self._based(lambda tables: self._put(tables, guest)))
+            await self._change(order.name, self._based(plan))
             self._knowledge.tell(guest)
+        await cut_all(new)
+        if len(new) < len(guest.ports):
+            await cut_forbidden([guest], self._settings)
 
     async def update(self, policy: Policy) -> None:
         report_nonsense(policy)
@@ -75,6 +85,7 @@ class NftablesFirewall:
                     self._put(tables, guest)
 
             await self._change("security groups", self._based(plan))
+        await cut_forbidden([after for _, after in changed], self._settings)
 
     async def remove(self, order: InstanceRef) -> None:
         async with self._lock:

@@ -1,0 +1,159 @@
+"""The kernel's table of connections, by netlink: what was let in once is known there and passes every filter.
+
+The table outlives the instances and the rules. An address that goes to its next instance must not bring the flows of
+the last along, and what a removed rule had let in must end.
+
+Source: linux/netfilter/nfnetlink_conntrack.h. Not conntrack(8): started for each launch, it would cost more than the
+filters themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from launcher.errors import FirewallFailed
+
+Address = IPv4Address | IPv6Address
+
+_NETFILTER = 12
+_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # of the subsystem 1, conntrack
+_ERROR, _DONE = 2, 3
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18
+_KEY = {_ORIGINAL, _ID, _ZONE}
+_TYPE = 0x3FFF
+_RECEIVED = 1 << 17
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A connection as a filter between the two translations sees its first packet. `target` is who answers.
+
+    Ports are those of tcp and udp, type and code those of icmp; 0 where there are none.
+    """
+
+    protocol: int
+    source: Address
+    target: Address
+    source_port: int
+    target_port: int
+    icmp_type: int
+    icmp_code: int
+    key: bytes
+
+
+def cut(*addresses: Address) -> int:
+    """Forget every flow from or to these addresses; how many those were. Blocks. Raises FirewallFailed."""
+    return cut_where(addresses, lambda flow: True)
+
+
+def cut_where(addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
+    """Forget those of the flows from or to these addresses; how many those were. Blocks. Raises FirewallFailed."""
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as netlink:
+            netlink.bind((0, 0))
+            return sum(_cut(netlink, version, addresses, unwanted) for version in {each.version for each in addresses})
+    except OSError as error:
+        raise FirewallFailed(
+            f"the connections of {', '.join(map(str, addresses))} cannot be looked up: {error.strerror}",
+            hint="load the kernel module: `modprobe nf_conntrack_netlink`",
+        ) from error
+
+
+def _cut(netlink: socket.socket, version: int, addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
+    family = struct.pack("BBH", _FAMILIES[version], 0, 0)
+    packed = {address.packed for address in addresses if address.version == version}
+    keys = [flow.key for flow in _flows_of(netlink, family, packed) if unwanted(flow)]
+    for key in keys:
+        _delete(netlink, family + key)
+    return len(keys)
+
+
+def _flows_of(netlink: socket.socket, family: bytes, packed: set[bytes]) -> Iterator[Flow]:
+    netlink.send(_message(_GET, _REQUEST | _DUMP, family))
+    done = False
+    while not done:
+        data = netlink.recv(_RECEIVED)
+        interesting = any(address in data for address in packed)  # most parts are not, and parsing takes long
+        for kind, body in _messages(data):
+            done = done or kind == _DONE
+            if kind == _ERROR:
+                _raise(body)
+            elif interesting and kind == _GET - 1:
+                flow, addresses = _flow(dict(_attributes(body[4:])))
+                if addresses & packed:
+                    yield flow
+
+
+def _flow(attributes: dict[int, bytes]) -> tuple[Flow, set[bytes]]:
+    """With all addresses of both directions."""
+    source, target, numbers = _tuple(attributes[_ORIGINAL])
+    answerer, asker, answers = _tuple(attributes[_REPLY])
+    flow = Flow(
+        protocol=numbers[1],
+        source=ip_address(source),
+        target=ip_address(answerer),
+        source_port=numbers.get(2, 0),
+        target_port=answers.get(2, 0),
+        icmp_type=numbers.get(5, numbers.get(8, 0)),
+        icmp_code=numbers.get(6, numbers.get(9, 0)),
+        key=b"".join(_attribute(kind, attributes[kind]) for kind in _KEY & attributes.keys()),
+    )
+    return flow, {source, target, answerer, asker}
+
+
+def _tuple(tuple_: bytes) -> tuple[bytes, bytes, dict[int, int]]:
+    """Source, destination and the protocol's numbers, by CTA_PROTO_…."""
+    parts = dict(_attributes(tuple_))
+    source, target = (address for _, address in sorted(_attributes(parts[1])))
+    return source, target, {kind: int.from_bytes(value) for kind, value in _attributes(parts[2])}
+
+
+def _delete(netlink: socket.socket, content: bytes) -> None:
+    """One that has just ended by itself is gone, too."""
+    netlink.send(_message(_DELETE, _REQUEST | _ACK, content))
+    with contextlib.suppress(FileNotFoundError):
+        for kind, body in _messages(netlink.recv(_RECEIVED)):
+            if kind == _ERROR:
+                _raise(body)
+
+
+def _raise(body: bytes) -> None:
+    number = -struct.unpack_from("i", body)[0]
+    if number == errno.ENOENT:
+        raise FileNotFoundError(number, "no such flow")
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def _message(kind: int, flags: int, body: bytes) -> bytes:
+    return struct.pack("IHHII", 16 + len(body), kind, flags, 1, 0) + body
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(data):
+        length, kind = struct.unpack_from("IH", data, at)
+        yield kind, data[at + 16 : at + length]
+        at += (length + 3) & ~3
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    nested = 0x8000 if kind == _ORIGINAL else 0
+    return struct.pack("HH", 4 + len(value), kind | nested) + value + bytes(-len(value) % 4)
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(data):
+        length, kind = struct.unpack_from("HH", data, at)
+        yield kind & _TYPE, data[at + 4 : at + length]
+        at += (length + 3) & ~3
