@@ -178,7 +178,7 @@ class TestIptables:
         assert "-A FORWARD -j nova-local" in saved()
         assert "-A nova-fallback -j DROP" in saved()
         await real.apply(*make_launch(1, SSH))
-        assert "-A nova-local -d 10.0.0.3/32 -j nova-inst-1" in saved()
+        assert "-A nova-local -d 10.0.0.3/32 -o br100 -j nova-inst-1" in saved()
 
     async def test_a_cleared_table_is_noticed_too(self, real: IptablesFirewall) -> None:
         await real.apply(*make_launch(1, SSH))
@@ -195,11 +195,11 @@ class TestIptables:
         assert await real.list_instances() == {1: True, 2: True}
         iptables("-F", "nova-inst-1")
         assert await real.list_instances() == {1: False, 2: True}
-        iptables("-D", "nova-local", "-d", "10.0.0.4", "-j", "nova-inst-2")
+        iptables("-D", "nova-local", "-d", "10.0.0.4", "-o", "br100", "-j", "nova-inst-2")
         assert await real.list_instances() == {1: False, 2: False}
         for number in (1, 2):
             await real.apply(*make_launch(number, SSH))
-        for chain in ("FORWARD", "INPUT", "nova-local", "nova-spoof", "nova-fallback"):
+        for chain in ("FORWARD", "INPUT", "nova-local", "nova-out", "nova-input", "nova-host", "nova-fallback"):
             assert await real.list_instances() == {1: True, 2: True}
             iptables("-F", chain)
             assert await real.list_instances() == {1: False, 2: False}
@@ -216,4 +216,6 @@ class TestIptables:
     async def test_an_address_that_moved_leads_to_its_new_instance(self, real: IptablesFirewall) -> None:
         await real.apply(*make_launch(1, SSH))
         await real.apply(*make_launch(2, SSH, address="10.0.0.3"))
-        assert [line for line in saved() if "-d 10.0.0.3/32" in line] == ["-A nova-local -d 10.0.0.3/32 -j nova-inst-2"]
+        assert [line for line in saved() if "-d 10.0.0.3/32" in line] == [
+            "-A nova-local -d 10.0.0.3/32 -o br100 -j nova-inst-2"
+        ]

@@ -127,10 +127,10 @@ async def test_a_lost_element_is_seen_and_put_back(real: NftablesFirewall) -> No
 async def test_somebody_elses_rules_cost_no_memory(real: NftablesFirewall) -> None:
     """A change of another table is none of ours: what is known of ours is kept."""
     await real.apply(*make_launch(1, SSH))
-    seen = real._seen
+    seen = real._ruleset._seen
     nft("add table ip other")
     await real.apply(*make_launch(2, SSH))
-    assert real._seen is seen
+    assert real._ruleset._seen is seen
     assert await real.list_instances() == {1: True, 2: True}
 
 
@@ -163,8 +163,8 @@ async def test_a_network_with_other_addresses_on_the_same_bridge(real: NftablesF
 
 async def test_without_its_worker_it_goes_on(real: NftablesFirewall) -> None:
     await real.apply(*make_launch(1, SSH))
-    assert real._nft._process is not None
-    real._nft._process.kill()
+    assert real._ruleset._nft._process is not None
+    real._ruleset._nft._process.kill()
     await real.apply(*make_launch(2, SSH))
     assert await real.list_instances() == {1: True, 2: True}
 

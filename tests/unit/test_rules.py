@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.drivers.firewall import rules
-from launcher.drivers.firewall.rules import Chains
+from launcher.drivers.firewall import chains, rules
+from launcher.drivers.firewall.chains import Chains
+from launcher.explaining import Settings
 from launcher.models import LaunchOrder
-from launcher.networks import FixedIp
-from launcher.policy import Policy, Protocol, Rule, SecurityGroup
+from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
+from launcher.ports import ports_of
 from tests.orders import NETWORK, make_lease, make_order
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -41,27 +42,46 @@ WEB = SecurityGroup(
 )
 
 
+FENCED = SecurityGroup(
+    id=7,
+    name="fenced",
+    rules=(
+        Rule(protocol=Protocol.TCP, from_port=22, group_id=9),
+        Rule(protocol=Protocol.UDP, from_port=53, cidr=ANYWHERE, direction=Direction.EGRESS),
+        Rule(protocol=Protocol.ANY, group_id=9, direction=Direction.EGRESS),
+        Rule(protocol=Protocol.ICMP, from_port=128, cidr=IPv6Network("2001:db8::/32")),
+    ),
+)
+MEMBERS = {9: (IPv4Address("10.0.0.9"), IPv4Address("10.0.0.8"), IPv6Address("fd00::9"))}
+WITH_IPV6 = NETWORK.model_copy(update={"cidr6": IPv6Network("fd00::/64")})
+
+
 def an_order(number: int = 1) -> LaunchOrder:
     return make_order(number)
 
 
 def apply(found: Chains, number: int, *groups: SecurityGroup, last: int | None = None, open_: bool = True) -> list[str]:
-    order, policy = an_order(number), Policy(groups=groups)
-    return rules.apply_instance(found, order, the_address(order, last), policy, allow_project=open_)
-
-
-def the_address(order: LaunchOrder, last: int | None = None) -> FixedIp:
-    return make_lease(order, f"10.0.0.{last or order.number + 2}", THE_ARTICLES)
+    order, policy = an_order(number), Policy(groups=groups, members=MEMBERS)
+    ports = ports_of(order, [make_lease(order, f"10.0.0.{last or order.number + 2}", THE_ARTICLES)])
+    settings = Settings(allow_host_traffic=False, allow_project_net_traffic=open_)
+    return rules.apply_instance(found, order, ports, policy, settings)
 
 
 def changed(found: Chains, lines: list[str]) -> Chains:
-    return rules.play(found, rules.transaction("filter", lines))
+    return chains.play(found, chains.transaction("filter", lines))
 
 
 def applied(found: Chains, number: int, *groups: SecurityGroup, last: int | None = None) -> Chains:
     return changed(found, apply(found, number, *groups, last=last))
 
 
+def apply6(found: Chains, *groups: SecurityGroup) -> list[str]:
+    order, policy = an_order(3), Policy(groups=groups, members=MEMBERS)
+    ports = ports_of(order, [make_lease(order, "10.0.0.5", WITH_IPV6)])
+    return rules.apply_instance(found, order, ports, policy, SERVED, six=True)
+
+
+SERVED = Settings(metadata_port=8775)
 FRESH: Chains = {"INPUT": [], "FORWARD": ["-i docker0 -j ACCEPT"], "OUTPUT": []}
 BASE = changed(FRESH, rules.base(FRESH))
 TWO = applied(applied(BASE, 1, SSH_AND_PING), 10, SSH_AND_PING, WEB)
@@ -70,13 +90,16 @@ TWO = applied(applied(BASE, 1, SSH_AND_PING), 10, SSH_AND_PING, WEB)
 def transactions() -> dict[str, str]:
     only_one = applied(BASE, 1, SSH_AND_PING)
     return {
-        "base": rules.transaction("filter", rules.base(FRESH)),
-        "apply": rules.transaction("filter", apply(BASE, 1, SSH_AND_PING)),
-        "apply_shared_group": rules.transaction("filter", apply(only_one, 10, SSH_AND_PING, WEB, open_=False)),
-        "apply_again": rules.transaction("filter", apply(TWO, 1, SSH_AND_PING)),
-        "remove": rules.transaction("filter", rules.remove_instance(TWO, an_order(10))),
-        "metadata": rules.transaction("nat", rules.redirect_metadata({"PREROUTING": []}, "br100", 8775)),
-        "ipv6": rules.transaction("filter", rules.refuse_ipv6(FRESH, "br100")),
+        "base": chains.transaction("filter", rules.base(FRESH)),
+        "apply": chains.transaction("filter", apply(BASE, 1, SSH_AND_PING)),
+        "apply_shared_group": chains.transaction("filter", apply(only_one, 10, SSH_AND_PING, WEB, open_=False)),
+        "apply_again": chains.transaction("filter", apply(TWO, 1, SSH_AND_PING)),
+        "remove": chains.transaction("filter", rules.remove_instance(TWO, an_order(10))),
+        "metadata": chains.transaction("nat", rules.redirect_metadata({"PREROUTING": []}, "br100", 8775)),
+        "apply_limited": chains.transaction("filter", apply(BASE, 2, FENCED)),
+        "apply_ipv6": chains.transaction("filter", apply6({"INPUT": [], "FORWARD": [], "OUTPUT": []}, FENCED)),
+        "services": chains.transaction("filter", rules.open_services(BASE, WITH_IPV6, SERVED)),
+        "services_ipv6": chains.transaction("filter", rules.open_services(BASE, WITH_IPV6, SERVED, six=True)),
     }
 
 
@@ -88,7 +111,7 @@ def test_transactions_are_as_agreed(name: str) -> None:
 def test_the_articles_example() -> None:
     found = applied(BASE, 1, SSH_AND_PING)
     assert {chain: found[chain] for chain in ("nova-local", "nova-inst-1", "nova-sg-1", "nova-fallback")} == {
-        "nova-local": ["-m physdev --physdev-is-in -j nova-spoof", "-d 10.0.0.3/32 -j nova-inst-1"],
+        "nova-local": ["-m physdev --physdev-is-in -j nova-out", "-d 10.0.0.3/32 -o br100 -j nova-inst-1"],
         "nova-inst-1": [
             "-m conntrack --ctstate INVALID -j DROP",
             "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
@@ -119,7 +142,8 @@ def test_removing_instance_1_leaves_10_to_19() -> None:
     left = changed(found, rules.remove_instance(found, an_order(1)))
     assert rules.instances(left) == dict.fromkeys(range(10, 20), True)
     assert left["nova-local"] == [rule for rule in found["nova-local"] if not rule.endswith("nova-inst-1")]
-    assert len(left["nova-spoof"]) == len(found["nova-spoof"]) - 1
+    for chain in ("nova-out", "nova-input"):
+        assert len(left[chain]) == len(found[chain]) - 1
 
 
 def test_a_group_goes_with_its_last_instance() -> None:
@@ -143,7 +167,7 @@ def test_applying_twice_is_applying_once() -> None:
 
 def test_an_address_leads_to_its_newest_instance_only() -> None:
     found = applied(TWO, 2, SSH_AND_PING, last=3)
-    assert [rule for rule in found["nova-local"] if "10.0.0.3/32" in rule] == ["-d 10.0.0.3/32 -j nova-inst-2"]
+    assert [rule for rule in found["nova-local"] if "10.0.0.3/32" in rule] == ["-d 10.0.0.3/32 -o br100 -j nova-inst-2"]
 
 
 def test_a_new_rule_of_a_shared_group_reaches_its_chain() -> None:
@@ -170,23 +194,53 @@ def test_a_transaction_does_not_grow_with_the_instances() -> None:
 def test_iptables_save_is_understood() -> None:
     saved = "# by iptables-save\n*filter\n:FORWARD ACCEPT [1:60]\n:nova-spoof - [0:0]\n"
     saved += "-A FORWARD -j nova-local\n-A nova-spoof -m physdev  --physdev-in tap00000001 -j DROP\nCOMMIT\n"
-    assert rules.play({}, saved) == {
+    assert chains.play({}, saved) == {
         "FORWARD": ["-j nova-local"],
         "nova-spoof": ["-m physdev --physdev-in tap00000001 -j DROP"],
     }
 
 
 def test_another_metadata_port_replaces_the_old_one() -> None:
-    before = rules.play({"PREROUTING": []}, "\n".join(rules.redirect_metadata({"PREROUTING": []}, "br100", 1)))
+    before = chains.play({"PREROUTING": []}, "\n".join(rules.redirect_metadata({"PREROUTING": []}, "br100", 1)))
     assert rules.redirect_metadata(before, "br100", 1) == []
-    after = rules.play(before, "\n".join(rules.redirect_metadata(before, "br100", 8775)))
+    after = chains.play(before, "\n".join(rules.redirect_metadata(before, "br100", 8775)))
     assert [rule.split()[-1] for rule in after["nova-metadata"]] == ["8775"]
-    assert rules.play(after, "\n".join(rules.redirect_metadata(after, "br100", None)))["nova-metadata"] == []
+    assert chains.play(after, "\n".join(rules.redirect_metadata(after, "br100", None)))["nova-metadata"] == []
 
 
-def test_ipv6_is_refused_once() -> None:
-    refused = changed(FRESH, rules.refuse_ipv6(FRESH, "br100"))
-    assert rules.refuse_ipv6(refused, "br100") == []
+def test_a_join_is_one_line() -> None:
+    found = applied(BASE, 2, FENCED)
+    joined = Policy(groups=(FENCED,), members={9: (*MEMBERS[9], IPv4Address("10.0.0.7"))})
+    lines = rules.update_groups(found, joined)
+    assert lines == [
+        "-A nova-from-9 -s 10.0.0.7/32 -j ACCEPT",
+        "-A nova-to-9 -d 10.0.0.7/32 -j MARK --set-xmark 0x8000000/0x8000000",
+    ]
+    after = changed(found, lines)
+    assert rules.update_groups(after, joined) == []
+    left = rules.update_groups(after, Policy(groups=(FENCED,), members={9: ()}))
+    assert sorted(left) == sorted(
+        [f"-D {chain} {rule}" for chain in ("nova-from-9", "nova-to-9") for rule in after[chain]]
+    )
+
+
+def test_an_instance_that_is_limited_no_more_has_one_chain_less() -> None:
+    found = applied(BASE, 2, FENCED)
+    assert "nova-out-2" in found
+    after = applied(found, 2, FENCED, SSH_AND_PING)
+    assert "nova-out-2" not in after
+    assert "nova-eg-7" not in after
+    assert changed(after, rules.remove_instance(after, an_order(2))) == BASE
+
+
+def test_the_same_address_on_another_bridge_is_another_instances() -> None:
+    order = an_order(5)
+    elsewhere = make_lease(order, "10.0.0.3", NETWORK.model_copy(update={"bridge": "br101"}))
+    lines = rules.apply_instance(TWO, order, ports_of(order, [elsewhere]), Policy(), SERVED)
+    assert [rule for rule in changed(TWO, lines)["nova-local"] if "10.0.0.3/32" in rule] == [
+        "-d 10.0.0.3/32 -o br100 -j nova-inst-1",
+        "-d 10.0.0.3/32 -o br101 -j nova-inst-5",
+    ]
 
 
 MEANINGS: dict[str, tuple[dict[str, Any], str]] = {
@@ -205,7 +259,7 @@ MEANINGS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("fields", "match"), MEANINGS.values(), ids=MEANINGS)
 def test_what_a_rule_lets_in(fields: dict[str, Any], match: str) -> None:
     group = SecurityGroup(id=1, name="g", rules=(Rule(cidr=ANYWHERE, **fields),))
-    assert rules.group_rules(group, Policy()) == [f"{match}-j ACCEPT"]
+    assert rules.group_rules(group) == [f"{match}-j ACCEPT"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +277,7 @@ def test_a_rule_that_means_nothing_is_left_out(fields: dict[str, Any]) -> None:
     nonsense = Rule(cidr=ANYWHERE, **fields)
     assert nonsense.nonsense
     group = SecurityGroup(id=1, name="g", rules=(nonsense, *SSH_AND_PING.rules))
-    assert rules.group_rules(group, Policy()) == rules.group_rules(SSH_AND_PING, Policy())
+    assert rules.group_rules(group) == rules.group_rules(SSH_AND_PING)
 
 
 def test_doubled_rules_and_groups_count_once() -> None:

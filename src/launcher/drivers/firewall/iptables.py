@@ -1,4 +1,4 @@
-"""The packet filter by iptables-restore: one transaction a change, holding only what changes.
+"""The packet filter by iptables-restore, and by nftables where iptables cannot see: in the bridge.
 
 Works with the nft variant and the legacy one, as root and in the user namespace of the sandbox.
 """
@@ -8,107 +8,179 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from launcher.drivers import process
-from launcher.drivers.firewall import rules
-from launcher.drivers.firewall.rules import Chains
+from launcher.drivers.firewall import chains, frames, rules
+from launcher.drivers.firewall.chains import Chains
+from launcher.drivers.firewall.cutting import cut_all, cut_forbidden
+from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
+from launcher.drivers.firewall.nft_tables import Tables
+from launcher.drivers.firewall.ruleset import Ruleset
 from launcher.errors import FirewallFailed, ProgramFailed
 from launcher.explaining import Settings
 from launcher.models import InstanceRef, LaunchOrder
-from launcher.networks import FixedIp, Network, NetworkMode
+from launcher.networks import FixedIp, Network
 from launcher.policy import Policy
+from launcher.ports import ports_of
+
+FRAMES = "launcher-frames"
+"""Of the table in the family bridge."""
 
 _HINT = "look with `iptables-save`; the chains of launcher are named nova-…"
 
+Plan = Callable[[Chains], list[str]]
+
 
 class IptablesFirewall:
-    """See FirewallDriver. A transaction is refused as a whole, so a failure leaves what was there before.
+    """See FirewallDriver. What each sends is checked in the bridge's table, who may speak to whom in iptables' filter.
+
+    The table of IPv6 is touched only for networks that have IPv6.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = asyncio.Lock()
+        self._knowledge = Knowledge()
+        self._frames = Ruleset(FRAMES)
+        self._four, self._six = Filter("iptables"), Filter("ip6tables")
+
+    async def start(self) -> None:
+        async with self._lock:
+            for each in (self._frames, self._four, self._six):
+                each.forget()
+            await self._frames.change("the bridge's table", lambda tables: tables.put_base(frames.BASE))
+            await self._four.change("the base chains", rules.base)
+
+    async def stop(self) -> None:
+        await self._frames.stop()
+
+    async def ensure_base(self, network: Network) -> None:
+        def redirect(found: Chains) -> list[str]:
+            return rules.redirect_metadata(found, network.bridge, self._settings.metadata_port)
+
+        await self.start()
+        async with self._lock:
+            for six in (False, True) if network.cidr6 else (False,):
+                await self._filter(six).change(network.bridge, self._open(network, six))
+            await Filter("iptables", "nat").change(network.bridge, redirect)
+
+    async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
+        """The bridge first: what a later step does not get done stays closed."""
+        guest = Guest(order, ports_of(order, nics), policy)
+        report_nonsense(policy)
+        async with self._lock:
+            found = await self._four.look_once(order.name)
+            new = [port for port in guest.ports if not rules.leads_to(found, order, port)]
+            await self._put(guest)
+            self._knowledge.tell(guest)
+        await cut_all(new)
+        if len(new) < len(guest.ports):
+            await cut_forbidden([guest], self._settings)
+
+    async def update(self, policy: Policy) -> None:
+        report_nonsense(policy)
+        async with self._lock:
+            changed = self._knowledge.learn(policy)
+            for six in (False, True):
+                if not six or self._six.used:
+                    await self._filter(six).change("security groups", self._update(policy, six))
+            for before, after in changed:
+                if before.policy.limits_egress != after.policy.limits_egress:
+                    await self._put(after)
+        await cut_forbidden([after for _, after in changed], self._settings)
+
+    async def remove(self, order: InstanceRef) -> None:
+        def plan(found: Chains) -> list[str]:
+            return rules.remove_instance(found, order)
+
+        async with self._lock:
+            await self._four.change(order.name, plan)
+            if self._six.used or self._six.seen is None:
+                await self._six.change(order.name, plan)
+            await self._frames.change(order.name, lambda tables: tables.put_owned(order.tap, {}))
+            self._knowledge.forget(order.number)
+
+    async def list_instances(self) -> Mapping[int, bool]:
+        async with self._lock:
+            tables, found = await self._frames.look(), await self._four.look("the list of instances")
+            whole, filtered = tables.has_base(frames.BASE), rules.instances(found)
+            framed = {int(tap.removeprefix("tap"), 16): tap for tap in tables.owners()}
+            return {
+                number: whole and filtered.get(number, False) and frames.is_guarded(tables, framed.get(number, ""))
+                for number in sorted(filtered.keys() | framed.keys())
+            }
+
+    async def _put(self, guest: Guest) -> None:
+        def frame(tables: Tables) -> None:
+            tables.ensure_base(frames.BASE)
+            tables.put_owned(guest.ref.tap, frames.elements(guest.ports))
+
+        await self._frames.change(guest.ref.name, frame)
+        for six in (False, True):
+            if not six or any(port.address6 for port in guest.ports):
+                await self._filter(six).change(guest.ref.name, self._apply(guest, six))
+
+    def _filter(self, six: bool) -> Filter:
+        return self._six if six else self._four
+
+    def _apply(self, guest: Guest, six: bool) -> Plan:
+        settings = self._settings
+        return lambda found: rules.apply_instance(found, guest.ref, guest.ports, guest.policy, settings, six=six)
+
+    def _update(self, policy: Policy, six: bool) -> Plan:
+        return lambda found: rules.update_groups(found, policy, six=six)
+
+    def _open(self, network: Network, six: bool) -> Plan:
+        return lambda found: rules.open_services(found, network, self._settings, six=six)
+
+
+class Filter:
+    """One table of one program. A transaction is refused as a whole, so a failure leaves what was there before.
 
     What the table holds is remembered from the last look and carried on by our own transactions, because
     reading it back costs more with every instance. Each transaction fails where memory and kernel differ;
     then it is planned once more from a fresh look.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._allow_project = settings.allow_project_net_traffic
-        self._metadata_port = settings.metadata_port
-        self._lock = asyncio.Lock()
-        self._seen: Chains | None = None
+    def __init__(self, program: str, table: str = "filter") -> None:
+        self.program, self.table = program, table
+        self.seen: Chains | None = None
 
-    async def start(self) -> None:
-        async with self._lock:
-            self._seen = None
-            await self._change("the base chains", rules.base)
+    @property
+    def used(self) -> bool:
+        return self.seen is not None and rules.LOCAL in self.seen
 
-    async def stop(self) -> None:
-        pass
+    def forget(self) -> None:
+        self.seen = None
 
-    async def ensure_base(self, network: Network) -> None:
-        await self.start()
-        async with self._lock:
-            await _ensure("iptables", "nat", network, self._redirect)
-            # A flat network's bridge may be the host's own way out, whose IPv6 is not ours to stop.
-            if network.mode is NetworkMode.FLAT_DHCP and _speaks_ipv6():
-                await _ensure("ip6tables", "filter", network, rules.refuse_ipv6)
+    async def look(self, subject: str) -> Chains:
+        with _blaming(subject):
+            self.seen = chains.play({}, await process.run([f"{self.program}-save", "-t", self.table]))
+        return self.seen
 
-    async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
-        def plan(found: Chains) -> list[str]:
-            return rules.apply_instance(found, order, nics[0], policy, allow_project=self._allow_project)
+    async def look_once(self, subject: str) -> Chains:
+        """As remembered, if it is."""
+        return await self.look(subject) if self.seen is None else self.seen
 
-        async with self._lock:
-            await self._change(order.name, plan)
-
-    async def update(self, policy: Policy) -> None:
-        async with self._lock:
-            await self._change("security groups", lambda found: rules.update_groups(found, policy))
-
-    async def remove(self, order: InstanceRef) -> None:
-        async with self._lock:
-            await self._change(order.name, lambda found: rules.remove_instance(found, order))
-
-    async def list_instances(self) -> Mapping[int, bool]:
-        async with self._lock:
-            with _blaming("the list of instances"):
-                self._seen = await _look("iptables", "filter")
-            return rules.instances(self._seen)
-
-    async def _change(self, subject: str, plan: Callable[[Chains], list[str]]) -> None:
+    async def change(self, subject: str, plan: Plan) -> None:
         """Plan on what is remembered; where that fails or finds nothing to do, plan again on a fresh look."""
         # Until the transaction has ended nothing is known for certain, not even when it is cancelled.
-        seen, self._seen = self._seen, None
+        seen, self.seen = self.seen, None
         if seen is not None and (lines := plan(seen)):
             with contextlib.suppress(ProgramFailed):
-                self._seen = await _commit("iptables", "filter", seen, lines)
+                self.seen = await self._commit(seen, lines)
                 return
+        found = await self.look(subject)
+        self.seen = None
         with _blaming(subject):
-            found = await _look("iptables", "filter")
-            self._seen = await _commit("iptables", "filter", found, plan(found))
+            self.seen = await self._commit(found, plan(found))
 
-    def _redirect(self, found: Chains, bridge: str) -> list[str]:
-        return rules.redirect_metadata(found, bridge, self._metadata_port)
-
-
-async def _ensure(program: str, table: str, network: Network, plan: Callable[[Chains, str], list[str]]) -> None:
-    with _blaming(f"the bridge {network.bridge}"):
-        found = await _look(program, table)
-        await _commit(program, table, found, plan(found, network.bridge))
-
-
-def _speaks_ipv6() -> bool:
-    return Path("/proc/net/if_inet6").exists()
-
-
-async def _look(program: str, table: str) -> Chains:
-    return rules.play({}, await process.run([f"{program}-save", "-t", table]))
-
-
-async def _commit(program: str, table: str, found: Chains, lines: Sequence[str]) -> Chains:
-    """What the table holds afterwards."""
-    text = rules.transaction(table, lines)
-    if lines:
-        await process.run([f"{program}-restore", "--noflush", "--wait"], stdin=text)
-    return rules.play(found, text)
+    async def _commit(self, found: Chains, lines: Sequence[str]) -> Chains:
+        """What the table holds afterwards."""
+        text = chains.transaction(self.table, lines)
+        if lines:
+            await process.run([f"{self.program}-restore", "--noflush", "--wait"], stdin=text)
+        return chains.play(found, text)
 
 
 @contextlib.contextmanager

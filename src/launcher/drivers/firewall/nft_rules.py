@@ -1,14 +1,13 @@
-"""The packet filter of the instances in nftables: pure, from what an instance is to what stands in our two tables.
+"""Who may speak to whom, in nftables: pure, from what an instance is to what stands in our table of the family inet.
 
-    table bridge   from a tap: by (tap, MAC), (tap, address): nothing in another's name; to a tap: its own addresses
     table inet     forward, output ─(to bridge, address)─► in_br100_7 ─► sg_7, drop    a chain per set of groups
                    forward ─(from bridge, address)─► from_instance ─► out_any_7 ─► eg_7, drop    if egress is limited
                    input ─(from bridge, address)─► to_host
 
 What is an instance's own are only elements of maps and sets; instances with the same groups in the same network share
 their chains. So neither a packet nor a change takes longer with more instances. An address counts per bridge: the
-same one may be another instance's on another bridge. Addresses stand for instances because the bridge table has seen
-to it that nobody sends as another, and that nothing reaches a tap that is not for its addresses.
+same one may be another instance's on another bridge. Addresses stand for instances because the bridge's table
+(frames.py) has seen to it that nobody sends as another, and that nothing reaches a tap that is not for its addresses.
 """
 
 from __future__ import annotations
@@ -17,28 +16,20 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
-from launcher.drivers.firewall.nft_tables import Element, Place, Rules, Tables, key
+from launcher.drivers.firewall import frames
+from launcher.drivers.firewall.frames import DISCOVERY
+from launcher.drivers.firewall.nft_tables import Base, Element, Elements, Place, Rules, Tables, key
 from launcher.explaining import METADATA_ADDRESS, Settings
 from launcher.networks import Network
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
 from launcher.ports import Port
 
-INET, BRIDGE = "inet", "bridge"
+INET = "inet"
 DEVICE4, DEVICE6 = "type ifname . ipv4_addr", "type ifname . ipv6_addr"
 ESTABLISHED = ("ct state invalid drop", "ct state established,related accept")
 LATE = "tcp flags & (fin|syn|rst|ack) != syn ct state new drop"
-DISCOVERY = "nd-neighbor-solicit, nd-neighbor-advert"
 
-Elements = dict[tuple[Place, str], Element]
-
-SETS: dict[Place, str] = {
-    (BRIDGE, "taps"): "set { type ifname; }",
-    (BRIDGE, "taps6"): "set { type ifname; }",
-    (BRIDGE, "macs"): "set { type ifname . ether_addr; }",
-    (BRIDGE, "own4"): f"set {{ {DEVICE4}; }}",
-    (BRIDGE, "own6"): f"set {{ {DEVICE6}; }}",
-    (BRIDGE, "advertised"): "set { typeof iifname . @nh,384,128; }",
-    (BRIDGE, "servers"): f"set {{ {DEVICE4}; }}",
+_SETS: dict[Place, str] = {
     (INET, "in4"): f"map {{ {DEVICE4} : verdict; }}",
     (INET, "in6"): f"map {{ {DEVICE6} : verdict; }}",
     (INET, "out4"): f"map {{ {DEVICE4} : verdict; }}",
@@ -51,10 +42,6 @@ SETS: dict[Place, str] = {
 }
 
 _HOOKS: dict[Place, str] = {
-    # Before bridge-netfilter hands the packet to the inet table.
-    (BRIDGE, "prerouting"): "{ type filter hook prerouting priority -200; policy accept; }",
-    (BRIDGE, "forward"): "{ type filter hook forward priority -200; policy accept; }",
-    (BRIDGE, "output"): "{ type filter hook output priority -200; policy accept; }",
     # Two chains at one hook: what one accepts the other still looks at.
     (INET, "departures"): "{ type filter hook forward priority -2; policy accept; }",
     (INET, "arrivals"): "{ type filter hook forward priority -1; policy accept; }",
@@ -65,54 +52,11 @@ _HOOKS: dict[Place, str] = {
 _ARRIVALS = ("oifname . ip daddr vmap @in4", "oifname . ip6 daddr vmap @in6")
 
 
-def base_chains(settings: Settings) -> dict[Place, Rules]:
-    """In an order in which each is there before another one leads to it."""
-    return {
-        (BRIDGE, "from_arp"): (
-            "iifname . arp saddr ether != @macs drop",
-            "iifname . arp saddr ip @own4 accept",
-            "drop",
-        ),
-        (BRIDGE, "from_ip4"): (
-            "udp sport 67 drop",
-            "iifname . ip saddr @own4 accept",
-            "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
-            "drop",
-        ),
-        (BRIDGE, "from_ip6"): (
-            "iifname != @taps6 drop",
-            "icmpv6 type { nd-router-advert, nd-redirect } drop",
-            "udp sport 547 drop",
-            "icmpv6 type nd-neighbor-advert iifname . @nh,384,128 != @advertised drop",
-            "iifname . ip6 saddr @own6 accept",
-            "ip6 saddr :: icmpv6 type { nd-router-solicit, nd-neighbor-solicit, mld2-listener-report } accept",
-            "drop",
-        ),
-        (BRIDGE, "from_tap"): (
-            "iifname . ether saddr != @macs drop",
-            "ether type vmap { arp : goto from_arp, ip : goto from_ip4, ip6 : goto from_ip6 }",
-            "drop",
-        ),
-        (BRIDGE, "to_ip4"): (
-            "oifname . ip daddr @own4 accept",
-            "ip daddr 255.255.255.255 oifname . ip saddr @servers udp sport 67 udp dport 68 accept",
-            "drop",
-        ),
-        (BRIDGE, "to_ip6"): (
-            "oifname . ip6 daddr @own6 accept",
-            f"oifname @taps6 ip6 daddr ff00::/8 icmpv6 type {{ {DISCOVERY} }} accept",
-            "oifname @taps6 ip6 daddr ff00::/8 ip6 saddr fe80::/10 icmpv6 type nd-router-advert accept",
-            "drop",
-        ),
-        (BRIDGE, "to_tap"): ("ether type vmap { arp : accept, ip : goto to_ip4, ip6 : goto to_ip6 }", "drop"),
-        (BRIDGE, "prerouting"): ("iifname @taps goto from_tap",),
-        (BRIDGE, "forward"): ("oifname @taps goto to_tap",),
-        (BRIDGE, "output"): ("oifname @taps goto to_tap",),
-        **_inet_chains(settings),
-    }
+def base(settings: Settings) -> Base:
+    return Base((INET,), _SETS, _chains(settings), _HOOKS)
 
 
-def _inet_chains(settings: Settings) -> dict[Place, Rules]:
+def _chains(settings: Settings) -> dict[Place, Rules]:
     return {
         (INET, "from_instance"): (
             *ESTABLISHED,
@@ -161,24 +105,6 @@ def _inet_chains(settings: Settings) -> dict[Place, Rules]:
     }
 
 
-def put_base(tables: Tables, settings: Settings) -> None:
-    """Whatever was found: everything that is the same for all instances."""
-    for family in (INET, BRIDGE):
-        tables.put_table(family)
-    for place, kind in SETS.items():
-        tables.put_set(place, kind)
-    chains = base_chains(settings)
-    for place in chains:
-        tables.put_chain(place, (), _HOOKS.get(place, ""))
-    for place, rules in chains.items():
-        tables.put_chain(place, rules, _HOOKS.get(place, ""))
-
-
-def base_is_whole(tables: Tables, settings: Settings) -> bool:
-    whole = all(len(tables.chains.get(place, ())) == len(rules) for place, rules in base_chains(settings).items())
-    return whole and SETS.keys() <= tables.elements.keys()
-
-
 def put_network(tables: Tables, network: Network, settings: Settings) -> None:
     """What guests of this network send to the metadata address arrives at their gateway, with their own source address.
 
@@ -201,18 +127,12 @@ def put_instance(tables: Tables, tap: str, ports: Sequence[Port], policy: Policy
         tables.put_chain(_arrival_chain(port, policy), _arrival_rules(port, policy, settings))
     if policy.limits_egress:
         tables.put_chain(_departure_chain(policy), _departure_rules(policy))
-    wanted = instance_elements(ports, policy)
-    for place, name in tables.owned(tap):
-        if (place, name) not in wanted:
-            tables.drop_element(place, name)
-    for (place, name), element in wanted.items():
-        tables.put_element(place, name, element)
+    tables.put_owned(tap, frames.elements(ports) | elements(ports, policy))
     drop_unused(tables)
 
 
 def remove_instance(tables: Tables, tap: str) -> None:
-    for place, name in tables.owned(tap):
-        tables.drop_element(place, name)
+    tables.put_owned(tap, {})
     drop_unused(tables)
 
 
@@ -237,8 +157,7 @@ def drop_unused(tables: Tables) -> None:
 def has_instance(tables: Tables, tap: str) -> bool:
     """Whether the instance has what every one needs, and is led to a chain that has rules."""
     owned = dict(tables.owned(tap))
-    needed = {(BRIDGE, "taps"), (BRIDGE, "macs"), (BRIDGE, "own4"), (INET, "own4"), (INET, "in4")}
-    if not needed <= owned.keys():
+    if not {(INET, "own4"), (INET, "in4")} <= owned.keys() or not frames.is_guarded(tables, tap):
         return False
     verdict = tables.elements[INET, "in4"][owned[INET, "in4"]].verdict
     return bool(tables.chains.get((INET, verdict.partition(" ")[2])))
@@ -250,27 +169,18 @@ def newcomers(tables: Tables, ports: Iterable[Port]) -> list[Port]:
     return [port for port in ports if owned.get(key(port.bridge, port.address)) != Element(tap=port.tap)]
 
 
-def instance_elements(ports: Sequence[Port], policy: Policy) -> Elements:
-    return dict(element for port in ports for element in _port_elements(port, policy))
+def elements(ports: Iterable[Port], policy: Policy) -> Elements:
+    return dict(element for port in ports for element in _elements(port, policy))
 
 
-def _port_elements(port: Port, policy: Policy) -> Iterator[tuple[tuple[Place, str], Element]]:
-    own, arrival = Element(tap=port.tap), f"goto {_arrival_chain(port, policy)[1]}"
-    departure = f"goto {_departure_chain(policy)[1]}"
-    yield ((BRIDGE, "taps"), key(port.tap)), own
-    yield ((BRIDGE, "macs"), key(port.tap, port.mac)), own
-    yield ((BRIDGE, "servers"), key(port.tap, port.gateway)), own
-    if port.address6:
-        yield ((BRIDGE, "taps6"), key(port.tap)), own
+def _elements(port: Port, policy: Policy) -> Iterator[tuple[tuple[Place, str], Element]]:
+    arrival, departure = f"goto {_arrival_chain(port, policy)[1]}", f"goto {_departure_chain(policy)[1]}"
     for address in port.addresses:
         name, family = key(port.bridge, address), address.version
-        yield ((BRIDGE, f"own{family}"), key(port.tap, address)), own
-        yield ((INET, f"own{family}"), name), own
+        yield ((INET, f"own{family}"), name), Element(tap=port.tap)
         yield ((INET, f"in{family}"), name), Element(arrival, port.tap)
         if policy.limits_egress:
             yield ((INET, f"out{family}"), name), Element(departure, port.tap)
-        if isinstance(address, IPv6Address):
-            yield ((BRIDGE, "advertised"), key(port.tap, f"0x{int(address):032x}")), own
     for gateway in port.gateways:
         yield ((INET, f"gateways{gateway.version}"), key(port.bridge, gateway)), Element()
 

@@ -6,9 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-NAME = "launcher"
-"""Of our table in each family that is used; nothing outside them is read or written."""
-
 Place = tuple[str, str]
 """A family, and the name of a chain or a set in our table of that family."""
 
@@ -23,6 +20,19 @@ class Element:
     tap: str = ""
 
 
+Elements = dict[tuple[Place, str], Element]
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is the same for all instances."""
+
+    families: tuple[str, ...]
+    sets: Mapping[Place, str]
+    chains: Mapping[Place, Rules]
+    hooks: Mapping[Place, str]
+
+
 class Tables:
     """What is in our tables. Each change is remembered as a command; `take_commands` gives them as one transaction.
 
@@ -30,7 +40,8 @@ class Tables:
     transaction fails, the object is wrong and has to be read anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.chains: dict[Place, Rules] = {}
         self.elements: dict[Place, dict[str, Element]] = {}
         self.loose = False  # whether something may have lost the last reference to it
@@ -38,16 +49,16 @@ class Tables:
         self._commands: list[str] = []
 
     @classmethod
-    def read(cls, entries: Iterable[Mapping[str, Any]]) -> Tables:
-        """From `nft -j list table`."""
-        found = cls()
+    def read(cls, name: str, entries: Iterable[Mapping[str, Any]]) -> Tables:
+        """From `nft -j list table` of the tables with this name."""
+        found = cls(name)
         for entry in entries:
             ((kind, content),) = entry.items()
             if kind in ("set", "map"):
                 place = (content["family"], content["name"])
                 found.elements[place] = {}
-                for name, element in map(_element, content.get("elem", ())):
-                    found._keep(place, name, element)
+                for word, element in map(_element, content.get("elem", ())):
+                    found._keep(place, word, element)
             elif kind == "chain":
                 found.chains.setdefault((content["family"], content["name"]), ())
             elif kind == "rule":
@@ -60,26 +71,42 @@ class Tables:
         commands, self._commands = self._commands, []
         return "".join(f"{command}\n" for command in commands)
 
-    def put_table(self, family: str) -> None:
-        self._commands.append(f"add table {family} {NAME}")
+    def put_base(self, base: Base) -> None:
+        """Whatever was found."""
+        self._commands += [f"add table {family} {self.name}" for family in base.families]
+        for place, kind in base.sets.items():
+            self.put_set(place, kind)
+        for place in [place for place in base.chains if place not in self.chains]:
+            self.put_chain(place, (), base.hooks.get(place, ""))
+        for place, rules in base.chains.items():
+            self.put_chain(place, rules)
+
+    def ensure_base(self, base: Base) -> None:
+        """Nothing where all is there, to the number of each chain's rules."""
+        if not self.has_base(base):
+            self.put_base(base)
+
+    def has_base(self, base: Base) -> bool:
+        whole = all(len(self.chains.get(place, ())) == len(rules) for place, rules in base.chains.items())
+        return whole and base.sets.keys() <= self.elements.keys()
 
     def put_set(self, place: Place, kind: str) -> None:
         """`kind` is its declaration: `set { … }` or `map { … }`."""
         if place not in self.elements:
             self.elements[place] = {}
             word, _, content = kind.partition(" ")
-            self._commands.append(f"add {word} {_at(place)} {content}")
+            self._commands.append(f"add {word} {self._at(place)} {content}")
 
     def put_chain(self, place: Place, rules: Rules, hook: str = "") -> None:
         found = self.chains.get(place)
         if found == rules:
             return
         if found is None:
-            self._commands.append(f"add chain {_at(place)} {hook}".rstrip())
+            self._commands.append(f"add chain {self._at(place)} {hook}".rstrip())
         elif found:
-            self._commands.append(f"flush chain {_at(place)}")
+            self._commands.append(f"flush chain {self._at(place)}")
             self.loose = True
-        self._commands += [f"add rule {_at(place)} {rule}" for rule in rules]
+        self._commands += [f"add rule {self._at(place)} {rule}" for rule in rules]
         self.chains[place] = rules
 
     def put_element(self, place: Place, name: str, element: Element) -> None:
@@ -91,7 +118,7 @@ class Tables:
         self._keep(place, name, element)
         comment = f' comment "{element.tap}"' if element.tap else ""
         verdict = f" : {element.verdict}" if element.verdict else ""
-        self._commands.append(f"add element {_at(place)} {{ {name}{comment}{verdict} }}")
+        self._commands.append(f"add element {self._at(place)} {{ {name}{comment}{verdict} }}")
 
     def drop_element(self, place: Place, name: str) -> None:
         element = self.elements[place].pop(name)
@@ -101,17 +128,25 @@ class Tables:
             del owned[place, name]
             if not owned:
                 del self._owned[_first(element.tap)]
-        self._commands.append(f"delete element {_at(place)} {{ {name} }}")
+        self._commands.append(f"delete element {self._at(place)} {{ {name} }}")
 
     def drop_chain(self, place: Place) -> None:
         """Whatever leads to it must have gone before."""
         del self.chains[place]
-        self._commands.append(f"delete chain {_at(place)}")
+        self._commands.append(f"delete chain {self._at(place)}")
 
     def drop_set(self, place: Place) -> None:
         """Whatever looks it up must have gone before."""
         del self.elements[place]
-        self._commands.append(f"delete set {_at(place)}")
+        self._commands.append(f"delete set {self._at(place)}")
+
+    def put_owned(self, tap: str, wanted: Elements) -> None:
+        """Make these the elements of the instance whose first NIC is `tap`."""
+        for place, name in self.owned(tap):
+            if (place, name) not in wanted:
+                self.drop_element(place, name)
+        for (place, name), element in wanted.items():
+            self.put_element(place, name, element)
 
     def owned(self, tap: str) -> list[tuple[Place, str]]:
         """Where there are elements for the instance whose first NIC is `tap`."""
@@ -120,6 +155,10 @@ class Tables:
     def owners(self) -> list[str]:
         """The first NICs of all instances that there are elements for."""
         return list(self._owned)
+
+    def _at(self, place: Place) -> str:
+        family, name = place
+        return f"{family} {self.name} {name}"
 
     def _keep(self, place: Place, name: str, element: Element) -> None:
         self.elements[place][name] = element
@@ -147,11 +186,6 @@ def key(*words: object) -> str:
     """An element's key; the first word is a device."""
     device, *others = words
     return " . ".join([f'"{device}"', *map(str, others)])
-
-
-def _at(place: Place) -> str:
-    family, name = place
-    return f"{family} {NAME} {name}"
 
 
 def _element(found: Any) -> tuple[str, Element]:

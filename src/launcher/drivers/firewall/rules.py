@@ -1,131 +1,110 @@
 """The packet filter of the instances as text for iptables-restore: pure, from what is there to what has to change.
 
-    FORWARD, OUTPUT ─► nova-local ─(to 10.0.0.3)─► nova-inst-1 ─► nova-sg-7     one chain per security group, shared
-    INPUT, nova-local ─► nova-spoof                    └────────► nova-fallback drops what nobody accepted
+    FORWARD, OUTPUT ─► nova-local ─(to br100, 10.0.0.3)─► nova-inst-1 ─► nova-sg-7 ─► nova-from-9
+                           │                                   └────────► nova-fallback drops what nobody accepted
+                           └(from a bridge's port)─► nova-out ─(tap)─► nova-free, nova-out-1 ─► nova-eg-7 ─► nova-to-9
+    INPUT ─(from a bridge's port)─► nova-input ─(tap)─► nova-host drops what is for the host itself and no service of it
 
 This is the layout of the article with its mistakes mended: OUTPUT is filtered too (else the host reaches every port),
-the DHCP rule accepts instead of counting, and icmp types and codes are never taken for ports.
+the DHCP rule accepts instead of counting, and icmp types and codes are never taken for ports. A group has a chain that
+all its instances share; the members of a group that a rule names have one, too, so that a join or leave is one line.
+An egress rule sets a mark, because a chain that accepts would end the way of the packet before its target is asked.
 
-nova-spoof drops what leaves a tap with a source address other than its own; MAC and ARP spoofing are not looked at
-yet. Whatever else a guest sends is free until it reaches another guest.
-
-Rules are written as iptables-save prints them, so that what is found can be compared with what is wanted.
+The same serves iptables and ip6tables; `six` says for which. What is sent in another's name is dropped before, by the
+bridge's table (nft_rules.py). Rules are written as iptables-save prints them, so that found and wanted can be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import ip_network
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from launcher.models import InstanceRef, LaunchOrder
-from launcher.networks import FixedIp
+from launcher.drivers.firewall.chains import Chains, naming, on_top, play, replace, whole
+from launcher.explaining import METADATA_ADDRESS, Settings
+from launcher.models import InstanceRef
+from launcher.networks import Network
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
+from launcher.ports import Port
 
-Chains = dict[str, list[str]]
-"""A table: each chain's rules in order, without the leading `-A chain`."""
+LOCAL, FALLBACK, OUT, FREE, INPUT, HOST = (
+    "nova-local",
+    "nova-fallback",
+    "nova-out",
+    "nova-free",
+    "nova-input",
+    "nova-host",
+)
+METADATA, INSTANCE, LIMITED = "nova-metadata", "nova-inst-", "nova-out-"
+GROUPS = {Direction.INGRESS: "nova-sg-", Direction.EGRESS: "nova-eg-"}
+MEMBERS = {Direction.INGRESS: "nova-from-", Direction.EGRESS: "nova-to-"}
+ALLOWED = "0x8000000/0x8000000"
+"""The bit of a packet's mark by which an egress rule says yes; it is clear before and after."""
 
-LOCAL, SPOOF, FALLBACK, METADATA = "nova-local", "nova-spoof", "nova-fallback", "nova-metadata"
-INSTANCE, GROUP = "nova-inst-", "nova-sg-"
-METADATA_ADDRESS = "169.254.169.254"
-
-_FROM_A_PORT_OF_A_BRIDGE = f"-m physdev --physdev-is-in -j {SPOOF}"
-_DHCP_REQUEST = "-s 0.0.0.0/32 -d 255.255.255.255/32 -p udp -m udp --sport 68 --dport 67 -j RETURN"
-_TOPS = (
-    ("INPUT", _FROM_A_PORT_OF_A_BRIDGE),
+NOBODY = "00000000-0000-0000-0000-000000000000"
+_DROP = "-j DROP"
+_INVALID = "-m conntrack --ctstate INVALID -j DROP"
+_KNOWN = "-m conntrack --ctstate RELATED,ESTABLISHED"
+_LATE = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -j DROP"
+_BASE = (
+    ("INPUT", f"-m physdev --physdev-is-in -j {INPUT}"),
     ("FORWARD", f"-j {LOCAL}"),
     ("OUTPUT", f"-j {LOCAL}"),
-    (LOCAL, _FROM_A_PORT_OF_A_BRIDGE),
-    (SPOOF, _DHCP_REQUEST),
-    (FALLBACK, "-j DROP"),
+    (LOCAL, f"-m physdev --physdev-is-in -j {OUT}"),
+    (FALLBACK, _DROP),
 )
+_GROWING = {LOCAL, OUT, INPUT}
+"""The chains with rules for each instance."""
 
 
-def play(chains: Chains, text: str) -> Chains:
-    """What `chains` becomes by `text`, which is a transaction for iptables-restore or the output of iptables-save."""
-    after = {chain: list(rules) for chain, rules in chains.items()}
-    for line in text.splitlines():
-        verb, chain, rule = ([*line.split(maxsplit=2), "", "", ""])[:3]
-        rule = " ".join(rule.split())
-        if verb.startswith(":"):
-            after[verb[1:]] = []
-        elif verb == "-A":
-            after.setdefault(chain, []).append(rule)
-        elif verb == "-I":
-            after.setdefault(chain, []).insert(0, rule)
-        elif verb == "-D":
-            after[chain].remove(rule)
-        elif verb == "-X":
-            del after[chain]
-    return after
+# --- what all instances need ------------------------------------------------------------------------
 
 
-def transaction(table: str, lines: Iterable[str]) -> str:
-    return "\n".join((f"*{table}", *lines, "COMMIT\n"))
-
-
-def base(found: Chains) -> list[str]:
+def base(found: Chains, *, six: bool = False) -> list[str]:
     """What is missing of the chains that every instance needs and of the jumps to them; both stay on top."""
-    lines = [f":{chain} - [0:0]" for chain in (LOCAL, SPOOF, FALLBACK) if chain not in found]
-    return lines + [line for chain, rule in _TOPS for line in _on_top(found, chain, rule)]
+    lines = [f":{chain} - [0:0]" for chain in (LOCAL, FALLBACK, OUT, INPUT) if chain not in found]
+    lines += [line for chain, rule in _BASE for line in on_top(found, chain, rule)]
+    if found.get(FREE) != _free(six):
+        lines += whole(FREE, _free(six))
+    host, head = found.get(HOST, []), _host(six)
+    return lines if host[: len(head)] == head and host[-1:] == [_DROP] else [*lines, *whole(HOST, [*head, _DROP])]
 
 
-def apply_instance(
-    found: Chains, order: LaunchOrder, address: FixedIp, policy: Policy, *, allow_project: bool
-) -> list[str]:
-    """Replace one instance's rules; the other instances' are neither read nor written.
-
-    While nothing of the base is missing the transaction still asks for it (`-C`), and fails where somebody
-    has flushed the table meanwhile: an instance is never left behind a filter that no packet passes. The two
-    chains that grow with the instances are not asked for: iptables would read them as a whole.
-    """
-    own = order.chain
-    chains = {f"{GROUP}{group.id}": group_rules(group, policy) for group in policy.groups}
-    chains = {chain: rules for chain, rules in chains.items() if found.get(chain) != rules}
-    chains[own] = instance_rules(address, policy, allow_project=allow_project)
-    lines = base(found) or [f"-C {chain} {rule}" for chain, rule in _TOPS if chain not in (LOCAL, SPOOF)]
-    lines += [f":{chain} - [0:0]" for chain in chains]
-    lines += [f"-A {chain} {rule}" for chain, rules in chains.items() for rule in rules]
-    lines += _replace(found, LOCAL, {own, f"{address.address}/32"}, f"-d {address.address}/32 -j {own}")
-    guard = f"! -s {address.address}/32 -m physdev --physdev-in {order.tap} -j DROP"
-    lines += _replace(found, SPOOF, {order.tap}, guard)
-    return lines + _drop_unused_groups(play(found, "\n".join(lines)))
+def _free(six: bool) -> list[str]:
+    """What no instance sends: RETURN is what it may."""
+    # Once more than in the bridge's table, for those that came in fragments and are whole now.
+    lies = [_discovery(kind, "DROP") for kind in (134, 137)] if six else []
+    server = f"-p udp -m udp --sport {547 if six else 67} -j DROP"
+    return [_INVALID, f"{_KNOWN} -j RETURN", _LATE, *lies, server]
 
 
-def remove_instance(found: Chains, order: InstanceRef) -> list[str]:
-    """Nothing of one instance stays, and no group that only it used; empty when there is nothing to remove."""
-    own = order.chain
-    lines = [f":{own} - [0:0]"] if own in found else []
-    lines += [f"-D {LOCAL} {rule}" for rule in _naming(found, LOCAL, {own})]
-    lines += [f"-D {SPOOF} {rule}" for rule in _naming(found, SPOOF, {order.tap})]
-    lines += [f"-X {own}"] if own in found else []
-    return lines + _drop_unused_groups(play(found, "\n".join(lines)))
+def _host(six: bool) -> list[str]:
+    """What an instance may ask of any host; `RETURN` leaves it to the host's own rules."""
+    discovery = [_discovery(kind, "RETURN") for kind in (133, 135, 136)] if six else []
+    client, server = (546, 547) if six else (68, 67)
+    dhcp = f"-p udp -m udp --sport {client} --dport {server} -j RETURN"
+    return [_INVALID, f"{_KNOWN} -j RETURN", _LATE, dhcp, *discovery]
 
 
-def update_groups(found: Chains, policy: Policy) -> list[str]:
-    """Replace the chains of groups that are in use; empty when they are as they should be."""
-    chains = {f"{GROUP}{group.id}": group_rules(group, policy) for group in policy.groups}
-    changed = {chain: rules for chain, rules in chains.items() if chain in found and found[chain] != rules}
-    lines = [f":{chain} - [0:0]" for chain in changed]
-    return lines + [f"-A {chain} {rule}" for chain, rules in changed.items() for rule in rules]
+def open_services(found: Chains, network: Network, settings: Settings, *, six: bool = False) -> list[str]:
+    """What the instances of a network that is served here may ask of its gateway: names, metadata, ping."""
+    gateway = _gateway(network, six)
+    if gateway is None:
+        return []
+    lines = base(found, six=six)
+    host, head = play(found, "\n".join(lines))[HOST], _host(six)
+    kept = [rule for rule in host[len(head) : -1] if gateway not in rule.split()]
+    ports = [("udp", 53), ("tcp", 53)]
+    ports += [("tcp", settings.metadata_port)] if settings.metadata_port and not six else []
+    services = [f"-d {gateway} -p {protocol} -m {protocol} --dport {port} -j RETURN" for protocol, port in ports]
+    services.append(f"-d {gateway} {_ping(six)} -j RETURN")
+    wanted = [*head, *kept, *services, _DROP]
+    return lines if wanted == host else [*lines, *whole(HOST, wanted)]
 
 
-def instance_rules(address: FixedIp, policy: Policy, *, allow_project: bool) -> list[str]:
-    """The instance's own chain, in Nova's order."""
-    groups = dict.fromkeys(group.id for group in policy.groups)
-    network = address.network
-    return [
-        "-m conntrack --ctstate INVALID -j DROP",
-        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-        *(f"-j {GROUP}{group}" for group in groups),
-        f"-s {network.gateway}/32 -p udp -m udp --sport 67 --dport 68 -j ACCEPT",
-        *([f"-s {network.cidr} -j ACCEPT"] if allow_project else []),
-        f"-j {FALLBACK}",
-    ]
-
-
-def group_rules(group: SecurityGroup, policy: Policy) -> list[str]:
-    """A security group's chain: it accepts or returns. A rule that means nothing is left out."""
-    return list(dict.fromkeys(line for rule in group.rules_for(Direction.INGRESS) for line in _accept(rule, policy)))
+def _gateway(network: Network, six: bool) -> str | None:
+    if not six:
+        return f"{network.gateway}/32"
+    return f"{network.gateway6_interface.ip}/128" if network.gateway6_interface else None
 
 
 def redirect_metadata(found: Chains, bridge: str, port: int | None) -> list[str]:
@@ -136,84 +115,204 @@ def redirect_metadata(found: Chains, bridge: str, port: int | None) -> list[str]
     """
     rule = f"-d {METADATA_ADDRESS}/32 -i {bridge} -p tcp -m tcp --dport 80 -j REDIRECT --to-ports {port}"
     lines = [] if METADATA in found else [f":{METADATA} - [0:0]"]
-    lines += _on_top(found, "PREROUTING", f"-j {METADATA}")
+    lines += on_top(found, "PREROUTING", f"-j {METADATA}")
     if port is None:
-        return lines + [f"-D {METADATA} {old}" for old in _naming(found, METADATA, {bridge})]
-    return lines + _replace(found, METADATA, {bridge}, rule, check=False)
+        return lines + [f"-D {METADATA} {old}" for old in naming(found, METADATA, {bridge})]
+    return lines + replace(found, METADATA, {bridge}, [rule], check=False)
 
 
-def refuse_ipv6(found: Chains, bridge: str) -> list[str]:
-    """In the table filter of IPv6: no packet in or out, because no security group's rule can speak of IPv6."""
-    lines = [] if LOCAL in found else [f":{LOCAL} - [0:0]"]
-    for chain in ("INPUT", "FORWARD", "OUTPUT"):
-        lines += _on_top(found, chain, f"-j {LOCAL}")
-    drops = (f"-i {bridge} -j DROP", f"-o {bridge} -j DROP")
-    return lines + [f"-A {LOCAL} {drop}" for drop in drops if drop not in found.get(LOCAL, ())]
+# --- instances ---------------------------------------------------------------------------------------
+
+
+def apply_instance(
+    found: Chains, order: InstanceRef, ports: Sequence[Port], policy: Policy, settings: Settings, *, six: bool = False
+) -> list[str]:
+    """Replace one instance's rules; the other instances' are neither read nor written.
+
+    While nothing of the base is missing the transaction still asks for it (`-C`), and fails where somebody
+    has flushed the table meanwhile: an instance is never left behind a filter that no packet passes. The
+    chains that grow with the instances are not asked for: iptables would read them as a whole.
+    """
+    ports = [port for port in ports if not six or port.address6]
+    chains = dict(_group_chains(policy, six))
+    for port in ports:
+        chains[_own(order, port)] = instance_rules(port, policy, settings, six=six)
+    if policy.limits_egress:
+        chains[f"{LIMITED}{order.number}"] = _limited_rules(policy, six)
+    lines = base(found, six=six) or [
+        f"-C {chain} {rule}" for chain, rule in (*_BASE, (HOST, _DROP)) if chain not in _GROWING
+    ]
+    lines += _changed(found, chains)
+    lines += _lead_to(found, order, ports, policy, six)
+    return lines + _drop_unused(play(found, "\n".join(lines)))
+
+
+def remove_instance(found: Chains, order: InstanceRef) -> list[str]:
+    """Nothing of one instance stays, and no group that only it used; empty when there is nothing to remove."""
+    taps, owns = _taps(found, order), _owns(found, order)
+    lines = [f"-D {LOCAL} {rule}" for rule in naming(found, LOCAL, owns)]
+    lines += [f"-D {chain} {rule}" for chain in (OUT, INPUT) for rule in naming(found, chain, taps)]
+    lines += [f":{chain} - [0:0]" for chain in sorted(owns)] + [f"-X {chain}" for chain in sorted(owns)]
+    return lines + _drop_unused(play(found, "\n".join(lines)))
+
+
+def update_groups(found: Chains, policy: Policy, *, six: bool = False) -> list[str]:
+    """Replace the chains of groups that are in use; empty when they are as they should be."""
+    everything = _group_chains(policy, six, tuple(Direction))
+    used = {chain: rules for chain, rules in everything if chain in found}
+    needed = {word for rules in used.values() for rule in rules for word in rule.split()}
+    wanted = used | {chain: rules for chain, rules in everything if chain in needed}
+    lines = _changed(found, wanted)
+    return lines + _drop_unused(play(found, "\n".join(lines)))
+
+
+def leads_to(found: Chains, order: InstanceRef, port: Port) -> bool:
+    """Whether the address is this instance's already."""
+    return _arrival(order, port, port.address) in found.get(LOCAL, ())
 
 
 def instances(found: Chains) -> dict[int, bool]:
     """The numbers in the chains' names, and whether each chain has rules and is reached."""
-    reached = all(rule in found.get(chain, ()) for chain, rule in _TOPS)
-    names = (chain.removeprefix(INSTANCE) for chain in found if chain.startswith(INSTANCE))
-    owns = {
-        number: f"{INSTANCE}{number}"
-        for number in sorted(int(name) for name in names if name.isdecimal() and name[0] != "0")
-    }
-    return {
-        number: reached and bool(found.get(own)) and bool(_naming(found, LOCAL, {own})) for number, own in owns.items()
-    }
+    reached = all(rule in found.get(chain, ()) for chain, rule in (*_BASE, (HOST, _DROP))) and bool(found.get(FREE))
+    names = (chain.removeprefix(INSTANCE).partition("-")[0] for chain in found if chain.startswith(INSTANCE))
+    numbers = sorted({int(name) for name in names if name.isdecimal() and name[0] != "0"})
+    return {number: reached and _is_whole(found, InstanceRef(instance_id=NOBODY, number=number)) for number in numbers}
 
 
-def _on_top(found: Chains, chain: str, rule: str) -> list[str]:
-    """The lines that make `rule` the chain's first; none when it is."""
-    rules = found.get(chain, [])
-    if rules[:1] == [rule]:
-        return []
-    return [*(f"-D {chain} {old}" for old in rules if old == rule), f"-I {chain} {rule}"]
+def _is_whole(found: Chains, order: InstanceRef) -> bool:
+    owns, taps = [chain for chain in _owns(found, order) if chain.startswith(INSTANCE)], {order.tap}
+    return all(found[own] and naming(found, LOCAL, {own}) for own in owns) and all(
+        naming(found, chain, taps) for chain in (OUT, INPUT)
+    )
 
 
-def _replace(found: Chains, chain: str, words: set[str], rule: str, *, check: bool = True) -> list[str]:
-    """The lines that leave `rule` as the chain's only one naming any of `words`."""
-    old = _naming(found, chain, words)
-    if old == [rule]:
-        return [f"-C {chain} {rule}"] if check else []
-    return [*(f"-D {chain} {each}" for each in old), f"-A {chain} {rule}"]
-
-
-def _naming(found: Chains, chain: str, words: set[str]) -> list[str]:
-    """The chain's rules with one of `words` as a whole word: nova-inst-1 is no part of nova-inst-10."""
-    return [rule for rule in found.get(chain, ()) if words & set(rule.split())]
-
-
-def _drop_unused_groups(found: Chains) -> list[str]:
-    instances = [rules for chain, rules in found.items() if chain.startswith(INSTANCE)]
-    used = {word for rules in instances for rule in rules for word in rule.split()}
-    unused = [chain for chain in found if chain.startswith(GROUP) and chain not in used]
-    return [line for chain in unused for line in (f":{chain} - [0:0]", f"-X {chain}")]
-
-
-def _accept(rule: Rule, policy: Policy) -> list[str]:
-    """A line for each source that the rule names; those of IPv6 are not for this table."""
-    sources = [rule.cidr] if rule.cidr else [ip_network(member) for member in policy.members_of(rule)]
+def instance_rules(port: Port, policy: Policy, settings: Settings, *, six: bool = False) -> list[str]:
+    """The chain of one NIC, in Nova's order."""
+    gateway, network = (port.gateway6, port.cidr6) if six else (port.gateway, port.cidr)
+    bits = 128 if six else 32
+    discovery = [_discovery(kind, "ACCEPT") for kind in (135, 136)] if six else []
+    discovery += [_discovery(134, "ACCEPT", "fe80::/10")] if six else []
     return [
-        " ".join([*([f"-s {source}"] if source.prefixlen else []), *_match(rule), "-j ACCEPT"])
-        for source in sources
-        if source.version == 4
+        _INVALID,
+        f"{_KNOWN} -j ACCEPT",
+        *(f"-j {GROUPS[Direction.INGRESS]}{group}" for group in dict.fromkeys(group.id for group in policy.groups)),
+        *discovery,
+        *([] if six else [f"-s {gateway}/32 -p udp -m udp --sport 67 --dport 68 -j ACCEPT"]),
+        *([f"-s {gateway}/{bits} -j ACCEPT"] if settings.allow_host_traffic and gateway else []),
+        *([f"-s {network} -j ACCEPT"] if settings.allow_project_net_traffic and network else []),
+        f"-j {FALLBACK}",
     ]
 
 
-def _match(rule: Rule) -> list[str]:
+def _limited_rules(policy: Policy, six: bool) -> list[str]:
+    """The chain of an instance that not everything may leave."""
+    clear = f"-j MARK --set-xmark 0x0/{ALLOWED.partition('/')[2]}"
+    return [
+        f"-j {FREE}",
+        f"{_KNOWN} -j RETURN",
+        *([_discovery(kind, "RETURN") for kind in (133, 135, 136, 143)] if six else []),
+        clear,
+        *(f"-j {GROUPS[Direction.EGRESS]}{group}" for group in dict.fromkeys(group.id for group in policy.groups)),
+        f"-m mark ! --mark {ALLOWED} -j DROP",
+        clear,
+    ]
+
+
+def _lead_to(found: Chains, order: InstanceRef, ports: Sequence[Port], policy: Policy, six: bool) -> list[str]:
+    """The jumps to an instance's chains; whatever else there was of them goes, with chains that nothing needs now."""
+    out = f"{LIMITED}{order.number}" if policy.limits_egress else FREE
+    owns, taps = _owns(found, order), _taps(found, order)
+    arrivals = [
+        _arrival(order, port, address) for port in ports for address in port.addresses if (address.version == 6) is six
+    ]
+    lines = replace(found, LOCAL, owns, arrivals)
+    for chain, target in ((OUT, out), (INPUT, HOST)):
+        lines += replace(found, chain, taps, [f"-m physdev --physdev-in {port.tap} -j {target}" for port in ports])
+    stale = sorted(owns - {_own(order, port) for port in ports} - {out})
+    return [*lines, *(f":{chain} - [0:0]" for chain in stale), *(f"-X {chain}" for chain in stale)]
+
+
+def _arrival(order: InstanceRef, port: Port, address: IPv4Address | IPv6Address) -> str:
+    return f"-d {address}/{address.max_prefixlen} -o {port.bridge} -j {_own(order, port)}"
+
+
+def _own(order: InstanceRef, port: Port) -> str:
+    return order.chain + port.tap.removeprefix(order.tap)
+
+
+def _owns(found: Chains, order: InstanceRef) -> set[str]:
+    """The chains of this instance alone."""
+    names = {order.chain, f"{LIMITED}{order.number}"}
+    return {chain for chain in found if chain in names or chain.startswith(f"{order.chain}-")}
+
+
+def _taps(found: Chains, order: InstanceRef) -> set[str]:
+    words = {word for chain in (OUT, INPUT) for rule in found.get(chain, ()) for word in rule.split()[3:4]}
+    return {word for word in words if word.partition("-")[0] == order.tap}
+
+
+# --- groups ------------------------------------------------------------------------------------------
+
+
+def _group_chains(
+    policy: Policy, six: bool, directions: Sequence[Direction] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Of each group, and of the members that its rules name; these first, because a rule needs its target."""
+    if directions is None:
+        directions = tuple(Direction) if policy.limits_egress else (Direction.INGRESS,)
+    for direction in directions:
+        for group in policy.groups:
+            for rule in group.rules_for(direction):
+                if rule.group_id is not None:
+                    yield f"{MEMBERS[direction]}{rule.group_id}", _members(rule, policy, six)
+    for direction in directions:
+        for group in policy.groups:
+            yield f"{GROUPS[direction]}{group.id}", group_rules(group, direction, six=six)
+
+
+def group_rules(group: SecurityGroup, direction: Direction = Direction.INGRESS, *, six: bool = False) -> list[str]:
+    """A security group's chain: it accepts (or marks) or returns. A rule that means nothing is left out."""
+    lines = (
+        " ".join([*_end(rule.cidr, direction), *_match(rule, six), f"-j {_verdict(rule)}"])
+        for rule in group.rules_for(direction)
+        if rule.cidr is None or (rule.cidr.version == 6) is six
+    )
+    return list(dict.fromkeys(lines))
+
+
+def _members(rule: Rule, policy: Policy, six: bool) -> list[str]:
+    members = sorted({each for each in policy.members_of(rule) if (each.version == 6) is six})
+    ends = (f"{each}/{each.max_prefixlen}" for each in members)
+    return [f"{_FLAGS[rule.direction]} {end} -j {_YES[rule.direction]}" for end in ends]
+
+
+_FLAGS = {Direction.INGRESS: "-s", Direction.EGRESS: "-d"}
+_YES = {Direction.INGRESS: "ACCEPT", Direction.EGRESS: f"MARK --set-xmark {ALLOWED}"}
+
+
+def _verdict(rule: Rule) -> str:
+    return _YES[rule.direction] if rule.cidr else f"{MEMBERS[rule.direction]}{rule.group_id}"
+
+
+def _end(cidr: IPv4Network | IPv6Network | None, direction: Direction) -> list[str]:
+    return [f"{_FLAGS[direction]} {cidr}"] if cidr and cidr.prefixlen else []
+
+
+def _match(rule: Rule, six: bool) -> list[str]:
     """The protocol's part. 0 is a port, an icmp type and a code like any other; only None is any."""
     if rule.protocol is Protocol.ANY:
         return []
     if rule.protocol is Protocol.ICMP:
-        return ["-p icmp", *_icmp(rule)]
+        return [f"-p {'ipv6-icmp' if six else 'icmp'}", *_icmp(rule, six)]
     return [f"-p {rule.protocol}", *_ports(rule)]
 
 
-def _icmp(rule: Rule) -> list[str]:
+def _icmp(rule: Rule, six: bool) -> list[str]:
     kind, code = rule.from_port, rule.to_port
-    return [] if kind is None else [f"-m icmp --icmp-type {kind}" + ("" if code is None else f"/{code}")]
+    if kind is None:
+        return []
+    name = "icmp6 --icmpv6-type" if six else "icmp --icmp-type"
+    return [f"-m {name} {kind}" + ("" if code is None else f"/{code}")]
 
 
 def _ports(rule: Rule) -> list[str]:
@@ -221,3 +320,41 @@ def _ports(rule: Rule) -> list[str]:
         return []
     low, high = rule.ports
     return [f"-m {rule.protocol} --dport {low}" + (f":{high}" if high > low else "")]
+
+
+def _discovery(kind: int, target: str, source: str = "") -> str:
+    return f"{f'-s {source} ' if source else ''}-p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j {target}"
+
+
+def _ping(six: bool) -> str:
+    return "-p ipv6-icmp -m icmp6 --icmpv6-type 128" if six else "-p icmp -m icmp --icmp-type 8"
+
+
+# --- from found to wanted ----------------------------------------------------------------------------
+
+
+def _changed(found: Chains, chains: dict[str, list[str]]) -> list[str]:
+    """Members come and go one by one; what else has changed is written anew."""
+    members = {chain: rules for chain, rules in chains.items() if chain.startswith(tuple(MEMBERS.values()))}
+    lines = []
+    for chain, rules in members.items():
+        old = found.get(chain, [])
+        lines += [] if chain in found else [f":{chain} - [0:0]"]
+        lines += [f"-D {chain} {rule}" for rule in old if rule not in rules]
+        lines += [f"-A {chain} {rule}" for rule in rules if rule not in old]
+    changed = {chain: rules for chain, rules in chains.items() if chain not in members and found.get(chain) != rules}
+    lines += [f":{chain} - [0:0]" for chain in changed]
+    return lines + [f"-A {chain} {rule}" for chain, rules in changed.items() for rule in rules]
+
+
+def _drop_unused(found: Chains) -> list[str]:
+    """Groups that no instance is in, and members whom no group names."""
+    lines: list[str] = []
+    for users, owned in (((INSTANCE, LIMITED), GROUPS), (tuple(GROUPS.values()), MEMBERS)):
+        left = play(found, "\n".join(lines))
+        used = {
+            word for chain, rules in left.items() if chain.startswith(users) for rule in rules for word in rule.split()
+        }
+        unused = [chain for chain in left if chain.startswith(tuple(owned.values())) and chain not in used]
+        lines += [line for chain in unused for line in (f":{chain} - [0:0]", f"-X {chain}")]
+    return lines
