@@ -10,6 +10,9 @@ from pydantic import StringConstraints
 
 from launcher.models import InstanceId, MacAddress, Model, Name
 
+BridgeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,14}$")]
+DomainName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}$")]
+
 
 class NetworkMode(StrEnum):
     FLAT = "flat"
@@ -21,11 +24,11 @@ class Network(Model):
 
     name: Name
     mode: NetworkMode
-    bridge: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,14}$")]
+    bridge: BridgeName
     cidr: IPv4Network
     gateway: IPv4Address
     dns: tuple[IPv4Address, ...] = ()
-    domain: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}$")] = "novalocal"
+    domain: DomainName = "novalocal"
 
     @property
     def gateway_interface(self) -> IPv4Interface:

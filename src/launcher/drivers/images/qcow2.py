@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import BadImage
-from launcher.models import ImageFormat
+from launcher.models import LARGEST, ImageFormat
 
 MAGIC = b"QFI\xfb"
 
@@ -89,6 +89,8 @@ def read_header(path: Path) -> Header:
     features = _HEADER_V3.unpack_from(start, _HEADER.size)[0] if version == 3 else 0
     if features & ~_KNOWN_FEATURES:
         raise BadImage(f"{path}: unknown qcow2 features {features:#x}")
+    if size > LARGEST:
+        raise BadImage(f"{path}: a size of {size} bytes")
     name = start[name_at : name_at + name_length].decode(errors="replace") if name_at else None
     return Header(virtual_size=size, backing_file=name, incompatible_features=features)
 
