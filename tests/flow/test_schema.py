@@ -17,7 +17,7 @@ STREAMS = "^/events$|/tcp/"
 # What fits its schema may still mean nothing: a key that is none, ports for a protocol without, 7.0 for 7.
 CONFIGURATION = """
 [[operations]]
-include-name = ["POST /instances", "POST /keypairs", "POST /security-groups"]
+include-name = ["POST /instances", "POST /keypairs", "POST /networks", "POST /security-groups"]
 checks.positive_data_acceptance.enabled = false
 """
 PUBLIC = {"/healthz", "/metrics", "/openapi.json", "unknown"}
