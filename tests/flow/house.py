@@ -30,6 +30,7 @@ from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
 from launcher.models import Identity, LaunchOrder, Quotas
 from launcher.networks import Network, NetworkMode
+from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
 from launcher.services.compute import Compute, Launch
 from launcher.services.controller.controller import Controller
@@ -68,6 +69,8 @@ class House:
     restart_missing: bool = True
     sweep_every: float = 60.0
     cidr: IPv4Network = CIDR
+    bridge: str = "br100"
+    metadata_rules: MetadataRules = field(default_factory=MetadataRules)
     scheduler_driver: SchedulerDriver | None = None
     roles: tuple[str, ...] = ("controller", "scheduler", "network", "compute", "api")
     virt: FakeVirt = field(default_factory=FakeVirt)
@@ -83,6 +86,7 @@ class House:
     compute: Compute = field(init=False)
     api: ApiServer = field(init=False)
     url: str = field(init=False)
+    metadata_url: str = field(init=False)
     http: aiohttp.ClientSession = field(init=False)
 
     @contextlib.asynccontextmanager
@@ -90,9 +94,12 @@ class House:
         async with AsyncExitStack() as stack:
             self.bus = MemoryBus(clock=SystemClock(), rng=Random(self.seed))
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            self.url = "http://{}:{}".format(*listener.getsockname()[:2])
+            metadata = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            self.url, self.metadata_url = (
+                "http://{}:{}".format(*each.getsockname()[:2]) for each in (listener, metadata)
+            )
             headers = {"Authorization": f"Bearer {TOKEN}"}
-            built = await self._build(stack, listener)
+            built = await self._build(stack, listener, metadata)
             self.controller, self.scheduler, self.network_role = (
                 built[name] for name in ("controller", "scheduler", "network")
             )
@@ -102,12 +109,14 @@ class House:
             self.http = await stack.enter_async_context(aiohttp.ClientSession(self.url, headers=headers))
             yield self
 
-    async def _build(self, stack: AsyncExitStack, listener: socket.socket) -> Mapping[str, Any]:
+    async def _build(
+        self, stack: AsyncExitStack, listener: socket.socket, metadata: socket.socket
+    ) -> Mapping[str, Any]:
         controller_db = await stack.enter_async_context(Database.open(self.state / "controller.db", schemas.CONTROLLER))
         network_db = await stack.enter_async_context(Database.open(self.state / "network.db", schemas.NETWORK))
         world: Any = {"host": "node-1", "bus": self.bus, "clock": SystemClock(), "rng": Random(self.seed)}
         network = Network(
-            name="default", mode=NetworkMode.FLAT_DHCP, bridge="br100", cidr=self.cidr, gateway=self.cidr[1]
+            name="default", mode=NetworkMode.FLAT_DHCP, bridge=self.bridge, cidr=self.cidr, gateway=self.cidr[1]
         )
         return {
             "controller": self._controller(world, controller_db),
@@ -118,7 +127,9 @@ class House:
                 **world, db=network_db, network=network, driver=self.network, firewall=self.firewall
             ),
             "compute": self._compute(world),
-            "api": ApiServer(**world, listener=listener, metadata_listener=None),
+            "api": ApiServer(
+                **world, listener=listener, metadata_listener=metadata, metadata_rules=self.metadata_rules
+            ),
         }
 
     def _compute(self, world: Any) -> Compute:

@@ -46,20 +46,26 @@ def list_leases(db: sqlite3.Connection, network: Network) -> list[FixedIp]:
     return [_lease(row, network) for row in rows]
 
 
-def find_by_address(db: sqlite3.Connection, address: IPv4Address) -> FixedIp | None:
-    return _joined(db, "address = ?", int(address))
+def find_by_address(db: sqlite3.Connection, bridge: str, address: IPv4Address) -> FixedIp | None:
+    found = _joined(db, "address = ? AND body ->> '$.bridge' = ?", int(address), bridge)
+    return found[0] if found else None
 
 
 def find_by_instance(db: sqlite3.Connection, instance_id: InstanceId) -> FixedIp | None:
+    found = list_by_instance(db, instance_id)
+    return found[0] if found else None
+
+
+def list_by_instance(db: sqlite3.Connection, instance_id: InstanceId) -> list[FixedIp]:
     return _joined(db, "instance_id = ?", instance_id)
 
 
-def _joined(db: sqlite3.Connection, condition: str, value: int | str) -> FixedIp | None:
-    row = db.execute(
+def _joined(db: sqlite3.Connection, condition: str, *values: int | str) -> list[FixedIp]:
+    rows = db.execute(
         f"SELECT fixed_ips.*, body FROM fixed_ips JOIN networks ON network = name WHERE {condition}",  # noqa: S608
-        (value,),
-    ).fetchone()
-    return _lease(row, Network.model_validate_json(row["body"])) if row else None
+        values,
+    ).fetchall()
+    return [_lease(row, Network.model_validate_json(row["body"])) for row in rows]
 
 
 def _lowest_free(db: sqlite3.Connection, network: Network) -> int:

@@ -40,10 +40,18 @@ class ReleaseFixedIp(Call[None]):
 
 
 class FindLease(Call[FixedIp | None]):
-    """Whose address this is."""
+    """Whose address this is on this bridge; elsewhere the same address may be somebody else's."""
 
     topic = "network"
     address: IPv4Address
+    bridge: str
+
+
+class ListAddresses(Call[list[FixedIp]]):
+    """The leases of one instance."""
+
+    topic = "network"
+    instance_id: InstanceId
 
 
 class GetDhcpEvidence(Call[DhcpEvidence | None]):

@@ -14,7 +14,7 @@ from launcher.db.database import Database
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.failpoints import failpoint
-from launcher.messages.network import AllocateFixedIp, FindLease, GetDhcpEvidence, ReleaseFixedIp
+from launcher.messages.network import AllocateFixedIp, FindLease, GetDhcpEvidence, ListAddresses, ReleaseFixedIp
 from launcher.messaging import Context, Route
 from launcher.models import DhcpEvidence, MacAddress
 from launcher.networks import FixedIp, Network
@@ -49,6 +49,7 @@ class NetworkController(Role):
             AllocateFixedIp.to(self.allocate_fixed_ip),
             ReleaseFixedIp.to(self.release_fixed_ip),
             FindLease.to(self.find_lease),
+            ListAddresses.to(self.list_addresses),
             GetDhcpEvidence.to(self.get_dhcp_evidence),
             ListLeases.to(self.list_leases),
             PublishLeases.to(self.publish_again),
@@ -87,7 +88,10 @@ class NetworkController(Role):
         await self.publish_leases()
 
     async def find_lease(self, ctx: Context, message: FindLease) -> FixedIp | None:
-        return await self.db.read(lambda db: leases.find_by_address(db, message.address))
+        return await self.db.read(lambda db: leases.find_by_address(db, message.bridge, message.address))
+
+    async def list_addresses(self, ctx: Context, message: ListAddresses) -> list[FixedIp]:
+        return await self.db.read(lambda db: leases.list_by_instance(db, message.instance_id))
 
     async def get_dhcp_evidence(self, ctx: Context, message: GetDhcpEvidence) -> DhcpEvidence | None:
         lease = await self.db.read(lambda db: leases.find_by_instance(db, message.instance_id))
