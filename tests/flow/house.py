@@ -70,6 +70,7 @@ class House:
     sweep_every: float = 60.0
     cidr: IPv4Network = CIDR
     bridge: str = "br100"
+    metadata_at: tuple[str, int] = ("127.0.0.1", 0)
     metadata_rules: MetadataRules = field(default_factory=MetadataRules)
     scheduler_driver: SchedulerDriver | None = None
     roles: tuple[str, ...] = ("controller", "scheduler", "network", "compute", "api")
@@ -94,7 +95,7 @@ class House:
         async with AsyncExitStack() as stack:
             self.bus = MemoryBus(clock=SystemClock(), rng=Random(self.seed))
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            metadata = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            metadata = stack.enter_context(socket.create_server(self.metadata_at))
             self.url, self.metadata_url = (
                 "http://{}:{}".format(*each.getsockname()[:2]) for each in (listener, metadata)
             )
