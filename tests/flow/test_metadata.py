@@ -178,6 +178,33 @@ async def test_a_greedy_guest_is_slowed_and_its_neighbour_is_not(house: House) -
         await house.ask("GET", "/instances", status=200)
 
 
+JUNK = (
+    b"\0\1\2\r\n\r\n",
+    b"GET /%ff%00/../latest HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\n\r\n",
+    b"PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"CONNECT other:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://other/latest/meta-data HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token: \xff\r\n\r\n",
+)
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:16]))
+async def test_junk_is_refused_and_fills_no_log(house: House, junk: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    mine = await boot(house)
+    host, port = house.metadata_url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), local_addr=(mine["addresses"][0], 0))
+    writer.write(junk)
+    async with asyncio.timeout(10):
+        status = await reader.readline()
+    writer.close()
+    assert status.split()[1] in (b"400", b"401", b"404", b"405")
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+    async with inside(house, mine["addresses"][0]) as guest:
+        assert (await fetch(guest, "/latest/meta-data/instance-id"))[0] == 200
+
+
 async def test_each_port_has_its_own_paths_only(house: House) -> None:
     mine = await boot(house)
     await house.ask("GET", "/latest/meta-data/", status=404)

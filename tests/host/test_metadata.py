@@ -84,7 +84,7 @@ async def ask(guest: Guest, head: str, *, at: tuple[str, int] = SERVICE, source:
 
 
 async def test_a_guest_reads_its_own_data_and_cannot_have_anothers(neighbours: Neighbours) -> None:
-    victim, _ = await neighbours.boot(user_data=base64.b64encode(b"the victim's").decode())
+    victim, silent = await neighbours.boot(user_data=base64.b64encode(b"the victim's").decode())
     mine, guest = await neighbours.boot()
     own = (200, f"i-{mine['number']:08x}")
     get = "GET /latest/meta-data/instance-id HTTP/1.0"
@@ -93,6 +93,7 @@ async def test_a_guest_reads_its_own_data_and_cannot_have_anothers(neighbours: N
     assert await ask(guest, f"{get}\nX-Forwarded-For: {victim['addresses'][0]}\nX-Instance-ID: {victim['id']}") == own
     assert (await ask(guest, "GET /latest/user-data HTTP/1.0"))[0] == 404
 
+    silent.run("ip", "link", "set", "eth0", "down")  # so that nobody else answers for its address
     guest.run("ip", "address", "add", f"{victim['addresses'][0]}/24", "dev", "eth0")
     spoofing = guest.open(socket.SOCK_STREAM)
     spoofing.bind((victim["addresses"][0], 0))

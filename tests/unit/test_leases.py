@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
@@ -35,6 +35,14 @@ def test_the_lowest_free_address_is_taken_and_a_released_one_comes_back(db: sqli
     assert leases.release(db, instance_id(2)) == []
     assert allocate(db, NETWORK, 4) == "10.0.0.3"
     assert allocate(db, NETWORK, 5) == "10.0.0.5"
+
+
+def test_an_address_of_two_networks_is_told_apart_by_the_bridge(db: sqlite3.Connection) -> None:
+    twin = NETWORK.model_copy(update={"name": "twin", "bridge": "br101"})
+    assert (allocate(db, NETWORK, 1), allocate(db, twin, 2)) == ("10.0.0.2", "10.0.0.2")
+    found = [leases.find_by_address(db, bridge, IPv4Address("10.0.0.2")) for bridge in ("br100", "br101", "lo")]
+    assert [lease and lease.instance_id for lease in found] == [instance_id(1), instance_id(2), None]
+    assert [lease.network for lease in leases.list_by_instance(db, instance_id(2))] == [twin]
 
 
 def test_repeating_an_allocation_returns_the_same_lease(db: sqlite3.Connection) -> None:

@@ -251,9 +251,9 @@ async def test_an_instance_without_an_address_has_nothing_to_see() -> None:
 class Entrance:
     """A door on loopback, whose sources are all of the bridge `lo`."""
 
-    def __init__(self, lifetime: float) -> None:
+    def __init__(self, *, lifetime: float = 30.0, burst: int = door.BURST) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.door = Door(asyncio.Protocol, lifetime=lifetime)
+        self.door = Door(asyncio.Protocol, allowance=Allowance(clock=StoppedClock(), burst=burst), lifetime=lifetime)
         self.clients: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def enter(self, source: str = "127.0.0.1") -> asyncio.StreamReader:
@@ -268,7 +268,7 @@ class Entrance:
 
 @pytest.fixture
 async def entrance() -> AsyncIterator[Entrance]:
-    entrance = Entrance(lifetime=30.0)
+    entrance = Entrance()
     async with entrance.door.open(entrance.listener):
         yield entrance
         await entrance.leave()
@@ -304,4 +304,16 @@ async def test_a_client_that_says_nothing_is_cut() -> None:
     entrance = Entrance(lifetime=0.05)
     async with entrance.door.open(entrance.listener):
         assert await ended(await entrance.enter())
+        await entrance.leave()
+
+
+async def test_a_guest_that_connects_again_and_again_is_turned_away() -> None:
+    entrance = Entrance(burst=3)
+    async with entrance.door.open(entrance.listener):
+        for _ in range(3):
+            await entrance.enter()
+            entrance.clients[-1][1].transport.abort()
+        assert await ended(await entrance.enter())
+        await entrance.enter("127.0.0.2")
+        await until(lambda: Source("lo", IPv4Address("127.0.0.2")) in entrance.door.inside.values())
         await entrance.leave()

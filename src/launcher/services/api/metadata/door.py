@@ -24,7 +24,7 @@ AT_ONCE = 256
 
 RATE = 50.0
 BURST = 200
-"""Requests: as many at once, then as many a second. A crawl by cloud-init is about 60."""
+"""Requests, and connections as well: as many at once, then as many a second. A crawl by cloud-init is about 60."""
 
 PAUSE = 1.0
 
@@ -44,7 +44,7 @@ def source_of(connection: socket.socket) -> Source:
 
 
 class Allowance:
-    """A bucket of requests for each source: it holds `burst`, and `rate` flow in a second."""
+    """A bucket for each source: it holds `burst`, and `rate` flow in a second."""
 
     def __init__(self, *, clock: Clock, rate: float = RATE, burst: int = BURST) -> None:
         self.clock, self.rate, self.burst = clock, rate, burst
@@ -68,8 +68,10 @@ class Allowance:
 class Door:
     """Hands each connection to a protocol, if its guest may have one more, and ends it when its time is over."""
 
-    def __init__(self, factory: Callable[[], asyncio.BaseProtocol], *, lifetime: float = LIFETIME) -> None:
-        self.factory, self.lifetime = factory, lifetime
+    def __init__(
+        self, factory: Callable[[], asyncio.BaseProtocol], *, allowance: Allowance, lifetime: float = LIFETIME
+    ) -> None:
+        self.factory, self.allowance, self.lifetime = factory, allowance, lifetime
         self.inside: dict[asyncio.BaseTransport, Source] = {}
 
     @contextlib.asynccontextmanager
@@ -99,13 +101,17 @@ class Door:
         self.inside = {each: source for each, source in self.inside.items() if not each.is_closing()}
         try:
             source = source_of(connection)
-            if len(self.inside) >= AT_ONCE or list(self.inside.values()).count(source) >= PER_GUEST:
+            if not self._welcome(source):
                 raise OSError(f"too many connections of {source.address} on {source.bridge}")
             loop = asyncio.get_running_loop()
             transport, _ = await loop.connect_accepted_socket(self.factory, connection)
         except OSError as error:
-            log.info("a guest's connection was refused: %s", error)
+            log.debug("a guest's connection was refused: %s", error)
             connection.close()
             return
         self.inside[transport] = source
         loop.call_later(self.lifetime, transport.abort)
+
+    def _welcome(self, source: Source) -> bool:
+        own = list(self.inside.values()).count(source)
+        return len(self.inside) < AT_ONCE and own < PER_GUEST and self.allowance.take(source)

@@ -28,6 +28,9 @@ TOKEN_PATH = ["latest", "api", "token"]
 SHUTDOWN_TIMEOUT = 1.0
 
 log = logging.getLogger(__name__)
+MUTE = logging.getLogger(f"{__name__}.http")
+MUTE.setLevel(logging.CRITICAL)
+"""A guest that sends what is no HTTP must not fill the log."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,16 @@ class Metadata:
         self.rng, self.rules, self.context = rng, rules, context
         self.guests = Guests(bus=bus, clock=clock)
         self.tokens = Tokens(clock=clock, rng=rng)
-        self.allowance = Allowance(clock=clock)
+        self.requests, self.connections = Allowance(clock=clock), Allowance(clock=clock)
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
-        application = web.Application(client_max_size=1024)
-        application.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
-        await runner.setup()
+        server = web.Server(self._answer, access_log=None, logger=MUTE)
         try:
-            assert runner.server is not None
-            async with Door(runner.server).open(listener):
+            async with Door(server, allowance=self.connections).open(listener):
                 yield
         finally:
-            await runner.cleanup()
+            await server.shutdown(SHUTDOWN_TIMEOUT)
 
     def look_up(self, guest: Guest, path: str) -> Node:
         """Raises NotFound."""
@@ -75,7 +74,7 @@ class Metadata:
             return find(openstack.root(guest, rng=self.rng), parts[1:])
         return find(ec2.root(guest, tags=self.rules.tags), parts)
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
         try:
             return await self._respond(request)
         except Refusal as refusal:
@@ -85,10 +84,13 @@ class Metadata:
         except LauncherError as error:
             log.warning("metadata for %s: %s", request.remote, error)
             return _refused(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="2"))
+        except Exception:
+            log.exception("metadata for %s failed", request.remote)
+            return _refused(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR))
 
-    async def _respond(self, request: web.Request) -> web.Response:
+    async def _respond(self, request: web.BaseRequest) -> web.Response:
         source = _source(request)
-        if not self.allowance.take(source):
+        if not self.requests.take(source):
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, Retry_After="1")
         about_token = split(request.path) == TOKEN_PATH
         if request.method not in (("PUT",) if about_token else ("GET", "HEAD")):
@@ -102,14 +104,14 @@ class Metadata:
         leaf = answer(self.look_up(guest, request.path))
         return web.Response(body=leaf.body, content_type=leaf.content_type, headers=headers)
 
-    def _issue(self, request: web.Request, guest: Guest) -> web.Response:
+    def _issue(self, request: web.BaseRequest, guest: Guest) -> web.Response:
         wanted = request.headers.get(TTL, "")
         if not (wanted.isascii() and wanted.isdigit() and len(wanted) <= 5 and 1 <= int(wanted) <= LONGEST):
             raise Refusal(HTTPStatus.BAD_REQUEST)
         token = self.tokens.issue(guest.told.instance.id, int(wanted))
         return web.Response(text=token, headers={TTL: wanted})
 
-    def _check(self, request: web.Request, guest: Guest) -> dict[str, str]:
+    def _check(self, request: web.BaseRequest, guest: Guest) -> dict[str, str]:
         """A token that is sent must be good; whether one must be sent is a setting."""
         token = request.headers.get(TOKEN)
         if token is None and not self.rules.token_required:
@@ -120,7 +122,7 @@ class Metadata:
         return {TTL: str(left)}
 
 
-def _source(request: web.Request) -> Source:
+def _source(request: web.BaseRequest) -> Source:
     connection = request.transport.get_extra_info("socket") if request.transport else None
     try:
         if connection is not None:
