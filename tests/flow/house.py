@@ -93,7 +93,7 @@ class House:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[House]:
         async with AsyncExitStack() as stack:
-            self.bus = MemoryBus(clock=SystemClock(), rng=Random(self.seed))
+            self.bus = MemoryBus(clock=SystemClock(), rng=Random(self.seed + 1000))  # ids unlike the roles'
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             metadata = stack.enter_context(socket.create_server(self.metadata_at))
             self.url, self.metadata_url = (

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from launcher.bus import Bus
+from launcher.errors import NotFound
 from launcher.messages.instances import GetInstance
 from launcher.models import Model
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
@@ -37,6 +38,7 @@ class MetadataView:
                 self.get_metadata_page,
                 "What the guest is told by the metadata service",
                 response=MetadataPage,
+                raises=(NotFound,),
             )
         ]
 
