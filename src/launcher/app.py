@@ -60,7 +60,6 @@ from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
 
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
-IP_FREEBIND = 15
 ADMIN = Identity(user_id="admin", project_id="admin", is_admin=True)
 
 log = logging.getLogger(__name__)
@@ -124,6 +123,7 @@ async def _roles(
                 rng=rng,
                 db=db,
                 network=network,
+                projects=config.network.projects(),
                 driver=drivers.network,
                 firewall=drivers.firewall,
             )
@@ -269,13 +269,15 @@ async def _open_bus(config: Config, clock: Clock, rng: Random) -> AsyncIterator[
 
 
 def _metadata_listener(config: Config) -> socket.socket | None:
-    """On the gateway's address, which need not exist yet (IP_FREEBIND); None where no guest could come."""
+    """For every gateway, also of networks that are made later; who comes by no bridge is not let in (`door.py`).
+
+    None where no guest could come.
+    """
     if config.virt.driver == "fake" or not config.metadata.port:
         return None
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
-    listener.bind((str(config.network.network().gateway), config.metadata.port))
+    listener.bind(("0.0.0.0", config.metadata.port))  # noqa: S104
     return listener
 
 

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from launcher.errors import BadRequest
 from launcher.models import Flavor, Model, Quotas
-from launcher.networks import Network, NetworkMode
+from launcher.networks import SEGMENTS, Network, NetworkMode, Overlay, ProjectRange
 
 
 class RoleName(StrEnum):
@@ -56,6 +56,13 @@ class NetworkConfig(Model):
     name: str = "default"
     bridge: str = "br100"
     cidr: IPv4Network = IPv4Network("10.0.0.0/24")
+    cidr6: IPv6Network | Literal[""] = ""
+    overlay: Overlay = Overlay.VLAN
+    interface: str = Field(default="eth0", pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,14}$")
+    segments: tuple[int, int] = (100, 199)
+    project_prefix: int = Field(default=28, ge=9, le=30)
+    vxlan_group: IPv4Address = IPv4Address("239.255.0.1")
+    vxlan_peers: tuple[IPv4Address, ...] = ()
     dns: tuple[IPv4Address, ...] = ()
     domain: str = "novalocal"
     lease_s: int = Field(default=3600, ge=120)
@@ -64,7 +71,24 @@ class NetworkConfig(Model):
     def _roomy(self) -> NetworkConfig:
         if self.cidr.num_addresses < 4:
             raise ValueError("cidr has no room for a gateway and an instance")
+        if self.cidr6 and self.cidr6.prefixlen != 64:
+            raise ValueError("cidr6 is no /64, in which guests make their addresses")
+        if self.mode is NetworkMode.VLAN:
+            self._check_projects()
         return self
+
+    def _check_projects(self) -> None:
+        (first, last), most = self.segments, 4094 if self.overlay is Overlay.VLAN else SEGMENTS[1]
+        if not SEGMENTS[0] <= first <= last <= most:
+            raise ValueError(f"segments are the first and the last of {SEGMENTS[0]} to {most}")
+        if self.cidr.prefixlen > self.project_prefix:
+            raise ValueError(f"no network with a prefix of {self.project_prefix} can be cut from {self.cidr}")
+
+    def projects(self) -> ProjectRange | None:
+        """What each project's network is made of in the mode vlan."""
+        if self.mode is not NetworkMode.VLAN:
+            return None
+        return ProjectRange(self.cidr, self.project_prefix, range(self.segments[0], self.segments[1] + 1))
 
     def network(self) -> Network:
         """The gateway is the first address, as Nova had it."""
@@ -73,6 +97,7 @@ class NetworkConfig(Model):
             mode=self.mode,
             bridge=self.bridge,
             cidr=self.cidr,
+            cidr6=self.cidr6 or None,
             gateway=self.cidr.network_address + 1,
             dns=self.dns,
             domain=self.domain,

@@ -6,7 +6,7 @@ Units stand in the names: `_mb` mebibytes, `_gb` gibibytes, `_ms` milliseconds s
 from __future__ import annotations
 
 from enum import StrEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated
 
@@ -123,13 +123,26 @@ class InstanceRef(Model):
 
     @property
     def tap(self) -> str:
-        """The NIC's device on the host; at most 15 characters."""
-        return f"tap{self.number:08x}"
+        """The first NIC's device on the host."""
+        return self.tap_of(0)
+
+    def tap_of(self, nic: int) -> str:
+        """A NIC's device on the host; at most 15 characters."""
+        return f"tap{self.number:08x}" + (f"-{nic}" if nic else "")
 
     @property
     def chain(self) -> str:
         """The packet filters' chain of its own."""
         return f"nova-inst-{self.number}"
+
+
+class Nic(Model):
+    """A network interface. In an order: what is asked for, None being left to the network role. Later: what it has."""
+
+    mac: MacAddress
+    network: str | None = Field(default=None, description="a name or an id; asked for, None is the project's usual one")
+    address: IPv4Address | None = None
+    address6: IPv6Address | None = None
 
 
 class LaunchOrder(InstanceRef):
@@ -138,7 +151,7 @@ class LaunchOrder(InstanceRef):
     generation: Generation
     project_id: str
     hostname: Hostname
-    mac: MacAddress
+    nics: tuple[Nic, ...] = Field(min_length=1)
     flavor: Flavor
     image: Image
     kernel: Image | None = None
@@ -173,8 +186,8 @@ class Instance(Model):
     task_state: TaskState | None
     state_since_ms: int
     host: str | None
-    mac: MacAddress
-    addresses: tuple[IPv4Address, ...] = ()
+    nics: tuple[Nic, ...]
+    addresses: tuple[IPv4Address | IPv6Address, ...] = Field(default=(), description="of all NICs, IPv4 first")
     flavor: Flavor
     image_id: str
     image_name: str

@@ -29,7 +29,8 @@ from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
 from launcher.models import Identity, LaunchOrder, Quotas
-from launcher.networks import Network, NetworkMode
+from launcher.networks import Network, NetworkMode, ProjectRange
+from launcher.services.api.metadata.guests import Source
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
 from launcher.services.compute import Compute, Launch
@@ -42,6 +43,11 @@ from tests.waiting import eventually
 TOKEN = "lt_the-admins-token"
 CIDR = IPv4Network("10.0.0.0/24")
 Json = dict[str, Any]
+
+
+def anybody(source: Source) -> bool:
+    """Guests of a house come by the loopback interface, which is no bridge."""
+    return True
 
 
 class Gate:
@@ -71,7 +77,8 @@ class House:
     cidr: IPv4Network = CIDR
     bridge: str = "br100"
     metadata_at: tuple[str, int] = ("127.0.0.1", 0)
-    metadata_rules: MetadataRules = field(default_factory=MetadataRules)
+    metadata_rules: MetadataRules = field(default_factory=lambda: MetadataRules(admits=anybody))
+    projects: ProjectRange | None = None
     scheduler_driver: SchedulerDriver | None = None
     roles: tuple[str, ...] = ("controller", "scheduler", "network", "compute", "api")
     virt: FakeVirt = field(default_factory=FakeVirt)
@@ -116,16 +123,20 @@ class House:
         controller_db = await stack.enter_async_context(Database.open(self.state / "controller.db", schemas.CONTROLLER))
         network_db = await stack.enter_async_context(Database.open(self.state / "network.db", schemas.NETWORK))
         world: Any = {"host": "node-1", "bus": self.bus, "clock": SystemClock(), "rng": Random(self.seed)}
-        network = Network(
-            name="default", mode=NetworkMode.FLAT_DHCP, bridge=self.bridge, cidr=self.cidr, gateway=self.cidr[1]
-        )
+        mode = NetworkMode.VLAN if self.projects else NetworkMode.FLAT_DHCP
+        network = Network(name="default", mode=mode, bridge=self.bridge, cidr=self.cidr, gateway=self.cidr[1])
         return {
             "controller": self._controller(world, controller_db),
             "scheduler": Scheduler(
                 **world, driver=self.scheduler_driver or ChanceScheduler(rng=Random(self.seed)), host_timeout=60.0
             ),
             "network": NetworkController(
-                **world, db=network_db, network=network, driver=self.network, firewall=self.firewall
+                **world,
+                db=network_db,
+                network=network,
+                projects=self.projects,
+                driver=self.network,
+                firewall=self.firewall,
             ),
             "compute": self._compute(world),
             "api": ApiServer(

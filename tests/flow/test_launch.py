@@ -122,7 +122,7 @@ async def test_count_makes_as_many_with_names_and_one_reservation(house: House) 
     body = {"image": "ami-tiny", "flavor": "m1.tiny", "name": "web", "count": 3}
     made = (await house.ask("POST", "/instances", body, status=202))["instances"]
     assert [instance["name"] for instance in made] == ["web-1", "web-2", "web-3"]
-    assert len({instance["mac"] for instance in made}) == 3
+    assert len({nic["mac"] for instance in made for nic in instance["nics"]}) == 3
     assert len({instance["reservation_id"] for instance in made}) == 1
     assert [instance["launch_index"] for instance in made] == [0, 1, 2]
     for instance in made:

@@ -17,7 +17,7 @@ import pytest
 
 from launcher.services.api.metadata.door import BURST
 from launcher.services.api.metadata.service import TOKEN, TTL, MetadataRules
-from tests.flow.house import House, Json
+from tests.flow.house import House, Json, anybody
 
 LAN = IPv4Network("127.0.1.0/24")
 BINARY = bytes(range(256))
@@ -143,7 +143,7 @@ async def test_no_token_for_who_comes_through_a_proxy(house: House) -> None:
 
 
 async def test_where_tokens_are_required_nothing_is_told_without(tmp_path: Path) -> None:
-    async with a_house(tmp_path, metadata_rules=MetadataRules(token_required=True)).open() as house:
+    async with a_house(tmp_path, metadata_rules=MetadataRules(token_required=True, admits=anybody)).open() as house:
         mine = await boot(house)
         async with inside(house, mine["addresses"][0]) as guest:
             _, token = await fetch(guest, "/latest/api/token", "PUT", **{TTL: "60"})

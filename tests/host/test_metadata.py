@@ -63,7 +63,7 @@ async def neighbours(tmp_path: Path, rules: MetadataRules) -> AsyncIterator[Neig
             tmp_path,
             cidr=LAN.cidr,
             bridge=LAN.bridge,
-            metadata_at=(str(LAN.gateway), METADATA_PORT),
+            metadata_at=("0.0.0.0", METADATA_PORT),
             metadata_rules=rules,
         )
         yield Neighbours(await stack.enter_async_context(house.open()), lan)
@@ -79,6 +79,8 @@ async def ask(guest: Guest, head: str, *, at: tuple[str, int] = SERVICE, source:
         await loop.sock_sendall(client, f"{head}\r\n\r\n".replace("\n", "\r\n").replace("\r\r", "\r").encode())
         while piece := await loop.sock_recv(client, 65536):
             answer += piece
+    if not answer:
+        raise ConnectionResetError("closed without an answer")
     top, _, body = answer.partition(b"\r\n\r\n")
     return int(top.split()[1]), body.decode(errors="replace")
 
@@ -102,13 +104,28 @@ async def test_a_guest_reads_its_own_data_and_cannot_have_anothers(neighbours: N
     assert select.select([], [spoofing], [], 0)[1] == []
 
 
+async def test_who_comes_by_no_bridge_is_not_let_in(neighbours: Neighbours) -> None:
+    _, outsider = await neighbours.boot()
+    get = "GET /latest/meta-data/instance-id HTTP/1.0"
+    gateway = (str(LAN.gateway), METADATA_PORT)
+    assert (await ask(outsider, get, at=gateway))[0] == 200
+    subprocess.run(["ip", "link", "set", outsider.order.tap, "nomaster"], check=True)
+    subprocess.run(["ip", "address", "add", "10.91.0.1/24", "dev", outsider.order.tap], check=True)
+    outsider.run("ip", "address", "flush", "dev", "eth0")
+    outsider.run("ip", "address", "add", "10.91.0.2/24", "dev", "eth0")
+    outsider.run("ip", "route", "add", "default", "via", "10.91.0.1")
+    for address in ("10.91.0.1", str(LAN.gateway)):
+        with pytest.raises(ConnectionError):
+            await ask(outsider, get, at=(address, METADATA_PORT))
+
+
 async def test_a_token_is_no_good_in_another_guest(neighbours: Neighbours) -> None:
     (_, first), (_, second) = await neighbours.boot(), await neighbours.boot()
     put = "PUT /latest/api/token HTTP/1.0\nX-aws-ec2-metadata-token-ttl-seconds: 60"
     status, token = await ask(first, put)
     assert status == 200
     with_token = f"GET /latest/meta-data/mac HTTP/1.0\nX-aws-ec2-metadata-token: {token}"
-    assert await ask(first, with_token) == (200, first.order.mac)
+    assert await ask(first, with_token) == (200, first.lease.mac)
     assert (await ask(second, with_token))[0] == 401
     assert (await ask(first, f"{put}\nX-Forwarded-For: 10.0.0.1"))[0] == 403
 
@@ -117,7 +134,7 @@ async def crawl(guest: Guest, cloud: str) -> Any:
     """What cloud-init itself makes of the service, without a warning."""
     if not CLOUD_INIT.exists():
         pytest.skip("CLOUD-INIT TEST NOT RUN: it is not unpacked; run `make setup`")
-    script = [str(ROOT / "tests" / "host" / "crawl.py"), str(CLOUD_INIT), cloud, guest.order.mac]
+    script = [str(ROOT / "tests" / "host" / "crawl.py"), str(CLOUD_INIT), cloud, guest.lease.mac]
     argv = ["nsenter", f"--net={guest.path}", "/usr/bin/python3", *script]
     done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -142,7 +159,7 @@ async def by_ec2(neighbours: Neighbours, cloud: str) -> None:
     assert meta["public-keys"]["me"].startswith("ssh-")
     assert meta["tags"] == {"instance": {"role": "db"}}
     assert meta["security-groups"] == "default"
-    assert meta["network"]["interfaces"]["macs"][guest.order.mac]["subnet-ipv4-cidr-block"] == str(LAN.cidr)
+    assert meta["network"]["interfaces"]["macs"][guest.lease.mac]["subnet-ipv4-cidr-block"] == str(LAN.cidr)
     assert found["network-config"]["ethernets"]["eth0"]["dhcp4"] is True
     if cloud == "aws":
         assert found["dynamic"]["instance-identity"]["document"]["instanceId"] == meta["instance-id"]
@@ -169,18 +186,19 @@ async def test_cloud_inits_openstack_source_reads_it(neighbours: Neighbours) -> 
     assert bytes.fromhex(found["userdata"]["hex"]) == BINARY
     assert (found["vendordata"], found["vendordata2"]) == ({}, {})
     physical, name_servers = found["network-config"]["config"]
-    assert physical["mac_address"] == guest.order.mac
+    assert physical["mac_address"] == guest.lease.mac
     assert physical["subnets"] == [{"type": "dhcp4"}]
     assert name_servers == {"type": "nameserver", "address": str(LAN.gateway)}
 
 
-async def test_a_real_guest_comes_by_with_a_token_where_one_is_required(server: Server, tmp_path: Path) -> None:
+async def test_a_real_guest_of_a_network_made_later_reads_it_by_token(server: Server, tmp_path: Path) -> None:
     server.settings = ["metadata.token=required", "images.inject=metadata"]
     (tmp_path / "user-data").write_text("hello by token\n")
     async with server.running():
+        await server.cli("network", "create", "later", "10.7.0.0/24")
         await server.cli("keypair", "create", "test", "--file", str(tmp_path / "test.pem"))
-        words = ["run", "ami-tiny", "--flavor", "m1.tiny", "--key", "test", "--name", "careful", "--wait=active,ssh"]
-        await server.cli(*words, "--user-data", str(tmp_path / "user-data"))
+        words = ["run", "ami-tiny", "--flavor", "m1.tiny", "--key", "test", "--name", "careful", "--network", "later"]
+        await server.cli(*words, "--user-data", str(tmp_path / "user-data"), "--wait=active,ssh")
 
         async def look() -> bool:
             return "ami-tiny: metadata id=i-" in await server.cli("console", "careful")
@@ -189,5 +207,5 @@ async def test_a_real_guest_comes_by_with_a_token_where_one_is_required(server: 
         said = await server.cli("ssh", "careful", "--", "cat /run/user-data")
         assert said == "hello by token\n"
         assert await server.cli("metadata", "careful", "latest/user-data") == "hello by token\n"
-        assert "local-ipv4" in await server.cli("metadata", "careful")
+        assert "10.7.0.2" in await server.cli("metadata", "careful", "latest/meta-data/local-ipv4")
         await server.cli("delete", "careful", "--wait")

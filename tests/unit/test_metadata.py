@@ -7,7 +7,7 @@ import base64
 import json
 import socket
 from collections.abc import AsyncIterator
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,6 +38,7 @@ ELSEWHERE = NETWORK.model_copy(
         "cidr": IPv4Network("10.1.0.0/16"),
         "gateway": IPv4Address("10.1.0.1"),
         "dns": (IPv4Address("9.9.9.9"),),
+        "cidr6": IPv6Network("fd00:1::/64"),
     }
 )
 
@@ -65,7 +66,7 @@ def make_guest(*more: FixedIp, user_data: bytes | None = b"\x00\xff#!", **change
         "task_state": None,
         "state_since_ms": 0,
         "host": "box",
-        "mac": order.mac,
+        "nics": order.nics,
         "flavor": TINY,
         "image_id": "11111111-0000-4000-8000-000000000001",
         "image_name": "ami-tiny",
@@ -92,7 +93,7 @@ def make_guest(*more: FixedIp, user_data: bytes | None = b"\x00\xff#!", **change
 
 
 def second_nic() -> FixedIp:
-    return make_lease(make_order(42), "10.1.2.3", ELSEWHERE).model_copy(update={"mac": "02:16:3e:00:00:ff"})
+    return make_lease(make_order(42), "10.1.2.3", ELSEWHERE).model_copy(update={"mac": "02:16:3e:00:00:ff", "nic": 1})
 
 
 def printed(node: Node, path: str) -> list[str]:
@@ -218,7 +219,7 @@ class Told:
         self.asked.append(type(message))
         answers: dict[Any, Any] = {
             FindLease: next((nic for nic in self.guest.nics if nic.address == getattr(message, "address", None)), None),
-            ListAddresses: list(reversed(self.guest.nics)),
+            ListAddresses: list(self.guest.nics),
             GetGuestMetadata: self.guest.told,
         }
         return answers[type(message)]
@@ -248,12 +249,18 @@ async def test_an_instance_without_an_address_has_nothing_to_see() -> None:
 # --- the door --------------------------------------------------------------------------------------------
 
 
+def anybody(source: Source) -> bool:
+    return True
+
+
 class Entrance:
     """A door on loopback, whose sources are all of the bridge `lo`."""
 
     def __init__(self, *, lifetime: float = 30.0, burst: int = door.BURST) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.door = Door(asyncio.Protocol, allowance=Allowance(clock=StoppedClock(), burst=burst), lifetime=lifetime)
+        self.door = Door(
+            asyncio.Protocol, allowance=Allowance(clock=StoppedClock(), burst=burst), admits=anybody, lifetime=lifetime
+        )
         self.clients: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def enter(self, source: str = "127.0.0.1") -> asyncio.StreamReader:
@@ -316,4 +323,13 @@ async def test_a_guest_that_connects_again_and_again_is_turned_away() -> None:
         assert await ended(await entrance.enter())
         await entrance.enter("127.0.0.2")
         await until(lambda: Source("lo", IPv4Address("127.0.0.2")) in entrance.door.inside.values())
+        await entrance.leave()
+
+
+async def test_who_comes_by_no_bridge_is_not_let_in() -> None:
+    entrance = Entrance()
+    entrance.door.admits = door.by_a_bridge
+    async with entrance.door.open(entrance.listener):
+        assert await ended(await entrance.enter())
+        assert entrance.door.inside == {}
         await entrance.leave()

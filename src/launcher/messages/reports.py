@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
 from pydantic import Field
 
 from launcher.messaging import Call, Cast
-from launcher.models import Generation, InstanceId, LaunchOrder, Model, PowerState, Span, TaskState
+from launcher.models import Generation, InstanceId, LaunchOrder, Model, Nic, PowerState, Span, TaskState
 
 
 class ReportStep(Call[None]):
@@ -30,7 +28,7 @@ class ReportActive(Call[None]):
     instance_id: InstanceId
     generation: Generation
     host: str
-    address: IPv4Address
+    nics: tuple[Nic, ...]
     injection: str
 
 

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from launcher.drivers.images import qcow2
+from launcher.drivers.images import gate
 from launcher.errors import BadImage, NotFound
 from launcher.models import Image, ImageFormat, ImageKind, Model, Name
 
@@ -64,17 +64,17 @@ def add_image(
 ) -> Path:
     """Copy an image's files into the library and return its directory; an image of that name is replaced.
 
-    Machines that run from a replaced image keep their own copy. Raises BadImage for a bad name or a qcow2
-    file that leans on another file.
+    Machines that run from a replaced image keep their own copy. Raises BadImage for a bad name and for
+    what does not pass the gate.
     """
     directory = _directory(library, name)
     library.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".new-", dir=library))
     try:
         description = Description(
-            disk=_store(disk, aside / "disk"),
-            kernel=_store(kernel, aside / "kernel") if kernel else None,
-            ramdisk=_store(ramdisk, aside / "ramdisk") if ramdisk else None,
+            disk=_store(disk, aside / "disk", ImageKind.MACHINE),
+            kernel=_store(kernel, aside / "kernel", ImageKind.KERNEL) if kernel else None,
+            ramdisk=_store(ramdisk, aside / "ramdisk", ImageKind.RAMDISK) if ramdisk else None,
             min_memory_mb=min_memory_mb,
             kernel_args=kernel_args,
         )
@@ -149,17 +149,13 @@ def _directory(library: Path, name: str) -> Path:
         raise BadImage(f"{name!r} is no name for an image: letters, digits, blanks and ._:@- only") from None
 
 
-def _store(source: Path, target: Path) -> StoredFile:
+def _store(source: Path, target: Path, kind: ImageKind) -> StoredFile:
     shutil.copyfile(source, target)
     target.chmod(0o444)
     with target.open("rb") as file:
         os.fsync(file.fileno())
-    size = target.stat().st_size
-    sha256 = sha256_of(target)
-    if qcow2.is_qcow2(target):
-        virtual_size = qcow2.check_self_contained(target).virtual_size
-        return StoredFile(format=ImageFormat.QCOW2, size=size, virtual_size=virtual_size, sha256=sha256)
-    return StoredFile(format=ImageFormat.RAW, size=size, virtual_size=size, sha256=sha256)
+    found = gate.inspect(target, kind, name=source.name)
+    return StoredFile(format=found.format, size=found.size, virtual_size=found.virtual_size, sha256=sha256_of(target))
 
 
 def _put_in_place(aside: Path, directory: Path) -> None:

@@ -12,6 +12,7 @@ import calendar
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -191,6 +192,19 @@ class Dnsmasq:
     def list_leases(self) -> list[MacAddress]:
         """The NICs in its hosts file. Blocks on the file."""
         return [line.split(",")[0] for line in _read(self._files.hosts).splitlines()]
+
+    async def revive(self) -> None:
+        """Start it again if it has died."""
+        with self._blaming():
+            if await asyncio.to_thread(self._find) is None:
+                await self._start(await asyncio.to_thread(self._prepare))
+
+    async def remove(self) -> None:
+        """End it and forget what it knew."""
+        pid = self._find()
+        if pid is not None:
+            await self._end(pid)
+        await asyncio.to_thread(shutil.rmtree, self._files.directory, ignore_errors=True)
 
     async def stop(self) -> None:
         """End it, unless guests have leases of it: they go on living without a launcher."""

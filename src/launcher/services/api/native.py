@@ -13,6 +13,7 @@ from launcher.bus import Bus
 from launcher.errors import BadImage, BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from launcher.messages.catalogue import ListFlavors, ListHosts, ListImages, RegisterImage
 from launcher.messages.instances import (
+    MOST_NICS,
     CreateInstances,
     DeleteInstance,
     GetConsoleOutput,
@@ -20,6 +21,7 @@ from launcher.messages.instances import (
     GetReadiness,
     GetTrace,
     ListInstances,
+    NicRequest,
 )
 from launcher.messages.key_pairs import CreateKeyPair, DeleteKeyPair, ListKeyPairs
 from launcher.messages.security_groups import CreateSecurityGroup, DeleteSecurityGroup, ListSecurityGroups, RuleSpec
@@ -42,6 +44,7 @@ class InstancesBody(Model):
     min_count: int | None = Field(default=None, ge=1, le=1000)
     max_count: int | None = Field(default=None, ge=1, le=1000)
     security_groups: tuple[str, ...] = Field(default=(), max_length=50)
+    networks: tuple[NicRequest, ...] = Field(default=(), max_length=MOST_NICS, description="a NIC for each")
     user_data: str | None = Field(default=None, max_length=100_000, description="base64 of at most 64 KiB")
     availability_zone: str | None = Field(default=None, max_length=255)
     metadata: dict[str, str] = Field(default_factory=dict)

@@ -31,6 +31,7 @@ from launcher.services.api.metadata.service import Metadata, MetadataRules
 from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
 from launcher.services.api.native import Native
+from launcher.services.api.networks import NativeNetworks
 from launcher.services.api.problems import HttpError
 from launcher.services.api.tunnel import Tunnel
 from launcher.services.api.watch import LAST_EVENT_ID, EventsQuery, Watch
@@ -79,7 +80,8 @@ class ApiServer(Role):
         self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
         view = MetadataView(bus=bus, metadata=self.metadata)
-        self.endpoints = [*Native(bus=bus).endpoints, *view.endpoints, *self._own_endpoints()]
+        natives = (Native(bus=bus).endpoints, NativeNetworks(bus=bus).endpoints, view.endpoints)
+        self.endpoints = [*(each for endpoints in natives for each in endpoints), *self._own_endpoints()]
         self.open = AsyncExitStack()
 
     @property

@@ -9,10 +9,12 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Address
+from pathlib import Path
 
 from launcher.clock import Clock
 from launcher.services.api.metadata.guests import Source
 
+DEVICES = Path("/sys/class/net")
 IP_PKTINFO, IP_PKTOPTIONS = 8, 9
 _CONTROL = struct.Struct("@Nii")
 _PKTINFO = struct.Struct("@i4s4s")
@@ -43,6 +45,11 @@ def source_of(connection: socket.socket) -> Source:
     return Source(socket.if_indextoname(index), IPv4Address(connection.getpeername()[0]))
 
 
+def by_a_bridge(source: Source) -> bool:
+    """Whether it may be a guest at all; nobody else takes a place from them."""
+    return (DEVICES / source.bridge / "bridge").is_dir()
+
+
 class Allowance:
     """A bucket for each source: it holds `burst`, and `rate` flow in a second."""
 
@@ -69,9 +76,14 @@ class Door:
     """Hands each connection to a protocol, if its guest may have one more, and ends it when its time is over."""
 
     def __init__(
-        self, factory: Callable[[], asyncio.BaseProtocol], *, allowance: Allowance, lifetime: float = LIFETIME
+        self,
+        factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        allowance: Allowance,
+        admits: Callable[[Source], bool] = by_a_bridge,
+        lifetime: float = LIFETIME,
     ) -> None:
-        self.factory, self.allowance, self.lifetime = factory, allowance, lifetime
+        self.factory, self.allowance, self.admits, self.lifetime = factory, allowance, admits, lifetime
         self.inside: dict[asyncio.BaseTransport, Source] = {}
 
     @contextlib.asynccontextmanager
@@ -101,8 +113,8 @@ class Door:
         self.inside = {each: source for each, source in self.inside.items() if not each.is_closing()}
         try:
             source = source_of(connection)
-            if not self._welcome(source):
-                raise OSError(f"too many connections of {source.address} on {source.bridge}")
+            if not (self.admits(source) and self._has_room(source)):
+                raise OSError(f"{source.address} on {source.bridge} is no guest, or has too many connections")
             loop = asyncio.get_running_loop()
             transport, _ = await loop.connect_accepted_socket(self.factory, connection)
         except OSError as error:
@@ -112,6 +124,6 @@ class Door:
         self.inside[transport] = source
         loop.call_later(self.lifetime, transport.abort)
 
-    def _welcome(self, source: Source) -> bool:
+    def _has_room(self, source: Source) -> bool:
         own = list(self.inside.values()).count(source)
         return len(self.inside) < AT_ONCE and own < PER_GUEST and self.allowance.take(source)

@@ -28,7 +28,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Guest:
-    """An instance and its NICs, the first one (whose MAC is in the instance's row) in front."""
+    """An instance and its NICs, the first one in front."""
 
     told: GuestMetadata
     nics: tuple[FixedIp, ...]
@@ -61,6 +61,6 @@ class Guests:
         told = await self.bus.call(ctx, GetGuestMetadata(instance_id=instance_id), timeout=ASK_TIMEOUT)
         if not nics:
             raise NotFound(f"{told.instance.name} has no address yet", hint="a guest sees nothing before it has one")
-        guest = Guest(told, tuple(sorted(nics, key=lambda nic: nic.mac != told.instance.mac)))
+        guest = Guest(told, tuple(nics))
         self.known[instance_id] = (now + KEPT_MS, guest)
         return guest

@@ -59,20 +59,25 @@ def _network_data(guest: Guest) -> dict[str, Any]:
             {"id": f"nic{index}", "type": "phy", "ethernet_mac_address": nic.mac, "mtu": None}
             for index, nic in enumerate(guest.nics)
         ],
-        "networks": [_network(index, nic) for index, nic in enumerate(guest.nics)],
+        "networks": [each for index, nic in enumerate(guest.nics) for each in _networks(index, nic)],
         "services": [{"type": "dns", "address": server} for server in servers],
     }
 
 
-def _network(index: int, nic: FixedIp) -> dict[str, Any]:
+def _networks(index: int, nic: FixedIp) -> list[dict[str, Any]]:
+    known = {"link": f"nic{index}", "network_id": nic.network.name}
+    by_six = [{**known, "id": f"network{index}-6", "type": "ipv6_slaac"}] if nic.address6 else []
+    return [{**known, "id": f"network{index}", **_by_four(index, nic)}, *by_six]
+
+
+def _by_four(index: int, nic: FixedIp) -> dict[str, Any]:
     """Where no DHCP server tells the guest, the address stands here. Only the first NIC has a way out."""
-    known = {"id": f"network{index}", "link": f"nic{index}", "network_id": nic.network.name}
     if nic.network.mode is not NetworkMode.FLAT:
-        return {**known, "type": "ipv4_dhcp"}
+        return {"type": "ipv4_dhcp"}
     gateway = str(nic.network.gateway)
     routes = [] if index else [{"network": ANY, "netmask": ANY, "gateway": gateway}]
     address, netmask = str(nic.address), str(nic.network.cidr.netmask)
-    return {**known, "type": "ipv4", "ip_address": address, "netmask": netmask, "routes": routes}
+    return {"type": "ipv4", "ip_address": address, "netmask": netmask, "routes": routes}
 
 
 def _json(value: object) -> Leaf:

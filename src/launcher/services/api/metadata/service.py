@@ -17,7 +17,7 @@ from launcher.clock import Clock
 from launcher.errors import LauncherError, NotFound
 from launcher.messaging import Context
 from launcher.services.api.metadata import ec2, openstack
-from launcher.services.api.metadata.door import Allowance, Door, source_of
+from launcher.services.api.metadata.door import Allowance, Door, by_a_bridge, source_of
 from launcher.services.api.metadata.guests import Guest, Guests, Source
 from launcher.services.api.metadata.tokens import LONGEST, Tokens
 from launcher.services.api.metadata.tree import Node, answer, find, split
@@ -35,10 +35,11 @@ MUTE.setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True)
 class MetadataRules:
-    """Whether every request needs a token, and whether EC2's tree shows the instance's metadata as tags."""
+    """Whether a request needs a token, whether EC2's tree shows the instance's metadata as tags, and who may come."""
 
     token_required: bool = False
     tags: bool = True
+    admits: Callable[[Source], bool] = by_a_bridge
 
 
 class Refusal(Exception):
@@ -62,7 +63,7 @@ class Metadata:
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
         server = web.Server(self._answer, access_log=None, logger=MUTE)
         try:
-            async with Door(server, allowance=self.connections).open(listener):
+            async with Door(server, allowance=self.connections, admits=self.rules.admits).open(listener):
                 yield
         finally:
             await server.shutdown(SHUTDOWN_TIMEOUT)
