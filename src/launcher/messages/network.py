@@ -64,6 +64,13 @@ class FindLease(Call[FixedIp | None]):
     bridge: str | None = None
 
 
+class ListAddresses(Call[list[FixedIp]]):
+    """The leases of one instance, in the order of its NICs."""
+
+    topic = "network"
+    instance_id: InstanceId
+
+
 class GetDhcpEvidence(Call[DhcpEvidence | None]):
     """Of the instance's first NIC."""
 
