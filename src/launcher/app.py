@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import Any
 
 from launcher.amqp import AmqpBus
 from launcher.bus import Bus, MemoryBus
@@ -260,14 +261,20 @@ def _metadata_listener(config: Config) -> socket.socket | None:
 def _keep_admin(state: Path, listener: socket.socket, rng: Random) -> str:
     """The admin's token, made at the first start, in a file that only its owner can read; the CLI reads it too."""
     path, (address, port) = state / "admin.json", listener.getsockname()[:2]
-    known = json.loads(path.read_text()) if path.exists() else {}
-    token = str(known.get("token") or new_token(rng))
+    token = str(_known_admin(path).get("token") or new_token(rng))
     content = {"url": f"http://{address}:{port}", "token": token, **ADMIN.model_dump(exclude={"is_admin"})}
     draft = path.with_suffix(".new")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(content, file)
     draft.replace(path)
     return token
+
+
+def _known_admin(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except (ValueError, TypeError):
+        raise BadRequest(f"{path} is not the JSON that was written", hint="remove it for a new token") from None
 
 
 @contextlib.contextmanager

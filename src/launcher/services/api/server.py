@@ -40,7 +40,7 @@ BODY_TIMEOUT = 10.0
 IDLE_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 5.0
 HEALTH_TIMEOUT = 5.0
-TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
+TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -204,7 +204,7 @@ class ApiServer(Role):
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized("a bearer token is needed", hint="Authorization: Bearer … (admin.json has one)")
-        parent = TRACEPARENT.match(request.headers.get("traceparent", ""))
+        parent = TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
         ctx = Context(
             request_id=request[REQUEST_ID],
             project_id="",
