@@ -56,7 +56,7 @@ def make_instance(number: int = 1, **changes: Any) -> Instance:
     """A running one, as its owner sees it."""
     order = make_order(number)
     values: dict[str, Any] = {
-        **order.model_dump(include={"number", "generation", "project_id", "hostname", "mac", "flavor"}),
+        **order.model_dump(include={"number", "generation", "project_id", "hostname", "nics", "flavor"}),
         "id": order.instance_id,
         "user_id": "u",
         "name": order.hostname,

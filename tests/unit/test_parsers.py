@@ -24,7 +24,7 @@ from launcher.cli.client import Failure, find_endpoint, refused
 from launcher.cli.resources import parse_rule
 from launcher.config import Config, load
 from launcher.drivers.firewall import rules
-from launcher.drivers.images import library, qcow2
+from launcher.drivers.images import gate, library, qcow2
 from launcher.drivers.network.dnsmasq import read_evidence, release_packet, stray_leases
 from launcher.errors import BadImage, BadMessage, BadRequest, LauncherError, NotFound
 from launcher.messages.access import Authenticate, Ping
@@ -209,19 +209,29 @@ def test_any_words_are_failpoints_or_refused(text: str) -> None:
 # --- images ------------------------------------------------------------------------------------------------
 
 
-@given(st.binary(max_size=120), st.integers(0, 4), st.lists(st.tuples(st.integers(0, 110), st.binary(max_size=9))))
-def test_any_file_is_a_self_contained_image_or_refused(
-    directory: Path, tail: bytes, version: int, changes: list[tuple[int, bytes]]
+WHOLE = bytearray(qcow2._overlay(b"/base", b"raw", 2**30))
+WHOLE[8:20] = bytes(12)  # no backing file
+CHANGES = st.lists(st.tuples(st.integers(0, 130), st.binary(min_size=1, max_size=9)), max_size=4)
+
+
+@given(CHANGES, st.sampled_from([len(WHOLE), 130, 104, 103, 72, 4]))
+def test_any_file_is_an_image_that_keeps_to_itself_or_refused(
+    directory: Path, changes: list[tuple[int, bytes]], length: int
 ) -> None:
-    content = bytearray(qcow2.MAGIC + struct.pack(">I", version) + tail + bytes(120))
+    content = bytearray(WHOLE)
     for at, piece in changes:
         content[at : at + len(piece)] = piece
     path = directory / "disk"
-    path.write_bytes(content)
+    path.write_bytes(content[:length])
     with contextlib.suppress(BadImage):
-        found = qcow2.check_self_contained(path)
-        assert found.backing_file is None
-        assert 0 <= found.virtual_size < 2**63
+        found = gate.inspect(path)
+        assert 0 <= found.virtual_size <= 2**46
+        assert found.format is ImageFormat.RAW or qcow2.read_header(path).backing_file is None
+
+
+def test_the_image_that_is_changed_above_is_one(directory: Path) -> None:
+    (directory / "whole").write_bytes(WHOLE)
+    assert gate.inspect(directory / "whole") == gate.Passed(ImageFormat.QCOW2, len(WHOLE), 2**30)
 
 
 @given(st.integers(0, 2**44), st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=200))

@@ -23,7 +23,7 @@ class AllocateFixedIp(Call[FixedIp]):
     traced = True
     instance_id: InstanceId
     project_id: str
-    nic: int = Field(default=0, ge=0)
+    nic: int = Field(default=0, ge=0, le=255)
     mac: MacAddress
     hostname: Hostname
     network: str | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import BadImage
-from launcher.models import LARGEST, ImageFormat
+from launcher.models import ImageFormat
 
 MAGIC = b"QFI\xfb"
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pydantic import Field
 
 from launcher.bus import Bus
-from launcher.errors import NotFound
+from launcher.errors import Conflict, Forbidden, NotFound
 from launcher.messages.network import CreateNetwork, DeleteNetwork, ListNetworks
 from launcher.models import Model, Name
 from launcher.networks import SEGMENTS, BridgeName, Network
@@ -50,10 +50,18 @@ class NativeNetworks:
                 status=201,
                 body=NetworkBody,
                 response=Network,
+                raises=(Forbidden, Conflict),
             ),
             Endpoint("GET", "/networks", self.list_networks, "List networks", response=NetworkList),
             Endpoint("GET", one, self.get_network, "Show a network", response=Network),
-            Endpoint("DELETE", one, self.delete_network, "Delete a network nobody is in (administrators)", status=204),
+            Endpoint(
+                "DELETE",
+                one,
+                self.delete_network,
+                "Delete a network nobody is in (administrators)",
+                status=204,
+                raises=(Forbidden, Conflict),
+            ),
         ]
 
     async def create_network(self, ask: Ask) -> Answer:
