@@ -151,7 +151,7 @@ class Forger:
             return self.rng.choice(schema.get("enum") or [schema["const"]])
         kinds: dict[str, Callable[[], Any]] = {
             "object": lambda: self._object(schema, defs),
-            "array": lambda: [self._sample(each, defs) for each in self._items(schema)],
+            "array": lambda: self._array(schema, defs),
             "string": lambda: self._string(schema),
             "integer": lambda: self._integer(schema),
             "number": lambda: self.rng.choice((0.0, -1.5, 1e308, 1e13)),
@@ -160,14 +160,14 @@ class Forger:
         }
         return kinds[schema["type"]]()
 
-    def _items(self, schema: dict[str, Any]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = schema.get("prefixItems") or [schema["items"]] * self.rng.choice((0, 1, 1, 3))
-        return found
-
     def _integer(self, schema: dict[str, Any]) -> int:
         """Where nothing else is said, also one that no column of a database holds."""
         low, high = int(schema.get("minimum", -LARGEST - 1)), int(schema.get("maximum", 10**30))
         return self.rng.choice((low, high, min(max(low, self.rng.randrange(100)), high)))
+
+    def _array(self, schema: dict[str, Any], defs: dict[str, Any]) -> list[Any]:
+        places = schema.get("prefixItems") or [schema["items"]] * self.rng.choice((0, 1, 1, 3))
+        return [self._sample(place, defs) for place in places]
 
     def _object(self, schema: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
         if "properties" not in schema:

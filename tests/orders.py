@@ -56,7 +56,7 @@ def make_instance(number: int = 1, **changes: Any) -> Instance:
     """A running one, as its owner sees it."""
     order = make_order(number)
     values: dict[str, Any] = {
-        **order.model_dump(include={"number", "generation", "project_id", "hostname", "nics", "flavor"}),
+        **order.model_dump(include={"number", "generation", "project_id", "hostname", "flavor"}),
         "id": order.instance_id,
         "user_id": "u",
         "name": order.hostname,
@@ -65,6 +65,7 @@ def make_instance(number: int = 1, **changes: Any) -> Instance:
         "task_state": None,
         "state_since_ms": 0,
         "host": "node-1",
+        "nics": order.nics,
         "image_id": order.image.id,
         "image_name": order.image.name,
         "key_name": None,

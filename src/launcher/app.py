@@ -52,6 +52,7 @@ from launcher.identity import new_token
 from launcher.models import Identity, Image
 from launcher.networks import NetworkMode
 from launcher.sandbox import INSIDE
+from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
 from launcher.services.compute import Compute
 from launcher.services.controller.controller import Controller
@@ -60,7 +61,6 @@ from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
 
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
-IP_FREEBIND = 15
 ADMIN = Identity(user_id="admin", project_id="admin", is_admin=True)
 
 log = logging.getLogger(__name__)
@@ -145,9 +145,31 @@ async def _roles(
             )
         )
     if RoleName.API in wanted:
-        metadata = house.enter_context(contextlib.closing(found)) if (found := _metadata_listener(config)) else None
-        roles.append(ApiServer(host=host, bus=bus, clock=clock, rng=rng, listener=listener, metadata_listener=metadata))
+        roles.append(_api(house, config, host, listener, bus=bus, clock=clock, rng=rng))
     return roles
+
+
+def _api(
+    house: AsyncExitStack,
+    config: Config,
+    host: str,
+    listener: socket.socket,
+    *,
+    bus: Bus,
+    clock: Clock,
+    rng: Random,
+) -> ApiServer:
+    metadata = house.enter_context(contextlib.closing(found)) if (found := _metadata_listener(config)) else None
+    required = config.metadata.token == "required"  # noqa: S105 - a choice
+    return ApiServer(
+        host=host,
+        bus=bus,
+        clock=clock,
+        rng=rng,
+        listener=listener,
+        metadata_listener=metadata,
+        metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
+    )
 
 
 def _controller(
@@ -202,7 +224,7 @@ def make_drivers(config: Config, state: Path) -> Drivers:
         ),
         firewall=IptablesFirewall(
             allow_project_net_traffic=config.firewall.allow_project_net_traffic,
-            metadata_port=config.network.metadata_port or None,
+            metadata_port=config.metadata.port or None,
         ),
         network=network,
         images=LocalImages(
@@ -248,13 +270,15 @@ async def _open_bus(config: Config, clock: Clock, rng: Random) -> AsyncIterator[
 
 
 def _metadata_listener(config: Config) -> socket.socket | None:
-    """On the gateway's address, which need not exist yet (IP_FREEBIND); None where no guest could come."""
-    if config.virt.driver == "fake" or not config.network.metadata_port:
+    """For every gateway, also of networks that are made later; who comes by no bridge is not let in (`door.py`).
+
+    None where no guest could come.
+    """
+    if config.virt.driver == "fake" or not config.metadata.port:
         return None
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
-    listener.bind((str(config.network.network().gateway), config.network.metadata_port))
+    listener.bind(("0.0.0.0", config.metadata.port))  # noqa: S104
     return listener
 
 

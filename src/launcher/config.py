@@ -87,7 +87,6 @@ class NetworkConfig(Model):
     dns: tuple[IPv4Address, ...] = ()
     domain: DomainName = "novalocal"
     lease_s: int = Field(default=3600, ge=120)
-    metadata_port: int = Field(default=8775, ge=0, le=65535)
 
     @model_validator(mode="after")
     def _roomy(self) -> NetworkConfig:
@@ -124,6 +123,12 @@ class NetworkConfig(Model):
             dns=self.dns,
             domain=self.domain,
         )
+
+
+class MetadataConfig(Model):
+    port: int = Field(default=8775, ge=0, le=65535)
+    token: Literal["optional", "required"] = "optional"  # noqa: S105 - a choice
+    tags: bool = True
 
 
 class FirewallConfig(Model):
@@ -174,6 +179,7 @@ class Config(Model):
     virt: VirtConfig = VirtConfig()
     images: ImagesConfig = ImagesConfig()
     network: NetworkConfig = NetworkConfig()
+    metadata: MetadataConfig = MetadataConfig()
     firewall: FirewallConfig = FirewallConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     compute: ComputeConfig = ComputeConfig()

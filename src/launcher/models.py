@@ -303,9 +303,11 @@ class CreatedKeyPair(Model):
 
 
 class GuestMetadata(Model):
-    """What the metadata service tells the guest that owns an address."""
+    """What only the guest reads, beside its instance; the metadata service tells it."""
 
     instance: Instance
+    availability_zone: str = Field(description="its host's, or the one asked for while it has none")
     public_key: str | None
-    key_name: str | None
-    user_data: str | None
+    kernel_id: str | None
+    ramdisk_id: str | None
+    user_data: str | None = Field(description="base64")

@@ -176,12 +176,10 @@ def get_order(db: sqlite3.Connection, instance_id: InstanceId) -> LaunchOrder:
     return LaunchOrder.model_validate_json(row["spec"]).model_copy(update={"generation": row["generation"]})
 
 
-def get_guest(db: sqlite3.Connection, instance_id: InstanceId) -> tuple[str | None, str | None]:
-    """Its public key and its user data (base64)."""
-    row = db.execute(
-        "SELECT json_extract(spec, '$.public_key') AS key, user_data FROM instances WHERE id = ?", (instance_id,)
-    ).fetchone()
-    return row["key"], row["user_data"]
+def get_user_data(db: sqlite3.Connection, instance_id: InstanceId) -> str | None:
+    """Base64."""
+    found: str | None = db.execute("SELECT user_data FROM instances WHERE id = ?", (instance_id,)).fetchone()[0]
+    return found
 
 
 def get_traces(db: sqlite3.Connection, instance_id: InstanceId) -> list[str]:

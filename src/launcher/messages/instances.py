@@ -8,8 +8,7 @@ from pydantic import Field
 
 from launcher.messaging import Call
 from launcher.models import LARGEST, Event, GuestMetadata, Instance, InstanceId, Model, Name, Readiness, Span
-
-MOST_NICS = 8
+from launcher.networks import MOST_NICS
 
 
 class NicRequest(Model):

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network
-from typing import Annotated
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import Field
 
+from launcher.addresses import CidrText
 from launcher.messaging import Call
 from launcher.models import InstanceId, Model, Name
 from launcher.policy import GroupId, Policy, Protocol, SecurityGroup
-
-Cidr = Annotated[
-    IPv4Network,
-    BeforeValidator(lambda value: value if isinstance(value, str | IPv4Network) else str(value)),
-    WithJsonSchema(
-        {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?$", "examples": ["10.0.0.0/8"]}
-    ),
-]
-"""Written as text: `ipaddress` alone takes 5 and true for addresses, too."""
 
 
 class RuleSpec(Model):
@@ -27,7 +18,7 @@ class RuleSpec(Model):
     protocol: Protocol
     from_port: int | None = Field(default=None, ge=0, le=65535)
     to_port: int | None = Field(default=None, ge=0, le=65535)
-    cidr: Cidr = IPv4Network("0.0.0.0/0")
+    cidr: CidrText = IPv4Network("0.0.0.0/0")
 
 
 class CreateSecurityGroup(Call[SecurityGroup]):

@@ -13,7 +13,6 @@ from launcher.bus import Bus
 from launcher.errors import BadImage, BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from launcher.messages.catalogue import ListFlavors, ListHosts, ListImages, RegisterImage
 from launcher.messages.instances import (
-    MOST_NICS,
     CreateInstances,
     DeleteInstance,
     GetConsoleOutput,
@@ -26,6 +25,7 @@ from launcher.messages.instances import (
 from launcher.messages.key_pairs import CreateKeyPair, DeleteKeyPair, ListKeyPairs
 from launcher.messages.security_groups import CreateSecurityGroup, DeleteSecurityGroup, ListSecurityGroups, RuleSpec
 from launcher.models import CreatedKeyPair, Flavor, HostState, Image, Instance, KeyPair, Model, Name, Readiness, Span
+from launcher.networks import MOST_NICS
 from launcher.policy import SecurityGroup
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 

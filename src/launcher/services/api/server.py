@@ -8,6 +8,7 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from random import Random
 from typing import Any
 
@@ -26,7 +27,8 @@ from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
-from launcher.services.api.metadata import Metadata
+from launcher.services.api.metadata.service import Metadata, MetadataRules
+from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
 from launcher.services.api.native import Native
 from launcher.services.api.networks import NativeNetworks
@@ -70,12 +72,17 @@ class ApiServer(Role):
         rng: Random,
         listener: socket.socket,
         metadata_listener: socket.socket | None,
+        metadata_rules: MetadataRules | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
+        rules = metadata_rules or MetadataRules()
+        self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
-        self.endpoints = [*Native(bus=bus).endpoints, *NativeNetworks(bus=bus).endpoints, *self._own_endpoints()]
-        self.runners: list[web.AppRunner] = []
+        view = MetadataView(bus=bus, metadata=self.metadata)
+        natives = (Native(bus=bus).endpoints, NativeNetworks(bus=bus).endpoints, view.endpoints)
+        self.endpoints = [*(each for endpoints in natives for each in endpoints), *self._own_endpoints()]
+        self.open = AsyncExitStack()
 
     @property
     def notices(self) -> Sequence[Route]:
@@ -93,13 +100,11 @@ class ApiServer(Role):
         """The door opens last, when everybody behind it is there."""
         await self._listen(self.application(), self.listener)
         if self.metadata_listener is not None:
-            metadata = Metadata(bus=self.bus).application(self.own_context())
-            await self._listen(metadata, self.metadata_listener)
+            await self.open.enter_async_context(self.metadata.serving(self.metadata_listener))
 
     async def stop(self) -> None:
         self.watch.close()
-        for runner in self.runners:
-            await runner.cleanup()
+        await self.open.aclose()
 
     def application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard], client_max_size=BODY_LIMIT)
@@ -142,7 +147,7 @@ class ApiServer(Role):
             application, access_log=None, keepalive_timeout=IDLE_TIMEOUT, shutdown_timeout=SHUTDOWN_TIMEOUT
         )
         await runner.setup()
-        self.runners.append(runner)
+        self.open.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener).start()
 
     # --- one request ---------------------------------------------------------------------------------
