@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from pydantic import Field, model_validator
 
-from launcher.models import Model, Name
+from launcher.models import InstanceId, Model, Name
 
 
 class Protocol(StrEnum):
@@ -58,7 +58,7 @@ class SecurityGroup(Model):
 class Policy(Model):
     """What a host must know to filter: groups with their rules, and the addresses of those that a rule names.
 
-    Of an instance: exactly its own groups. Of a change: the groups that changed, or whose rules name one that did.
+    Of an instance: exactly its own groups. Of a change: the groups whose rules, or the members these name, changed.
     """
 
     groups: tuple[SecurityGroup, ...] = ()
@@ -66,3 +66,14 @@ class Policy(Model):
 
     def members_of(self, rule: Rule) -> Sequence[IPv4Address | IPv6Address]:
         return self.members.get(rule.group_id, ()) if rule.group_id is not None else ()
+
+
+class PolicyChanges(Model):
+    """What changed for a host up to a version, a number that grows with every change of any policy.
+
+    `policy` has the groups in use there that changed, `regrouped` are the instances whose own set of groups did.
+    """
+
+    version: int
+    policy: Policy
+    regrouped: tuple[InstanceId, ...] = ()

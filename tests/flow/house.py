@@ -213,7 +213,7 @@ class House:
         """What the fake host still holds; empty is a clean slate."""
         held = {
             "domains": self.virt.domains,
-            "rules": self.firewall.applied,
+            "rules": sorted(self.firewall.applied),
             "taps": self.network.taps,
             "directories": self.images.disks,
             "leases": [lease for leases in self.network.leases.values() for lease in leases],

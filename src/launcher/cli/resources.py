@@ -1,4 +1,4 @@
-"""The commands on what a launch needs: key pairs, security groups, images, flavors, hosts."""
+"""The commands on what a launch needs: key pairs, images, flavors, hosts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from urllib.parse import quote
 from launcher.cli import output
 from launcher.cli.client import Api, Exit, Failure, Json, find_endpoint
 from launcher.cli.login import key_path, write_key
-
-_ANYWHERE = "0.0.0.0/0"
 
 
 def add_keypair(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +30,7 @@ def add_keypair(parser: argparse.ArgumentParser) -> None:
 
 def create_keypair(args: argparse.Namespace) -> int:
     remembered = key_path(args.name)
-    pair = _api(args).post("/keypairs", {"name": args.name})
+    pair = connect(args).post("/keypairs", {"name": args.name})
     write_key(remembered, pair["private_key"])
     if args.file:
         write_key(args.file, pair["private_key"])
@@ -49,78 +47,19 @@ def import_keypair(args: argparse.Namespace) -> int:
         public_key = sys.stdin.read() if args.file == "-" else Path(args.file).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"{args.file}: {error}", exit_code=Exit.USAGE) from None
-    pair = _api(args).post("/keypairs", {"name": args.name, "public_key": public_key.strip()})
-    _show([pair], pair, ("name", "type", "fingerprint"), args)
+    pair = connect(args).post("/keypairs", {"name": args.name, "public_key": public_key.strip()})
+    show_rows([pair], pair, ("name", "type", "fingerprint"), args)
     return Exit.OK
 
 
 def list_keypairs(args: argparse.Namespace) -> int:
-    found = _api(args).get("/keypairs")
-    _show(found["keypairs"], found, ("name", "type", "fingerprint"), args)
+    found = connect(args).get("/keypairs")
+    show_rows(found["keypairs"], found, ("name", "type", "fingerprint"), args)
     return Exit.OK
 
 
 def delete_keypairs(args: argparse.Namespace) -> int:
-    return _delete_each(_api(args), "/keypairs", args.keypairs)
-
-
-def add_group(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    create = verbs.add_parser("create", help="a named set of rules; what no rule lets in is dropped")
-    create.add_argument("name")
-    create.add_argument("--description", default="")
-    create.add_argument("--rule", action="append", type=parse_rule, default=[], metavar="RULE", help=_RULE_HELP)
-    create.set_defaults(run=create_group)
-    verbs.add_parser("list", help="those of the project").set_defaults(run=list_groups)
-    delete = verbs.add_parser("delete", help="those that no instance is in")
-    delete.add_argument("groups", nargs="+", metavar="NAME")
-    delete.set_defaults(run=delete_groups)
-
-
-_RULE_SHAPE = "PROTOCOL[:PORT[-PORT]][@CIDR]"
-_RULE_HELP = f"{_RULE_SHAPE}, as tcp:22, udp:5000-5010@10.0.0.0/8, icmp; may be repeated"
-
-
-def parse_rule(word: str) -> Json:
-    """A rule as the API wants it. Only the shape is checked here; the server judges the values."""
-    what, _, cidr = word.partition("@")
-    protocol, _, ports = what.partition(":")
-    first, _, last = ports.partition("-")
-    if not protocol or any(port and not port.isdecimal() for port in (first, last)):
-        raise argparse.ArgumentTypeError(f"{word!r} is not {_RULE_SHAPE}")
-    rule: Json = {"protocol": protocol, "cidr": cidr or _ANYWHERE}
-    if first:
-        rule |= {"from_port": int(first), "to_port": int(last or first)}
-    return rule
-
-
-def create_group(args: argparse.Namespace) -> int:
-    body = {"name": args.name, "description": args.description, "rules": args.rule}
-    group = _api(args).post("/security-groups", body)
-    _show_groups([group], group, args)
-    return Exit.OK
-
-
-def list_groups(args: argparse.Namespace) -> int:
-    found = _api(args).get("/security-groups")
-    _show_groups(found["security_groups"], found, args)
-    return Exit.OK
-
-
-def delete_groups(args: argparse.Namespace) -> int:
-    return _delete_each(_api(args), "/security-groups", args.groups)
-
-
-def _show_groups(groups: list[Json], answer: object, args: argparse.Namespace) -> None:
-    rows = [{**group, "rules": ", ".join(map(rule_words, group["rules"])) or "none"} for group in groups]
-    _show(rows, answer, ("name", "rules", "description"), args)
-
-
-def rule_words(rule: Json) -> str:
-    """A rule in the words of `--rule`."""
-    first, last = rule["from_port"], rule["to_port"]
-    ports = "" if first is None else f":{first}" if last in (None, first) else f":{first}-{last}"
-    return f"{rule['protocol']}{ports}" + (f"@{rule['cidr']}" if rule["cidr"] != _ANYWHERE else "")
+    return delete_each(connect(args), "/keypairs", args.keypairs)
 
 
 def add_image(parser: argparse.ArgumentParser) -> None:
@@ -140,23 +79,23 @@ def add_image(parser: argparse.ArgumentParser) -> None:
 
 
 def list_images(args: argparse.Namespace) -> int:
-    found = _api(args).get("/images")
+    found = connect(args).get("/images")
     _show_images(found, args)
     return Exit.OK
 
 
 def register_image(args: argparse.Namespace) -> int:
-    _show_images(_api(args).post("/images", {"name": args.image}), args)
+    _show_images(connect(args).post("/images", {"name": args.image}), args)
     return Exit.OK
 
 
 def _show_images(found: Json, args: argparse.Namespace) -> None:
     rows = [{**image, "size": output.size(image["size"])} for image in found["images"]]
-    _show(rows, found, ("id", "name", "kind", "format", "size"), args)
+    show_rows(rows, found, ("id", "name", "kind", "format", "size"), args)
 
 
 def show_image(args: argparse.Namespace) -> int:
-    image = _api(args).get(f"/images/{quote(args.image, safe='')}")
+    image = connect(args).get(f"/images/{quote(args.image, safe='')}")
     if args.json:
         output.print_json(image)
     else:
@@ -176,8 +115,8 @@ def add_flavor(parser: argparse.ArgumentParser) -> None:
 
 
 def list_flavors(args: argparse.Namespace) -> int:
-    found = _api(args).get("/flavors")
-    _show(found["flavors"], found, ("name", "vcpus", "memory_mb", "root_gb"), args)
+    found = connect(args).get("/flavors")
+    show_rows(found["flavors"], found, ("name", "vcpus", "memory_mb", "root_gb"), args)
     return Exit.OK
 
 
@@ -187,7 +126,7 @@ def add_host(parser: argparse.ArgumentParser) -> None:
 
 
 def list_hosts(args: argparse.Namespace) -> int:
-    found = _api(args).get("/hosts")
+    found = connect(args).get("/hosts")
     rows = [
         {
             **host,
@@ -200,15 +139,15 @@ def list_hosts(args: argparse.Namespace) -> int:
         }
         for host in found["hosts"]
     ]
-    _show(rows, found, ("name", "zone", "instances", "vcpus", "memory", "disk free", "virt", "seen"), args)
+    show_rows(rows, found, ("name", "zone", "instances", "vcpus", "memory", "disk free", "virt", "seen"), args)
     return Exit.OK
 
 
-def _api(args: argparse.Namespace) -> Api:
+def connect(args: argparse.Namespace) -> Api:
     return Api(find_endpoint(args.state))
 
 
-def _show(rows: list[Json], answer: object, columns: tuple[str, ...], args: argparse.Namespace) -> None:
+def show_rows(rows: list[Json], answer: object, columns: tuple[str, ...], args: argparse.Namespace) -> None:
     """The answer itself as JSON, or these columns of the rows."""
     if args.json:
         output.print_json(answer)
@@ -218,7 +157,7 @@ def _show(rows: list[Json], answer: object, columns: tuple[str, ...], args: argp
         )
 
 
-def _delete_each(api: Api, path: str, names: list[str]) -> int:
+def delete_each(api: Api, path: str, names: list[str]) -> int:
     """Every one is tried; the exit code is the first failure's."""
     worst = Exit.OK
     for name in names:

@@ -30,10 +30,10 @@ class VerifyInstance(Cast):
 
 
 class RefreshGroups(Cast):
-    """These groups' rules or members have changed: ask for the policy and let it hold."""
+    """What this host filters by has changed, for the last time at this version: ask for it, and let it hold."""
 
     topic = "compute"
-    group_ids: tuple[int, ...]
+    version: int
 
 
 class GetConsoleLog(Call[str]):

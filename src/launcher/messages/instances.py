@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from launcher.groups import GroupRef
 from launcher.messaging import Call
 from launcher.models import Event, GuestMetadata, Instance, InstanceId, Name, Readiness, Span
 
@@ -23,7 +24,7 @@ class CreateInstances(Call[list[Instance]]):
     key_name: str | None = None
     min_count: int = Field(default=1, ge=1, le=1000)
     max_count: int = Field(default=1, ge=1, le=1000)
-    security_groups: tuple[str, ...] = ()
+    security_groups: tuple[GroupRef, ...] = ()
     user_data: str | None = Field(default=None, description="base64")
     availability_zone: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)

@@ -25,6 +25,7 @@ from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
 from launcher.services.api.endpoint import Ask, Endpoint
+from launcher.services.api.groups import Groups
 from launcher.services.api.metadata import Metadata
 from launcher.services.api.metrics import Metrics
 from launcher.services.api.native import Native
@@ -71,7 +72,7 @@ class ApiServer(Role):
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
-        self.endpoints = Native(bus=bus).endpoints
+        self.endpoints = [*Native(bus=bus).endpoints, *Groups(bus=bus).endpoints]
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
         self.runners: list[web.AppRunner] = []
 
