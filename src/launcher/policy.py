@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from launcher.models import InstanceId, Model, Name
+
+_read = functools.lru_cache(1 << 17)(ip_address)
+
+
+def _address(value: Any) -> IPv4Address | IPv6Address:
+    """The same members come again and again, by the thousand."""
+    return _read(value) if isinstance(value, str) else ip_address(value)
+
+
+Address = Annotated[
+    IPv4Address | IPv6Address,
+    PlainValidator(_address),
+    PlainSerializer(str, when_used="json"),
+    WithJsonSchema({"type": "string"}),
+]
 
 
 class Protocol(StrEnum):
@@ -62,9 +79,9 @@ class Policy(Model):
     """
 
     groups: tuple[SecurityGroup, ...] = ()
-    members: dict[int, tuple[IPv4Address | IPv6Address, ...]] = Field(default_factory=dict)
+    members: dict[int, tuple[Address, ...]] = Field(default_factory=dict)
 
-    def members_of(self, rule: Rule) -> Sequence[IPv4Address | IPv6Address]:
+    def members_of(self, rule: Rule) -> Sequence[Address]:
         return self.members.get(rule.group_id, ()) if rule.group_id is not None else ()
 
 

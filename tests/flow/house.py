@@ -67,6 +67,7 @@ class House:
     max_attempts: int = 3
     restart_missing: bool = True
     sweep_every: float = 60.0
+    heartbeat: float = 1.0
     cidr: IPv4Network = CIDR
     scheduler_driver: SchedulerDriver | None = None
     roles: tuple[str, ...] = ("controller", "scheduler", "network", "compute", "api")
@@ -118,7 +119,7 @@ class House:
         compute = Compute(
             **world,
             availability_zone="nova",
-            heartbeat=1.0,
+            heartbeat=self.heartbeat,
             virt=self.virt,
             firewall=self.firewall,
             network=self.network,

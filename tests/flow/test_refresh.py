@@ -46,10 +46,21 @@ class Listening(MemoryBus):
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with House(tmp_path).open() as opened:
-        opened.bus.__class__ = Listening
-        bus_of(opened).sent, bus_of(opened).deliver = [], tell_all
-        yield opened
+    async with House(tmp_path, heartbeat=0.5).open() as opened:
+        yield listened_to(opened)
+
+
+@pytest.fixture
+async def quiet(tmp_path: Path) -> AsyncIterator[House]:
+    """One heartbeat, then none: what reaches the host there is not made up for."""
+    async with House(tmp_path, heartbeat=3600.0).open() as opened:
+        yield listened_to(opened)
+
+
+def listened_to(house: House) -> House:
+    house.bus.__class__ = Listening
+    bus_of(house).sent, bus_of(house).deliver = [], tell_all
+    return house
 
 
 def bus_of(house: House) -> Listening:
@@ -108,9 +119,8 @@ async def strays(house: House) -> list[str]:
     found = []
     for number, (order, nics, policy) in house.firewall.applied.items():
         own = {str(lease.address) for lease in nics}
-        wanted = await house.controller.db.read(
-            functools.partial(policies.get_of_instance, instance_id=order.instance_id)
-        )
+        read = functools.partial(policies.get_of_instance, instance_id=order.instance_id)
+        wanted = Policy.model_validate_json(await house.controller.db.read(read))
         if without(policy, own) != without(wanted, own):
             found.append(f"{number}: {policy} is not {wanted}")
     return found
@@ -131,73 +141,73 @@ async def settled(house: House, *, within: float = 10.0) -> None:
 # --- one change at a time ------------------------------------------------------------------------
 
 
-async def test_a_rule_added_or_removed_reaches_those_who_run(house: House) -> None:
-    await make(house, "web")
-    front, other = await run(house, "front", "web"), await run(house, "other", "default")
-    await house.ask("POST", "/security-groups/web/rules", {"rules": [SSH]}, status=201)
-    await becomes(house, "the port open", lambda: ports_of(house, front) == [22])
-    assert ports_of(house, other) == [None]
-    await house.ask("DELETE", "/security-groups/web/rules", {"rules": [SSH]}, status=204)
-    await becomes(house, "the port closed", lambda: ports_of(house, front) == [])
+async def test_a_rule_added_or_removed_reaches_those_who_run(quiet: House) -> None:
+    await make(quiet, "web")
+    front, other = await run(quiet, "front", "web"), await run(quiet, "other", "default")
+    await quiet.ask("POST", "/security-groups/web/rules", {"rules": [SSH]}, status=201)
+    await becomes(quiet, "the port open", lambda: ports_of(quiet, front) == [22])
+    assert ports_of(quiet, other) == [None]
+    await quiet.ask("DELETE", "/security-groups/web/rules", {"rules": [SSH]}, status=204)
+    await becomes(quiet, "the port closed", lambda: ports_of(quiet, front) == [])
 
 
-async def test_a_member_joins_when_it_runs_and_leaves_when_its_end_is_accepted(house: House) -> None:
-    web = await make(house, "web")
-    await make(house, "db", {"protocol": "tcp", "from_port": 5432, "group": "web"})
-    store = await run(house, "store", "db")
-    assert known_to(house, store, web) == set()
-    gate = house.hold_step("spawning")
-    made = await house.launch(name="front", security_groups=["web"])
+async def test_a_member_joins_when_it_runs_and_leaves_when_its_end_is_accepted(quiet: House) -> None:
+    web = await make(quiet, "web")
+    await make(quiet, "db", {"protocol": "tcp", "from_port": 5432, "group": "web"})
+    store = await run(quiet, "store", "db")
+    assert known_to(quiet, store, web) == set()
+    gate = quiet.hold_step("spawning")
+    made = await quiet.launch(name="front", security_groups=["web"])
     await gate.reached.wait()
-    assert known_to(house, store, web) == set()
+    assert known_to(quiet, store, web) == set()
     gate.open.set()
-    front = await house.until(made["id"], "ACTIVE")
-    await becomes(house, "the member known", lambda: known_to(house, store, web) == set(front["addresses"]))
+    front = await quiet.until(made["id"], "ACTIVE")
+    await becomes(quiet, "the member known", lambda: known_to(quiet, store, web) == set(front["addresses"]))
 
-    end = held(house.virt, "destroy")
-    await house.ask("DELETE", f"/instances/{front['id']}", status=202)
-    await becomes(house, "the member forgotten", lambda: known_to(house, store, web) == set())
-    assert (await house.ask("GET", f"/instances/{front['id']}"))["status"] == "DELETING"
+    end = held(quiet.virt, "destroy")
+    await quiet.ask("DELETE", f"/instances/{front['id']}", status=202)
+    await becomes(quiet, "the member forgotten", lambda: known_to(quiet, store, web) == set())
+    assert (await quiet.ask("GET", f"/instances/{front['id']}"))["status"] == "DELETING"
     end.set()
 
 
-async def test_a_member_that_stops_leaves(house: House) -> None:
-    web = await make(house, "web")
-    await make(house, "db", {"protocol": "tcp", "group": "web"})
-    store, front = await run(house, "store", "db"), await run(house, "front", "web")
-    await becomes(house, "the member known", lambda: known_to(house, store, web) == set(front["addresses"]))
+async def test_a_member_that_stops_leaves(quiet: House) -> None:
+    web = await make(quiet, "web")
+    await make(quiet, "db", {"protocol": "tcp", "group": "web"})
+    store, front = await run(quiet, "store", "db"), await run(quiet, "front", "web")
+    await becomes(quiet, "the member known", lambda: known_to(quiet, store, web) == set(front["addresses"]))
     report = ReportPower(
         instance_id=front["id"], generation=None, host="node-1", power=PowerState.STOPPED, cause="shutdown"
     )
-    await house.bus.cast(house.controller.own_context(), report)
-    await house.until(front["id"], "STOPPED")
-    await becomes(house, "the member forgotten", lambda: known_to(house, store, web) == set())
+    await quiet.bus.cast(quiet.controller.own_context(), report)
+    await quiet.until(front["id"], "STOPPED")
+    await becomes(quiet, "the member forgotten", lambda: known_to(quiet, store, web) == set())
 
 
-async def test_the_groups_of_a_running_instance_are_changed(house: House) -> None:
-    web, db = await make(house, "web", SSH), await make(house, "db", {"protocol": "udp", "group": "web"})
-    front, store = await run(house, "front", "default"), await run(house, "store", "db")
-    await house.ask("PUT", "/instances/front/security-groups", {"security_groups": ["web", "db"]}, status=200)
+async def test_the_groups_of_a_running_instance_are_changed(quiet: House) -> None:
+    web, db = await make(quiet, "web", SSH), await make(quiet, "db", {"protocol": "udp", "group": "web"})
+    front, store = await run(quiet, "front", "default"), await run(quiet, "store", "db")
+    await quiet.ask("PUT", "/instances/front/security-groups", {"security_groups": ["web", "db"]}, status=200)
     await becomes(
-        house, "the new groups", lambda: [g.id for g in policy_of(house, front).groups] == [web["id"], db["id"]]
+        quiet, "the new groups", lambda: [g.id for g in policy_of(quiet, front).groups] == [web["id"], db["id"]]
     )
-    await becomes(house, "the member known", lambda: known_to(house, store, web) == set(front["addresses"]))
-    await house.ask("PUT", "/instances/front/security-groups", {"security_groups": ["default"]}, status=200)
-    await becomes(house, "the member forgotten", lambda: known_to(house, store, web) == set())
-    await settled(house)
+    await becomes(quiet, "the member known", lambda: known_to(quiet, store, web) == set(front["addresses"]))
+    await quiet.ask("PUT", "/instances/front/security-groups", {"security_groups": ["default"]}, status=200)
+    await becomes(quiet, "the member forgotten", lambda: known_to(quiet, store, web) == set())
+    await settled(quiet)
 
 
-async def test_the_groups_of_an_instance_are_changed_while_it_is_launched(house: House) -> None:
+async def test_the_groups_of_an_instance_are_changed_while_it_is_launched(quiet: House) -> None:
     """After its filters were put in place, before it runs."""
-    web = await make(house, "web", SSH)
-    gate = house.hold_step("spawning")
-    made = await house.launch(name="front")
+    web = await make(quiet, "web", SSH)
+    gate = quiet.hold_step("spawning")
+    made = await quiet.launch(name="front")
     await gate.reached.wait()
-    await house.ask("PUT", "/instances/front/security-groups", {"security_groups": ["web"]}, status=200)
-    await becomes(house, "the new group", lambda: [g.id for g in policy_of(house, made).groups] == [web["id"]])
+    await quiet.ask("PUT", "/instances/front/security-groups", {"security_groups": ["web"]}, status=200)
+    await becomes(quiet, "the new group", lambda: [g.id for g in policy_of(quiet, made).groups] == [web["id"]])
     gate.open.set()
-    await house.until(made["id"], "ACTIVE")
-    await settled(house)
+    await quiet.until(made["id"], "ACTIVE")
+    await settled(quiet)
 
 
 async def test_filters_that_were_removed_are_not_put_back_by_a_refresh(house: House) -> None:
@@ -230,14 +240,14 @@ async def test_a_launch_that_concerns_nobody_else_costs_no_message(house: House)
     assert nudges(house) == 0
 
 
-async def test_many_who_join_at_once_are_few_messages(house: House) -> None:
+async def test_many_who_join_at_once_are_few_messages(quiet: House) -> None:
     body = {"image": "ami-tiny", "flavor": "m1.tiny", "count": 60}
-    made = (await house.ask("POST", "/instances", body, status=202))["instances"]
+    made = (await quiet.ask("POST", "/instances", body, status=202))["instances"]
     for instance in made:
-        await house.until(instance["id"], "ACTIVE", within=30)
-    await settled(house)
-    assert all(len(policy_of(house, instance).members) == 1 for instance in made)
-    assert 1 <= nudges(house) <= 40
+        await quiet.until(instance["id"], "ACTIVE", within=30)
+    await settled(quiet)
+    assert all(len(policy_of(quiet, instance).members) == 1 for instance in made)
+    assert 1 <= nudges(quiet) <= 40
 
 
 # --- in spite of everything ----------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from launcher.db import events, instances, policies
 from launcher.models import InstanceRef, TaskState
+from launcher.policy import Policy
 from tests.simulation.schedule import Schedule
 from tests.simulation.world import World
 
@@ -88,7 +89,7 @@ def unfiltered(world: World) -> Iterator[str]:
         host, own = world.hosts[row["host"]], chains.address.address
         if {("chains", row["number"]), *(("group", each) for each in chains.groups)} & host.stale:
             continue
-        wanted = policies.get_of_instance(world.files["controller"], row["id"])
+        wanted = Policy.model_validate_json(policies.get_of_instance(world.files["controller"], row["id"]))
         known = [host.policies[each] for each in chains.groups]
         groups = tuple(group for policy in known for group in policy.groups)
         if groups != wanted.groups:

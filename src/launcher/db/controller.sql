@@ -52,8 +52,7 @@ CREATE TABLE policy (version INTEGER NOT NULL) STRICT;
 INSERT INTO policy VALUES (0);
 
 -- One row per instance, for ever: its number names artefacts on the host and is never used twice.
--- `spec` is the LaunchOrder of its first generation; what moves stands in columns. `reachable_at` are the addresses
--- that it has as a member of its groups, none while it is not one.
+-- `spec` is the LaunchOrder of its first generation; what moves stands in columns.
 CREATE TABLE instances (
     number            INTEGER PRIMARY KEY AUTOINCREMENT,
     id                TEXT NOT NULL UNIQUE,
@@ -68,7 +67,6 @@ CREATE TABLE instances (
     host              TEXT,
     mac               TEXT NOT NULL,
     address           TEXT,
-    reachable_at      TEXT NOT NULL DEFAULT '[]',
     regrouped         INTEGER NOT NULL DEFAULT 0,
     injection         TEXT,
     vcpus             INTEGER NOT NULL,
@@ -102,11 +100,13 @@ CREATE UNIQUE INDEX one_live_instance_per_mac ON instances (mac) WHERE vm_state 
 
 CREATE INDEX instances_regrouped ON instances (regrouped) WHERE regrouped > 0;
 
--- Until the instance is deleted; `position` is the order in which the groups were named.
+-- Until the instance is deleted; `position` is the order in which the groups were named. `addresses`, a list in JSON, is
+-- where the others of the group know it, and empty while they do not: all that is read of a group of a thousand.
 CREATE TABLE group_members (
-    group_id INTEGER NOT NULL REFERENCES security_groups (id),
-    number   INTEGER NOT NULL REFERENCES instances (number),
-    position INTEGER NOT NULL,
+    group_id  INTEGER NOT NULL REFERENCES security_groups (id),
+    number    INTEGER NOT NULL REFERENCES instances (number),
+    position  INTEGER NOT NULL,
+    addresses TEXT NOT NULL DEFAULT '[]',
     PRIMARY KEY (group_id, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX group_members_by_instance ON group_members (number, position);

@@ -5,31 +5,31 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from launcher.db import versions
 from launcher.models import Instance, TaskState, VmState
 
+NOWHERE = "[]"
 _AWAY = {VmState.STOPPED, VmState.ERROR, VmState.DELETED}
 _LEAVING = {TaskState.CLEANING, TaskState.DELETING}
 
 
-def put(db: sqlite3.Connection, number: int, group_ids: Sequence[int]) -> None:
-    """The groups that a new instance is in. Nobody has to know before it has an address."""
+def put(db: sqlite3.Connection, number: int, group_ids: Sequence[int], *, addresses: str = NOWHERE) -> None:
+    """The groups that an instance is in. Nobody has to know of a new one before it has an address."""
     db.executemany(
-        "INSERT INTO group_members VALUES (?, ?, ?)",
-        [(group_id, number, position) for position, group_id in enumerate(group_ids)],
+        "INSERT INTO group_members VALUES (?, ?, ?, ?)",
+        [(group_id, number, position, addresses) for position, group_id in enumerate(group_ids)],
     )
 
 
 def replace(db: sqlite3.Connection, number: int, group_ids: Sequence[int]) -> None:
     """These and no others, from now on; the hosts of whoever knows it must hear of what it left and joined."""
-    before = list_groups(db, number)
+    before, addresses = list_groups(db, number), _addresses(db, number)
     if before == list(group_ids):
         return
     db.execute("DELETE FROM group_members WHERE number = ?", (number,))
-    put(db, number, group_ids)
-    if _reachable_at(db, number) != "[]":
+    put(db, number, group_ids, addresses=addresses)
+    if addresses != NOWHERE:
         versions.touch_naming(db, number, sorted(set(before) ^ set(group_ids)))
     versions.regroup(db, number)
 
@@ -41,8 +41,8 @@ def settle(db: sqlite3.Connection, instance: Instance) -> None:
     """
     here = instance.vm_state not in _AWAY and instance.task_state not in _LEAVING
     addresses = json.dumps([str(address) for address in instance.addresses] if here else [])
-    if addresses != _reachable_at(db, instance.number):
-        db.execute("UPDATE instances SET reachable_at = ? WHERE number = ?", (addresses, instance.number))
+    if addresses != _addresses(db, instance.number):
+        db.execute("UPDATE group_members SET addresses = ? WHERE number = ?", (addresses, instance.number))
         versions.touch_naming(db, instance.number, list_groups(db, instance.number))
     if instance.vm_state is VmState.DELETED:
         db.execute("DELETE FROM group_members WHERE number = ?", (instance.number,))
@@ -63,16 +63,14 @@ def list_names(db: sqlite3.Connection, group_id: int, limit: int) -> list[str]:
     return [row["name"] for row in rows]
 
 
-def list_addresses(db: sqlite3.Connection, group_id: int) -> tuple[IPv4Address | IPv6Address, ...]:
-    """Where the members of a group are reached."""
+def list_addresses(db: sqlite3.Connection, group_id: int) -> str:
+    """Where the members of a group are reached, as a list in JSON."""
     rows = db.execute(
-        "SELECT value FROM group_members JOIN instances USING (number), json_each(reachable_at)"
-        " WHERE group_id = ? ORDER BY number, key",
-        (group_id,),
-    ).fetchall()
-    return tuple(ip_address(row["value"]) for row in rows)
+        "SELECT addresses FROM group_members WHERE group_id = ? AND addresses != ? ORDER BY number", (group_id, NOWHERE)
+    )
+    return f"[{','.join(row['addresses'][1:-1] for row in rows)}]"
 
 
-def _reachable_at(db: sqlite3.Connection, number: int) -> str:
-    found: str = db.execute("SELECT reachable_at FROM instances WHERE number = ?", (number,)).fetchone()[0]
-    return found
+def _addresses(db: sqlite3.Connection, number: int) -> str:
+    row = db.execute("SELECT addresses FROM group_members WHERE number = ? LIMIT 1", (number,)).fetchone()
+    return row["addresses"] if row else NOWHERE

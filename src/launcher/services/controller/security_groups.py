@@ -23,7 +23,7 @@ from launcher.messages.security_groups import (
     RuleSpec,
     SetInstanceGroups,
 )
-from launcher.messaging import Context, Route
+from launcher.messaging import Context, Encoded, Route
 from launcher.models import Instance, Quotas, TaskState, VmState
 from launcher.policy import Policy, PolicyChanges, Protocol, Rule
 from launcher.services.controller.inventory import resolve
@@ -109,11 +109,11 @@ class SecurityGroups:
 
         return await self.journal.record(ctx, move, message="its security groups were set")
 
-    async def get_policy(self, ctx: Context, message: GetPolicy) -> Policy:
-        return await self.db.read(lambda db: policies.get_of_instance(db, message.instance_id))
+    async def get_policy(self, ctx: Context, message: GetPolicy) -> Encoded[Policy]:
+        return Encoded(await self.db.read(lambda db: policies.get_of_instance(db, message.instance_id)))
 
-    async def get_policy_changes(self, ctx: Context, message: GetPolicyChanges) -> PolicyChanges:
-        return await self.db.read(lambda db: policies.get_changes(db, message.host, message.since))
+    async def get_policy_changes(self, ctx: Context, message: GetPolicyChanges) -> Encoded[PolicyChanges]:
+        return Encoded(await self.db.read(lambda db: policies.get_changes(db, message.host, message.since)))
 
     async def _change(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """A transaction that may change what hosts filter by."""
