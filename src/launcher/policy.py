@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from launcher.models import InstanceId, Model, Name
+from launcher.models import LARGEST, InstanceId, Model, Name
 
+GroupId = Annotated[int, Field(ge=1, le=LARGEST)]
 _read = functools.lru_cache(1 << 17)(ip_address)
 
 
@@ -54,7 +55,7 @@ class Rule(Model):
     from_port: int | None = Field(default=None, ge=0, le=65535)
     to_port: int | None = Field(default=None, ge=0, le=65535)
     cidr: IPv4Network | IPv6Network | None = None
-    group_id: int | None = None
+    group_id: GroupId | None = None
 
     @model_validator(mode="after")
     def _one_end(self) -> Rule:
@@ -66,7 +67,7 @@ class Rule(Model):
 class SecurityGroup(Model):
     """A named set of rules; what no rule lets in is dropped."""
 
-    id: int
+    id: GroupId
     name: Name
     description: str = ""
     rules: tuple[Rule, ...] = ()
@@ -79,7 +80,7 @@ class Policy(Model):
     """
 
     groups: tuple[SecurityGroup, ...] = ()
-    members: dict[int, tuple[Address, ...]] = Field(default_factory=dict)
+    members: dict[GroupId, tuple[Address, ...]] = Field(default_factory=dict)
 
     def members_of(self, rule: Rule) -> Sequence[Address]:
         return self.members.get(rule.group_id, ()) if rule.group_id is not None else ()

@@ -7,8 +7,8 @@ import re
 from urllib.parse import quote
 
 from launcher.cli import output
-from launcher.cli.client import Exit, Failure, Json, find_id
-from launcher.cli.resources import connect, delete_each, show_rows
+from launcher.cli.client import Api, Exit, Failure, Json, find_endpoint, find_id
+from launcher.cli.resources import delete_each, show_rows
 
 _GROUPS = "/security-groups"
 _ANYWHERE = "0.0.0.0/0"
@@ -88,19 +88,19 @@ def _end(word: str) -> Json:
 
 def create_group(args: argparse.Namespace) -> int:
     body = {"name": args.name, "description": args.description, "rules": args.rule}
-    group = connect(args).post(_GROUPS, body)
+    group = _api(args).post(_GROUPS, body)
     _show_groups([group], group, args)
     return Exit.OK
 
 
 def list_groups(args: argparse.Namespace) -> int:
-    found = connect(args).get(_GROUPS)
+    found = _api(args).get(_GROUPS)
     _show_groups(found["security_groups"], found, args)
     return Exit.OK
 
 
 def show_group(args: argparse.Namespace) -> int:
-    group = connect(args).get(_path(args.group))
+    group = _api(args).get(_path(args.group))
     if args.json:
         output.print_json(group)
         return Exit.OK
@@ -110,11 +110,11 @@ def show_group(args: argparse.Namespace) -> int:
 
 
 def delete_groups(args: argparse.Namespace) -> int:
-    return delete_each(connect(args), _GROUPS, args.groups)
+    return delete_each(_api(args), _GROUPS, args.groups)
 
 
 def allow_rule(args: argparse.Namespace) -> int:
-    added = connect(args).post(f"{_path(args.group)}/rules", {"rules": [_rule(args)]})
+    added = _api(args).post(f"{_path(args.group)}/rules", {"rules": [_rule(args)]})
     _show_rules(added["rules"], added, args)
     return Exit.OK
 
@@ -123,20 +123,24 @@ def revoke_rule(args: argparse.Namespace) -> int:
     if (args.rule_id is None) == (args.protocol is None):
         raise Failure("name a rule by its words or by --id", exit_code=Exit.USAGE)
     if args.rule_id is not None:
-        connect(args).delete(f"{_path(args.group)}/rules/{args.rule_id}")
+        _api(args).delete(f"{_path(args.group)}/rules/{args.rule_id}")
     else:
-        connect(args).delete(f"{_path(args.group)}/rules", {"rules": [_rule(args)]})
+        _api(args).delete(f"{_path(args.group)}/rules", {"rules": [_rule(args)]})
     return Exit.OK
 
 
 def set_groups(args: argparse.Namespace) -> int:
-    api = connect(args)
+    api = _api(args)
     instance = api.put(f"/instances/{find_id(api, args.instance)}/security-groups", {"security_groups": args.groups})
     if args.json:
         output.print_json(instance)
     else:
         print(output.harmless(f"{instance['name']}: {', '.join(instance['security_groups'])}"))
     return Exit.OK
+
+
+def _api(args: argparse.Namespace) -> Api:
+    return Api(find_endpoint(args.state))
 
 
 def _path(group: str) -> str:

@@ -30,7 +30,7 @@ def add_keypair(parser: argparse.ArgumentParser) -> None:
 
 def create_keypair(args: argparse.Namespace) -> int:
     remembered = key_path(args.name)
-    pair = connect(args).post("/keypairs", {"name": args.name})
+    pair = _api(args).post("/keypairs", {"name": args.name})
     write_key(remembered, pair["private_key"])
     if args.file:
         write_key(args.file, pair["private_key"])
@@ -47,19 +47,19 @@ def import_keypair(args: argparse.Namespace) -> int:
         public_key = sys.stdin.read() if args.file == "-" else Path(args.file).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"{args.file}: {error}", exit_code=Exit.USAGE) from None
-    pair = connect(args).post("/keypairs", {"name": args.name, "public_key": public_key.strip()})
+    pair = _api(args).post("/keypairs", {"name": args.name, "public_key": public_key.strip()})
     show_rows([pair], pair, ("name", "type", "fingerprint"), args)
     return Exit.OK
 
 
 def list_keypairs(args: argparse.Namespace) -> int:
-    found = connect(args).get("/keypairs")
+    found = _api(args).get("/keypairs")
     show_rows(found["keypairs"], found, ("name", "type", "fingerprint"), args)
     return Exit.OK
 
 
 def delete_keypairs(args: argparse.Namespace) -> int:
-    return delete_each(connect(args), "/keypairs", args.keypairs)
+    return delete_each(_api(args), "/keypairs", args.keypairs)
 
 
 def add_image(parser: argparse.ArgumentParser) -> None:
@@ -79,13 +79,13 @@ def add_image(parser: argparse.ArgumentParser) -> None:
 
 
 def list_images(args: argparse.Namespace) -> int:
-    found = connect(args).get("/images")
+    found = _api(args).get("/images")
     _show_images(found, args)
     return Exit.OK
 
 
 def register_image(args: argparse.Namespace) -> int:
-    _show_images(connect(args).post("/images", {"name": args.image}), args)
+    _show_images(_api(args).post("/images", {"name": args.image}), args)
     return Exit.OK
 
 
@@ -95,7 +95,7 @@ def _show_images(found: Json, args: argparse.Namespace) -> None:
 
 
 def show_image(args: argparse.Namespace) -> int:
-    image = connect(args).get(f"/images/{quote(args.image, safe='')}")
+    image = _api(args).get(f"/images/{quote(args.image, safe='')}")
     if args.json:
         output.print_json(image)
     else:
@@ -115,7 +115,7 @@ def add_flavor(parser: argparse.ArgumentParser) -> None:
 
 
 def list_flavors(args: argparse.Namespace) -> int:
-    found = connect(args).get("/flavors")
+    found = _api(args).get("/flavors")
     show_rows(found["flavors"], found, ("name", "vcpus", "memory_mb", "root_gb"), args)
     return Exit.OK
 
@@ -126,7 +126,7 @@ def add_host(parser: argparse.ArgumentParser) -> None:
 
 
 def list_hosts(args: argparse.Namespace) -> int:
-    found = connect(args).get("/hosts")
+    found = _api(args).get("/hosts")
     rows = [
         {
             **host,
@@ -143,7 +143,7 @@ def list_hosts(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def connect(args: argparse.Namespace) -> Api:
+def _api(args: argparse.Namespace) -> Api:
     return Api(find_endpoint(args.state))
 
 

@@ -7,12 +7,13 @@ working for an instance that has moved on.
 from __future__ import annotations
 
 import sqlite3
-from ipaddress import IPv4Address
+from collections.abc import Sequence
 from typing import Any
 
+from launcher.db import instances
 from launcher.db.instances import BODY
 from launcher.errors import NotFound, StaleGeneration
-from launcher.models import Fault, Instance, InstanceId, LaunchOrder, Model, TaskState, VmState
+from launcher.models import Fault, Instance, InstanceId, LaunchOrder, Model, Nic, TaskState, VmState
 
 _LAUNCHING = "vm_state = 'building' AND task_state NOT IN ('cleaning', 'deleting')"
 
@@ -52,11 +53,11 @@ def become_active(
     generation: int,
     *,
     host: str,
-    address: IPv4Address,
+    nics: Sequence[Nic],
     injection: str,
     now_ms: float,
 ) -> Instance:
-    return _move(
+    _move(
         db,
         instance_id,
         generation,
@@ -65,13 +66,17 @@ def become_active(
             "host": host,
             "vm_state": VmState.ACTIVE,
             "task_state": None,
-            "address": str(address),
             "injection": injection,
             "state_since_ms": now_ms,
             "launched_ms": now_ms,
             "next_check_ms": None,
         },
     )
+    db.executemany(
+        "UPDATE nics SET network = ?, address = ?, address6 = ? WHERE mac = ?",
+        [(nic.network, _text(nic.address), _text(nic.address6), nic.mac) for nic in nics],
+    )
+    return instances.get(db, instance_id)
 
 
 def try_again(
@@ -159,7 +164,7 @@ def become_gone(db: sqlite3.Connection, instance_id: InstanceId, generation: int
     """Nothing is left: a failed launch ends in `error`, a deletion in `deleted`."""
     row = db.execute("SELECT task_state FROM instances WHERE id = ?", (instance_id,)).fetchone()
     deleting = row is not None and row["task_state"] == TaskState.DELETING
-    return _move(
+    moved = _move(
         db,
         instance_id,
         generation,
@@ -167,12 +172,20 @@ def become_gone(db: sqlite3.Connection, instance_id: InstanceId, generation: int
         {
             "vm_state": VmState.DELETED if deleting else VmState.ERROR,
             "task_state": None,
-            "address": None,
             "state_since_ms": now_ms,
             "deleted_ms": now_ms if deleting else None,
             "next_check_ms": None,
         },
     )
+    if deleting:
+        db.execute("DELETE FROM nics WHERE number = ?", (moved.number,))
+    else:
+        db.execute("UPDATE nics SET address = NULL, address6 = NULL WHERE number = ?", (moved.number,))
+    return instances.get(db, instance_id)
+
+
+def _text(address: object) -> str | None:
+    return None if address is None else str(address)
 
 
 # --- the reconcile loop's view ---------------------------------------------------------------------

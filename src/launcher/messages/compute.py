@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from launcher.messaging import Call, Cast
 from launcher.models import Diagnostics, LaunchOrder
 
@@ -39,7 +41,7 @@ class RefreshGroups(Cast):
 class GetConsoleLog(Call[str]):
     topic = "compute"
     order: LaunchOrder
-    max_bytes: int
+    max_bytes: int = Field(ge=1, le=102400)
 
 
 class GetDiagnostics(Call[Diagnostics]):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
 from pydantic import Field
 
 from launcher.messaging import Call, Cast
-from launcher.models import InstanceId, LaunchOrder, Model, PowerState, Span, TaskState
+from launcher.models import Generation, InstanceId, LaunchOrder, Model, Nic, PowerState, Span, TaskState
 
 
 class ReportStep(Call[None]):
@@ -18,7 +16,7 @@ class ReportStep(Call[None]):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int
+    generation: Generation
     host: str
     step: TaskState
 
@@ -28,9 +26,9 @@ class ReportActive(Call[None]):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int
+    generation: Generation
     host: str
-    address: IPv4Address
+    nics: tuple[Nic, ...]
     injection: str
 
 
@@ -45,7 +43,7 @@ class ReportFault(Call[NextMove]):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int
+    generation: Generation
     host: str | None
     step: str
     code: str
@@ -59,7 +57,7 @@ class ReportGone(Call[None]):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int
+    generation: Generation
 
 
 class ReportPower(Cast):
@@ -67,7 +65,7 @@ class ReportPower(Cast):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int | None = Field(description="of the machine that is meant; None where the host cannot tell")
+    generation: Generation | None = Field(description="of the machine that is meant; None where the host cannot tell")
     host: str
     power: PowerState | None
     cause: str

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from launcher.addresses import AnyCidrText
 from launcher.groups import Group, GroupRef, GroupRule
 from launcher.messaging import Call
 from launcher.models import Instance, InstanceId, Model, Name
@@ -19,11 +19,6 @@ def _lower(word: object) -> object:
     return word.lower() if isinstance(word, str) else word
 
 
-def _range(text: object) -> object:
-    """The network that an address with a prefix is in; an address alone is a range of one."""
-    return str(ip_network(text, strict=False)) if isinstance(text, str) else text
-
-
 class RuleSpec(Model):
     """A rule as a user writes it. Its other end is a `cidr` or a `group` of the project, not both; neither means
     everybody who speaks IPv4. Ports of icmp are type and code. Words are taken in any case.
@@ -33,7 +28,7 @@ class RuleSpec(Model):
     protocol: Annotated[Protocol, BeforeValidator(_lower)]
     from_port: int | None = Field(default=None, ge=0, le=65535)
     to_port: int | None = Field(default=None, ge=0, le=65535)
-    cidr: Annotated[IPv4Network | IPv6Network | None, BeforeValidator(_range)] = None
+    cidr: AnyCidrText | None = None
     group: GroupRef | None = None
 
     @model_validator(mode="before")

@@ -48,7 +48,7 @@ class Launch:
 
     ctx: Context
     order: LaunchOrder
-    address: FixedIp | None = None
+    nics: Sequence[FixedIp] = ()
     disks: Disks | None = None
     injection: Injection = Injection.NONE
     step: TaskState | None = None
@@ -116,6 +116,7 @@ class Compute(Role):
 
     async def start(self) -> None:
         await self.images.start()
+        await self.network.start()
         await self.firewall.start()
         await self.virt.start(self.see_power)
         resources = await self.virt.host_resources()
@@ -182,10 +183,19 @@ class Compute(Role):
 
     async def allocate_address(self, work: Launch) -> None:
         order = work.order
-        request = AllocateFixedIp(
-            instance_id=order.instance_id, project_id=order.project_id, mac=order.mac, hostname=order.hostname
-        )
-        work.address = await self.bus.call(work.within_step(), request)
+        requests = [
+            AllocateFixedIp(
+                instance_id=order.instance_id,
+                project_id=order.project_id,
+                nic=position,
+                mac=nic.mac,
+                hostname=order.hostname,
+                network=nic.network,
+                address=nic.address,
+            )
+            for position, nic in enumerate(order.nics)
+        ]
+        work.nics = [await self.bus.call(work.within_step(), request) for request in requests]
 
     async def release_address(self, work: Launch) -> None:
         """Looks for the domain once more: a start that was cut off may have come late, until its tap and disk went."""
@@ -193,9 +203,9 @@ class Compute(Role):
         await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
 
     async def plug(self, work: Launch) -> None:
-        assert work.address
-        await self.network.ensure_bridge(work.address.network)
-        await self.network.plug(work.order, work.address.network)
+        for lease in work.nics:
+            await self.network.ensure_bridge(lease.network)
+            await self.network.plug(work.order, lease.network, lease.nic)
 
     async def unplug(self, work: Launch) -> None:
         await self.network.unplug(work.order)
@@ -210,8 +220,7 @@ class Compute(Role):
         work.injection = await self.images.inject_key(work.order)
 
     async def apply_firewall(self, work: Launch) -> None:
-        assert work.address
-        await self.filters.apply(work.within_step(), work.order, [work.address])
+        await self.filters.apply(work.within_step(), work.order, work.nics)
 
     async def remove_firewall(self, work: Launch) -> None:
         await self.filters.remove(work.order)
@@ -268,13 +277,12 @@ class Compute(Role):
         work.step = None
 
     async def _report_active(self, work: Launch) -> None:
-        assert work.address
         self._end_step(work)
         report = ReportActive(
             instance_id=work.order.instance_id,
             generation=work.order.generation,
             host=self.host,
-            address=work.address.address,
+            nics=tuple(lease.as_nic() for lease in work.nics),
             injection=work.injection,
         )
         async with failpoint("report.active"):

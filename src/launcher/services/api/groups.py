@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from launcher.bus import Bus
-from launcher.errors import NotFound
+from launcher.errors import Conflict, NotFound, QuotaExceeded
 from launcher.groups import Group, GroupRef, GroupRule
 from launcher.messages.security_groups import (
     AddRules,
@@ -51,7 +51,7 @@ class RuleList(Model):
     rules: list[GroupRule]
 
 
-class Groups:
+class NativeGroups:
     """The endpoints and what they call on the bus. In a path stands a group's name or its id."""
 
     def __init__(self, *, bus: Bus) -> None:
@@ -66,7 +66,14 @@ class Groups:
             ),
             Endpoint("GET", every, self.list_groups, "List security groups", response=GroupList),
             Endpoint("GET", one, self.get_group, "Show a security group", response=Group),
-            Endpoint("DELETE", one, self.delete_group, "Delete a security group that nobody uses", status=204),
+            Endpoint(
+                "DELETE",
+                one,
+                self.delete_group,
+                "Delete a security group that nobody uses",
+                status=204,
+                raises=(Conflict,),
+            ),
             Endpoint(
                 "POST",
                 f"{one}/rules",
@@ -75,6 +82,7 @@ class Groups:
                 status=201,
                 body=RulesBody,
                 response=RuleList,
+                raises=(QuotaExceeded, Conflict),
             ),
             Endpoint("DELETE", f"{one}/rules", self.remove_rules, "Remove rules by value", status=204, body=RulesBody),
             Endpoint("DELETE", f"{one}/rules/{{rule}}", self.remove_rule, "Remove a rule", status=204),
@@ -85,6 +93,7 @@ class Groups:
                 "Set an instance's security groups",
                 body=InstanceGroupsBody,
                 response=Instance,
+                raises=(QuotaExceeded, Conflict),
             ),
         ]
 

@@ -87,7 +87,14 @@ class Controller(Role):
             build_timeout=build_timeout,
             restart_missing=restart_missing,
         )
-        self.inventory = Inventory(db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile)
+        self.inventory = Inventory(
+            db=db,
+            bus=bus,
+            clock=clock,
+            journal=self.journal,
+            reconcile=self.reconcile,
+            hosts=lambda: self.catalogue.hosts,
+        )
         self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.key_pairs = KeyPairs(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, quotas=quotas, journal=self.journal)

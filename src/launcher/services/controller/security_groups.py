@@ -131,9 +131,13 @@ class SecurityGroups:
 
 
 def _resolved(db: sqlite3.Connection, project_id: str, spec: RuleSpec) -> Rule:
-    """The rule with the id of the group that it names; NotFound when there is none."""
+    """Raises NotFound when there is no group that it names."""
+    return checked(spec, None if spec.group is None else security_groups.get(db, project_id, spec.group).id)
+
+
+def checked(spec: RuleSpec, source: int | None = None) -> Rule:
+    """The rule, with the id of the group at its other end. Raises BadRequest when ports do not fit the protocol."""
     first, last = _ports(spec)
-    source = None if spec.group is None else security_groups.get(db, project_id, spec.group).id
     cidr = spec.cidr or (EVERYBODY if source is None else None)
     return Rule(
         direction=spec.direction, protocol=spec.protocol, from_port=first, to_port=last, cidr=cidr, group_id=source
@@ -141,7 +145,7 @@ def _resolved(db: sqlite3.Connection, project_id: str, spec: RuleSpec) -> Rule:
 
 
 def _ports(spec: RuleSpec) -> tuple[int | None, int | None]:
-    """A range for tcp and udp, type and code up to 255 for icmp, none for any. Raises BadRequest."""
+    """A range for tcp and udp, type and code up to 255 for icmp, none for any."""
     first, last = spec.from_port, spec.to_port
     if first is None and last is not None:
         raise BadRequest("to_port needs from_port, an icmp code its type", field="rules")
