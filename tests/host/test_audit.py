@@ -91,8 +91,8 @@ async def test_what_is_broken_by_hand_is_named_and_strangers_are_not(server: Ser
 
         async def unknown_to_dhcp() -> bool:
             """The network role writes the file anew now and then."""
-            (server.state / "networks" / "default" / "hosts").write_text("")
-            return await audit(server) == missing | {("missing", "dhcp", victim["mac"])}
+            (server.state / "networks" / "br100" / "hosts").write_text("")
+            return await audit(server) == missing | {("missing", "dhcp", victim["nics"][0]["mac"])}
 
         await eventually(unknown_to_dhcp, what="the missing line")
         assert (await server.cli("gc")).strip() == "nothing removed"

@@ -23,8 +23,8 @@ def leftovers(server: Server) -> list[str]:
     found += [str(tap) for tap in Path("/sys/class/net").glob("tap*")]
     found += [str(path) for path in (server.state / "instances").glob("instance-*")]
     found += [str(path) for path in (server.state / "libvirt" / "run" / "qemu").glob("instance-*.pid")]
-    hosts = server.state / "networks" / "default" / "hosts"
-    return found + (hosts.read_text().splitlines() if hosts.exists() else [])
+    hosts = (server.state / "networks").glob("*/hosts")
+    return found + [line for path in hosts for line in path.read_text().splitlines()]
 
 
 async def spans_of(server: Server, name: str) -> list[Json]:

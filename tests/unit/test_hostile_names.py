@@ -7,6 +7,7 @@ import contextlib
 import re
 from ipaddress import IPv4Address
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import assume, given
@@ -22,9 +23,11 @@ from launcher.drivers.network.dnsmasq import host_lines
 from launcher.errors import BadRequest, NetworkFailed, NotFound
 from launcher.messages.network import AllocateFixedIp
 from launcher.messages.security_groups import RuleSpec
-from launcher.models import GuestMetadata, LaunchOrder, Name
+from launcher.models import GuestMetadata, Instance, LaunchOrder, Name
 from launcher.policy import Policy, Protocol, SecurityGroup
-from launcher.services.api import metadata
+from launcher.services.api.metadata import ec2, openstack
+from launcher.services.api.metadata.guests import Guest
+from launcher.services.api.metadata.tree import Leaf, answer, find, split
 from launcher.services.controller import admission
 from launcher.services.controller.security_groups import checked
 from tests.malformed import NASTY
@@ -120,13 +123,25 @@ def test_bits_beyond_the_prefix_are_cleared_as_ec2_does() -> None:
 # --- what a guest is given, and what it says -------------------------------------------------------------------
 
 
+def a_guest(instance: Instance, *, public_key: str | None = None, user_data: str | None = None) -> Guest:
+    told = GuestMetadata(
+        instance=instance,
+        availability_zone="nova",
+        public_key=public_key,
+        kernel_id=None,
+        ramdisk_id=None,
+        user_data=user_data,
+    )
+    return Guest(told, (make_lease(make_order(1)),))
+
+
 @given(st.binary(max_size=300))
 def test_user_data_arrives_as_it_was_sent(data: bytes) -> None:
     encoded = base64.b64encode(data).decode()
     admission._check_user_data(encoded)
-    guest = GuestMetadata(instance=make_instance(), public_key=None, key_name=None, user_data=encoded)
-    tree = metadata.tree(guest, make_lease(make_order(1)))
-    assert metadata._render(tree, "/latest/user-data").body == data
+    guest = a_guest(make_instance(), user_data=encoded)
+    assert find(ec2.root(guest, tags=True), ["latest", "user-data"]) == Leaf(data, "application/octet-stream")
+    assert find(openstack.root(guest, rng=Random(1)), ["latest", "user_data"]) == Leaf(data, "application/octet-stream")
 
 
 @given(ANY_TEXT)
@@ -143,11 +158,11 @@ def test_what_is_no_base64_is_refused(text: str) -> None:
     st.lists(ANY_TEXT | st.sampled_from(["latest", "meta-data", "public-keys", "0", "", ".."])).map("/".join), ANY_TEXT
 )
 def test_any_path_of_the_metadata_service_is_there_or_not_found(path: str, words: str) -> None:
-    instance = make_instance(availability_zone=words, security_groups=(words, words))
-    guest = GuestMetadata(instance=instance, public_key=words, key_name=words, user_data=None)
-    tree = metadata.tree(guest, make_lease(make_order(1)))
-    with contextlib.suppress(NotFound):
-        assert metadata._render(tree, f"/{path}").status == 200
+    instance = make_instance(key_name=words, security_groups=(words, words), metadata={words: words})
+    guest = a_guest(instance, public_key=words)
+    for tree in (ec2.root(guest, tags=True), openstack.root(guest, rng=Random(1))):
+        with contextlib.suppress(NotFound):
+            assert isinstance(answer(find(tree, split(path))), Leaf)
 
 
 @given(st.text(st.characters()))
