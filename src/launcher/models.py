@@ -97,7 +97,9 @@ class Quotas(Model):
     cores: int = Field(default=20, ge=0)
     memory_mb: int = Field(default=51200, ge=0)
     key_pairs: int = Field(default=100, ge=0)
-    security_groups: int = Field(default=50, ge=0)
+    security_groups: int = Field(default=50, ge=1)
+    security_group_rules: int = Field(default=100, ge=1, description="of one group")
+    groups_per_instance: int = Field(default=10, ge=1)
     metadata_items: int = Field(default=128, ge=0)
 
 
@@ -218,6 +220,7 @@ class HostState(Model):
     instances: int
     virt_type: str
     virt_reason: str
+    policy_version: int = Field(default=0, description="up to which it knows what its packet filters are to be")
     seen_ms: int
 
 

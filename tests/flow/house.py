@@ -74,6 +74,7 @@ class House:
     max_attempts: int = 3
     restart_missing: bool = True
     sweep_every: float = 60.0
+    heartbeat: float = 1.0
     cidr: IPv4Network = CIDR
     bridge: str = "br100"
     metadata_at: tuple[str, int] = ("127.0.0.1", 0)
@@ -148,7 +149,7 @@ class House:
         compute = Compute(
             **world,
             availability_zone="nova",
-            heartbeat=1.0,
+            heartbeat=self.heartbeat,
             virt=self.virt,
             firewall=self.firewall,
             network=self.network,
@@ -243,7 +244,7 @@ class House:
         """What the fake host still holds; empty is a clean slate."""
         held = {
             "domains": self.virt.domains,
-            "rules": self.firewall.applied,
+            "rules": sorted(self.firewall.applied),
             "taps": self.network.taps,
             "directories": self.images.disks,
             "leases": [lease for leases in self.network.leases.values() for lease in leases],

@@ -17,7 +17,10 @@ STREAMS = "^/events$|/tcp/"
 # What fits its schema may still mean nothing: a key that is none, an empty range, ports for icmp, 7.0 for 7.
 CONFIGURATION = """
 [[operations]]
-include-name = ["POST /instances", "POST /keypairs", "POST /networks", "POST /security-groups"]
+include-name = [
+  "POST /instances", "POST /keypairs", "POST /networks", "POST /security-groups",
+  "POST /security-groups/{group}/rules", "DELETE /security-groups/{group}/rules",
+]
 checks.positive_data_acceptance.enabled = false
 """
 PUBLIC = {"/healthz", "/metrics", "/openapi.json", "unknown"}

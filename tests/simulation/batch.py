@@ -92,6 +92,19 @@ def weathers() -> Iterator[Schedule]:
         yield Schedule(weather=weather, roles="split", kills=(f"{number}:reboot",))
 
 
+def changes() -> Iterator[Schedule]:
+    """Groups, their rules and an instance's groups are changed at every moment of its life, in every weather."""
+    for number in POINTS:
+        scene = Schedule(changes=(number, number + 3, number + 6, number + 9))
+        yield replace(scene, launches=3, hosts=1 + number % 2)
+        yield replace(scene, kills=(f"{number + 4}:{KILL_MODES[number % len(KILL_MODES)]}",), deletes=(number + 5,))
+    for weather, roles, seed in itertools.product(BAD_WEATHERS, ("one", "split"), range(8)):
+        numbers = tuple(range(20 + seed * 5, 80 + seed * 5, 9))
+        yield Schedule(seed=seed, weather=weather, roles=roles, hosts=1 + seed % 2, changes=numbers)
+    for fault, number in itertools.product(possible(("firewall.update", "firewall.apply")), (40, 60, REST)):
+        yield Schedule(faults=(fault,), changes=(number, number + 4, number + 8))
+
+
 def restarts() -> Iterator[Schedule]:
     """The host of running machines is rebooted, and what was said of their first generation is said again."""
     scene = Schedule(weather="replaying", roles="split")
@@ -114,7 +127,7 @@ def mixtures() -> Iterator[Schedule]:
 
 FAMILIES: dict[str, Callable[[], Iterable[Schedule]]] = {
     family.__name__: family
-    for family in (kills, two_kills, faults, late_starts, deletes, weathers, restarts, split_kills, mixtures)
+    for family in (kills, two_kills, faults, late_starts, deletes, changes, weathers, restarts, split_kills, mixtures)
 }
 
 

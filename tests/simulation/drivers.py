@@ -83,11 +83,11 @@ class SimFirewall:
 
     async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
         await self.life.touch(
-            self.host, "firewall.apply", lambda: self.host.apply(order, nics[0]), order=order, makes="chains"
+            self.host, "firewall.apply", lambda: self.host.apply(order, nics[0], policy), order=order, makes="chains"
         )
 
     async def update(self, policy: Policy) -> None:
-        await self.life.look()
+        await self.life.touch(self.host, "firewall.update", lambda: self.host.update(policy))
 
     async def remove(self, order: InstanceRef) -> None:
         await self.life.touch(self.host, "firewall.remove", lambda: self.host.remove(order), order=order)

@@ -21,7 +21,7 @@ from launcher import app, failpoints
 from launcher.bus import decode, decode_reply, encode_failure
 from launcher.cli import events, websocket, wire
 from launcher.cli.client import Failure, find_endpoint, refused
-from launcher.cli.resources import parse_rule
+from launcher.cli.groups import parse_rule
 from launcher.config import Config, load
 from launcher.drivers.firewall import rules
 from launcher.drivers.images import gate, library, qcow2
@@ -414,4 +414,4 @@ def test_any_file_has_the_admins_token_or_is_named(directory: Path, content: byt
 @given(ANY_TEXT | st.from_regex(r"\A\w{0,4}:?\d{0,6}(-\d{1,6})?(@[\d./]{1,12})?\Z"))
 def test_any_word_is_a_rule_or_refused(word: str) -> None:
     with contextlib.suppress(argparse.ArgumentTypeError):
-        assert set(parse_rule(word)) <= {"protocol", "cidr", "from_port", "to_port"}
+        assert set(parse_rule(word)) <= {"protocol", "cidr", "group", "from_port", "to_port"}

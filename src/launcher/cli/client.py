@@ -111,8 +111,11 @@ class Api:
     def post(self, path: str, body: Json, headers: Mapping[str, str] | None = None) -> Any:
         return _parsed(self.request("POST", path, body=body, headers=headers))
 
-    def delete(self, path: str) -> Any:
-        return _parsed(self.request("DELETE", path) or b"null")
+    def put(self, path: str, body: Json) -> Any:
+        return _parsed(self.request("PUT", path, body=body))
+
+    def delete(self, path: str, body: Json | None = None) -> Any:
+        return _parsed(self.request("DELETE", path, body=body) or b"null")
 
     def request(
         self,

@@ -25,7 +25,10 @@ BODY = """json_object(
         SELECT address6, position + 1000 FROM nics WHERE nics.number = instances.number AND address6 IS NOT NULL
         ORDER BY place)),
     'flavor', json(flavor), 'image_id', image_id, 'image_name', image_name, 'key_name', key_name,
-    'security_groups', json(security_groups), 'availability_zone', availability_zone, 'metadata', json(metadata),
+    'security_groups', (SELECT json_group_array(name) FROM (
+        SELECT security_groups.name FROM group_members JOIN security_groups ON security_groups.id = group_id
+        WHERE group_members.number = instances.number ORDER BY position)),
+    'availability_zone', availability_zone, 'metadata', json(metadata),
     'reservation_id', reservation_id, 'launch_index', launch_index, 'created_ms', CAST(created_ms AS INTEGER),
     'launched_ms', CAST(launched_ms AS INTEGER), 'deleted_ms', CAST(deleted_ms AS INTEGER),
     'fault', json(fault), 'trace_id', trace_id)"""
@@ -67,7 +70,6 @@ def create(
     name: str,
     user_id: str,
     key_name: str | None,
-    security_groups: Sequence[str],
     metadata: dict[str, str],
     user_data: str | None,
     reservation_id: str,
@@ -96,7 +98,6 @@ def create(
         "image_id": order.image.id,
         "image_name": order.image.name,
         "key_name": key_name,
-        "security_groups": json.dumps(security_groups),
         "availability_zone": order.availability_zone,
         "metadata": json.dumps(metadata),
         "user_data": user_data,

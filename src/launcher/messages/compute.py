@@ -6,7 +6,6 @@ from pydantic import Field
 
 from launcher.messaging import Call, Cast
 from launcher.models import Diagnostics, LaunchOrder
-from launcher.policy import GroupId
 
 
 class RunInstance(Cast):
@@ -33,10 +32,10 @@ class VerifyInstance(Cast):
 
 
 class RefreshGroups(Cast):
-    """These groups' rules or members have changed: ask for the policy and let it hold."""
+    """What this host filters by has changed, for the last time at this version: ask for it, and let it hold."""
 
     topic = "compute"
-    group_ids: tuple[GroupId, ...]
+    version: int
 
 
 class GetConsoleLog(Call[str]):

@@ -30,11 +30,11 @@ from launcher.messages.compute import (
 from launcher.messages.network import AllocateFixedIp, ReleaseFixedIp
 from launcher.messages.notices import HostHeartbeat
 from launcher.messages.reports import ReportActive, ReportFault, ReportGone, ReportPower, ReportStep
-from launcher.messages.security_groups import GetPolicy
 from launcher.messaging import Context, Route
 from launcher.models import Diagnostics, HostState, InstanceId, LaunchOrder, PowerState, Span, TaskState
 from launcher.networks import FixedIp
 from launcher.services.artefacts import Artefacts
+from launcher.services.filters import Filters
 from launcher.services.role import Role
 from launcher.services.saga import Saga, Step, StepFailed
 from launcher.services.turns import Turns
@@ -85,7 +85,7 @@ class Compute(Role):
         self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images)
         self.held: dict[InstanceId, LaunchOrder] = {}
         self.turns = Turns()
-        self.filtering = asyncio.Lock()
+        self.filters = Filters(host=host, bus=bus, firewall=firewall)
         self.reports: set[asyncio.Task[None]] = set()
         self.launch: Saga[Launch] = Saga(
             Step(TaskState.NETWORKING, self.allocate_address, self.release_address),
@@ -103,7 +103,7 @@ class Compute(Role):
             RunInstance.to(self.run_instance),
             TerminateInstance.to(self.terminate_instance),
             VerifyInstance.to(self.verify_instance),
-            RefreshGroups.to(self.refresh_groups),
+            RefreshGroups.to(self.filters.refresh),
             GetConsoleLog.to(self.get_console_log),
             GetDiagnostics.to(self.get_diagnostics),
             ListArtefacts.to(self.list_artefacts),
@@ -156,10 +156,6 @@ class Compute(Role):
             work = Launch(ctx, order)
             for step in (self.allocate_address, self.plug, self.apply_firewall):
                 await step(work)
-
-    async def refresh_groups(self, ctx: Context, message: RefreshGroups) -> None:
-        async with self.filtering:
-            await self.firewall.update(await self.bus.call(ctx, GetPolicy(group_ids=message.group_ids)))
 
     async def get_console_log(self, ctx: Context, message: GetConsoleLog) -> str:
         tail = await self.images.read_console(message.order, message.max_bytes)
@@ -224,13 +220,10 @@ class Compute(Role):
         work.injection = await self.images.inject_key(work.order)
 
     async def apply_firewall(self, work: Launch) -> None:
-        """By the policy of this moment: what changes after it is a RefreshGroups, which waits for the lock."""
-        async with self.filtering:
-            policy = await self.bus.call(work.within_step(), GetPolicy(instance_id=work.order.instance_id))
-            await self.firewall.apply(work.order, work.nics, policy)
+        await self.filters.apply(work.within_step(), work.order, work.nics)
 
     async def remove_firewall(self, work: Launch) -> None:
-        await self.firewall.remove(work.order)
+        await self.filters.remove(work.order)
 
     async def start_domain(self, work: Launch) -> None:
         assert work.disks
@@ -345,6 +338,7 @@ class Compute(Role):
             instances=len(self.held),
             virt_type=resources.virt_type,
             virt_reason=resources.virt_reason,
+            policy_version=self.filters.version,
             seen_ms=int(self.clock.now_ms()),
         )
         await self.bus.notify(self.own_context(), HostHeartbeat(host=state))

@@ -27,6 +27,7 @@ from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
+from launcher.services.api.groups import NativeGroups
 from launcher.services.api.metadata.service import Metadata, MetadataRules
 from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
@@ -80,8 +81,8 @@ class ApiServer(Role):
         self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
         view = MetadataView(bus=bus, metadata=self.metadata)
-        natives = (Native(bus=bus).endpoints, NativeNetworks(bus=bus).endpoints, view.endpoints)
-        self.endpoints = [*(each for endpoints in natives for each in endpoints), *self._own_endpoints()]
+        natives = (Native(bus=bus), NativeGroups(bus=bus), NativeNetworks(bus=bus), view)
+        self.endpoints = [*(each for native in natives for each in native.endpoints), *self._own_endpoints()]
         self.open = AsyncExitStack()
 
     @property

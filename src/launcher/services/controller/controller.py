@@ -1,7 +1,8 @@
 """The cloud controller: owns the instances and all that belongs to a project, and keeps every launch moving.
 
 One file per noun; this one puts them together. Accepting a launch is `admission.py`, what the other roles report is
-`reports.py`, what brings a stuck launch on is `reconcile.py`, what nobody owns is found by `sweep.py`.
+`reports.py`, what brings a stuck launch on is `reconcile.py`, what nobody owns is found by `sweep.py`, that the hosts
+filter by what the rows say is `refresh.py`'s.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
 from launcher.services.controller.reconcile import Reconcile
+from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
 from launcher.services.controller.security_groups import SecurityGroups
 from launcher.services.controller.sweep import Sweep
@@ -62,7 +64,8 @@ class Controller(Role):
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.db, self.tick, self.library, self.admin = db, tick, library, admin
-        self.journal = Journal(db=db, bus=bus, clock=clock)
+        self.refresh = Refresh(db=db, bus=bus, context=self.own_context)
+        self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
         self.reconcile = Reconcile(db=db, bus=bus, clock=clock, rng=rng, journal=self.journal)
         self.admission = Admission(
             db=db,
@@ -94,7 +97,7 @@ class Controller(Role):
         )
         self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.key_pairs = KeyPairs(db=db, quotas=quotas)
-        self.security_groups = SecurityGroups(db=db, quotas=quotas)
+        self.security_groups = SecurityGroups(db=db, quotas=quotas, journal=self.journal)
         self.sweep_every = sweep_every
         self.sweep = Sweep(db=db, bus=bus, hosts=lambda: self.catalogue.hosts, context=self.own_context)
 
@@ -119,7 +122,7 @@ class Controller(Role):
     @property
     def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
         sweep = [(self.sweep_every, self.sweep.sweep)] if self.sweep_every else []
-        return [(self.tick, self.reconcile.tick), (3600.0, self.prune), *sweep]
+        return [(self.tick, self.reconcile.tick), (PAUSE, self.refresh.next_round), (3600.0, self.prune), *sweep]
 
     async def start(self) -> None:
         token_sha256, identity = self.admin
@@ -127,6 +130,7 @@ class Controller(Role):
         await self.catalogue.register(self.library)
 
     async def recover(self) -> None:
+        self.refresh.recover()
         await self.reconcile.recover()
 
     async def ping(self, ctx: Context, message: Ping) -> None:
@@ -140,6 +144,7 @@ class Controller(Role):
             await self.reconcile.host_started(message.host.name)
         else:
             await self.reconcile.recount(message.host)
+        await self.refresh.hear_host(message.host)
 
     async def prune(self) -> None:
         oldest = self.clock.now_ms() - TRACES_KEPT_MS

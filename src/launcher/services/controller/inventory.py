@@ -75,7 +75,7 @@ class Inventory:
         ]
 
     async def get_instance(self, ctx: Context, message: GetInstance) -> Instance:
-        return await self._resolve(ctx, message.instance_id)
+        return await resolve(self.db, ctx, message.instance_id)
 
     async def list_instances(self, ctx: Context, message: ListInstances) -> Encoded[list[Instance]]:
         if message.all_projects and not ctx.is_admin:
@@ -100,7 +100,7 @@ class Inventory:
 
     async def delete_instance(self, ctx: Context, message: DeleteInstance) -> Instance:
         """From every state; repeating it is success. The row moves first, then the host is told."""
-        instance = await self._resolve(ctx, message.instance_id)
+        instance = await resolve(self.db, ctx, message.instance_id)
         if instance.vm_state is VmState.DELETED or instance.task_state is TaskState.DELETING:
             return instance
         now = self.clock.now_ms()
@@ -117,7 +117,7 @@ class Inventory:
         return await self.db.read(lambda db: instances.get(db, instance.id))
 
     async def get_console_output(self, ctx: Context, message: GetConsoleOutput) -> str:
-        instance = await self._resolve(ctx, message.instance_id)
+        instance = await resolve(self.db, ctx, message.instance_id)
         if instance.host is None:
             return ""
         order = await self.db.read(lambda db: instances.get_order(db, instance.id))
@@ -125,7 +125,7 @@ class Inventory:
 
     async def get_readiness(self, ctx: Context, message: GetReadiness) -> Readiness:
         """Ask everybody who knows something; who does not answer is left out."""
-        instance = await self._resolve(ctx, message.instance_id)
+        instance = await resolve(self.db, ctx, message.instance_id)
         order = await self.db.read(lambda db: instances.get_order(db, instance.id))
         dhcp = await _or_none(self.bus.call(ctx, GetDhcpEvidence(instance_id=instance.id), timeout=LOOK_TIMEOUT))
         domain, console = None, ""
@@ -146,11 +146,11 @@ class Inventory:
         )
 
     async def get_trace(self, ctx: Context, message: GetTrace) -> list[Span]:
-        instance = await self._resolve(ctx, message.instance_id)
+        instance = await resolve(self.db, ctx, message.instance_id)
         return await self.db.read(lambda db: events.list_spans(db, instances.get_traces(db, instance.id), instance.id))
 
     async def list_events(self, ctx: Context, message: ListEvents) -> list[Event]:
-        found = await self._resolve(ctx, message.instance_id) if message.instance_id else None
+        found = await resolve(self.db, ctx, message.instance_id) if message.instance_id else None
         return await self.db.read(
             lambda db: events.list_after(
                 db, message.after, project_id=ctx.project_id, instance_id=found.id if found else None
@@ -172,14 +172,15 @@ class Inventory:
             user_data=await self.db.read(lambda db: instances.get_user_data(db, instance.id)),
         )
 
-    async def _resolve(self, ctx: Context, name_or_id: str) -> Instance:
-        """In the caller's project first; an admin may then reach any other by its id."""
-        try:
-            return await self.db.read(lambda db: instances.resolve(db, ctx.project_id, name_or_id))
-        except NotFound:
-            if not ctx.is_admin:
-                raise
-            return await self.db.read(lambda db: instances.resolve(db, None, name_or_id))
+
+async def resolve(db: Database, ctx: Context, name_or_id: str) -> Instance:
+    """In the caller's project first; an admin may then reach any other by its id."""
+    try:
+        return await db.read(lambda rows: instances.resolve(rows, ctx.project_id, name_or_id))
+    except NotFound:
+        if not ctx.is_admin:
+            raise
+        return await db.read(lambda rows: instances.resolve(rows, None, name_or_id))
 
 
 async def _or_none(asking: Awaitable[T]) -> T | None:
