@@ -35,7 +35,10 @@ class VmState(StrEnum):
 
 
 class TaskState(StrEnum):
-    """What is being done to it: the launch's steps by name, and its two ways back."""
+    """What is being done to it: the launch's steps by name, and its three ways back.
+
+    `rescheduling` undoes what a host has made of a launch that goes on at another.
+    """
 
     SCHEDULING = "scheduling"
     NETWORKING = "networking"
@@ -44,6 +47,7 @@ class TaskState(StrEnum):
     INJECTING = "injecting"
     FILTERING = "filtering"
     SPAWNING = "spawning"
+    RESCHEDULING = "rescheduling"
     CLEANING = "cleaning"
     DELETING = "deleting"
 
@@ -140,6 +144,7 @@ class LaunchOrder(InstanceRef):
     ramdisk: Image | None = None
     public_key: str | None = None
     availability_zone: str | None = None
+    tried_hosts: tuple[str, ...] = Field(default=(), description="where a step failed that may succeed elsewhere")
 
 
 class Fault(Model):

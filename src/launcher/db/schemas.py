@@ -6,5 +6,8 @@ from importlib.resources import files
 
 _HERE = files("launcher.db")
 
-CONTROLLER = (_HERE.joinpath("controller.sql").read_text(),)
+CONTROLLER = (
+    _HERE.joinpath("controller.sql").read_text(),
+    "ALTER TABLE instances ADD COLUMN tried_hosts TEXT NOT NULL DEFAULT '[]'",
+)
 NETWORK = (_HERE.joinpath("network.sql").read_text(),)

@@ -13,7 +13,8 @@ from launcher.models import InstanceId, LaunchOrder, Model, PowerState, Span, Ta
 class ReportStep(Call[None]):
     """A step is about to begin: the journal, the visible task state, and the claim of the instance by a host.
 
-    Raises StaleGeneration when the instance has moved on; then the work is dropped.
+    `rescheduling` is such a step, too: what is undone for another attempt elsewhere is undone only while the instance
+    still waits for that. Raises StaleGeneration when the instance has moved on; then the work is dropped.
     """
 
     topic = "controller"
@@ -35,9 +36,13 @@ class ReportActive(Call[None]):
 
 
 class NextMove(Model):
-    """What to do after a fault: try again later, or undo everything under the new order."""
+    """What to do after a fault: try again later, or undo everything under the new order.
+
+    With `keep_address` the launch goes on at another host.
+    """
 
     order: LaunchOrder | None
+    keep_address: bool = False
 
 
 class ReportFault(Call[NextMove]):

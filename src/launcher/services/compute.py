@@ -44,10 +44,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Launch:
-    """One run of the saga. What a step found is here for the steps after it; undo needs none of it."""
+    """One run of the saga. What a step found is here for the steps after it; undo needs none of it.
+
+    `keep_address` is for an undo after which the launch goes on at another host.
+    """
 
     ctx: Context
     order: LaunchOrder
+    keep_address: bool = False
     address: FixedIp | None = None
     disks: Disks | None = None
     injection: Injection = Injection.NONE
@@ -140,7 +144,7 @@ class Compute(Role):
         """Undo everything. A launch under way stops at its next step and gives way."""
         async with self.turns.take(message.order) as mine:
             if mine:
-                await self._unwind(Launch(ctx, message.order))
+                await self._unwind(Launch(ctx, message.order, message.keep_address))
 
     async def verify_instance(self, ctx: Context, message: VerifyInstance) -> None:
         """After a restart: filters and links of a running machine are put back, a missing one is reported."""
@@ -194,7 +198,8 @@ class Compute(Role):
     async def release_address(self, work: Launch) -> None:
         """Looks for the domain once more: a start that was cut off may have come late, until its tap and disk went."""
         await self.virt.destroy(work.order)
-        await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
+        if not work.keep_address:
+            await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
 
     async def plug(self, work: Launch) -> None:
         assert work.address
@@ -246,11 +251,15 @@ class Compute(Role):
         self._end_step(work)
         order = work.order
         self.turns.check(order)
+        await self._report(work, step)
+        self.held[order.instance_id] = order  # agreed to, so it is this host's
+        work.step, work.step_span, work.step_since_ms = step, new_span_id(self.rng), self.clock.now_ms()
+
+    async def _report(self, work: Launch, step: TaskState) -> None:
+        order = work.order
         report = ReportStep(instance_id=order.instance_id, generation=order.generation, host=self.host, step=step)
         async with failpoint("report.step"):
             await self.bus.call(work.ctx, report)
-        self.held[order.instance_id] = order  # agreed to, so it is this host's
-        work.step, work.step_span, work.step_since_ms = step, new_span_id(self.rng), self.clock.now_ms()
 
     def _end_step(self, work: Launch, failure: Exception | None = None) -> None:
         """Keep the span of the step that was under way, if one was."""
@@ -308,13 +317,15 @@ class Compute(Role):
             async with failpoint("report.fault"):
                 move = await self.bus.call(work.ctx, report)
             if move.order is not None:
-                await self._unwind(Launch(work.ctx, move.order))
+                await self._unwind(Launch(work.ctx, move.order, move.keep_address))
 
     async def _unwind(self, work: Launch) -> None:
         """Undo all; only when nothing is left is the controller told. Otherwise it will ask again."""
         order = work.order
         self.turns.fence(order)
         try:
+            if work.keep_address:
+                await self._report(work, TaskState.RESCHEDULING)
             await self.launch.unwind(work)
             self.held.pop(order.instance_id, None)
             async with failpoint("report.gone"):

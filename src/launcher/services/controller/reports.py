@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from launcher.clock import Clock
 from launcher.db import events, instances, moves
@@ -44,8 +44,10 @@ class Reports:
         max_attempts: int,
         build_timeout: float,
         restart_missing: bool,
+        live_hosts: Callable[[], Iterable[str]],
     ) -> None:
         self.db, self.clock, self.journal, self.reconcile = db, clock, journal, reconcile
+        self.live_hosts = live_hosts
         self.max_attempts, self.build_timeout, self.restart_missing = max_attempts, build_timeout, restart_missing
 
     @property
@@ -90,12 +92,16 @@ class Reports:
         )
 
     async def report_fault(self, ctx: Context, report: ReportFault) -> NextMove:
-        """A retriable fault is tried again up to `max_attempts` times; waiting for somebody costs no attempt."""
+        """A retriable fault is tried again up to `max_attempts` times, on another host where one lives that has not
+        failed yet; waiting for somebody costs no attempt and no move.
+        """
         due = await self.db.read(lambda db: moves.get_due(db, report.instance_id))
         if due.instance.generation != report.generation:
             raise StaleGeneration(f"instance {report.instance_id} has moved on from generation {report.generation}")
         attempts = due.attempts + (report.code not in WAITING)
         if report.retriable and attempts < self.max_attempts and self.clock.now_ms() < due.deadline_ms:
+            if await self._may_succeed_elsewhere(due.instance, report):
+                return await self._try_elsewhere(ctx, due.instance, report, attempts)
             await self._try_again(ctx, due.instance, report, attempts, due.nudges)
             return NextMove(order=None)
         failed = await self.reconcile.fail(ctx, due.instance, self._fault(ctx, report))
@@ -133,6 +139,32 @@ class Reports:
             lambda db: moves.try_again(db, instance.id, report.generation, attempts=attempts, next_check_ms=later),
             message=f"{report.step}: {report.message}; trying again",
         )
+
+    async def _may_succeed_elsewhere(self, instance: Instance, report: ReportFault) -> bool:
+        if report.host is None or report.code in WAITING or instance.launched_ms is not None:
+            return False
+        order = await self.db.read(lambda db: instances.get_order(db, instance.id))
+        return bool(set(self.live_hosts()) - {report.host, *order.tried_hosts})
+
+    async def _try_elsewhere(self, ctx: Context, instance: Instance, report: ReportFault, attempts: int) -> NextMove:
+        """The host that failed undoes its part; when it has, a host is chosen anew."""
+        now, host = self.clock.now_ms(), report.host
+        assert host is not None
+        await self.journal.record(
+            ctx,
+            lambda db: moves.begin_rescheduling(
+                db,
+                instance.id,
+                report.generation,
+                host=host,
+                attempts=attempts,
+                now_ms=now,
+                next_check_ms=now + STEP_PATIENCE * 1000,
+            ),
+            message=f"{report.step}: {report.message}; trying another host than {host}",
+        )
+        order = await self.db.read(lambda db: instances.get_order(db, instance.id))
+        return NextMove(order=order, keep_address=True)
 
     async def _restart(self, ctx: Context, instance: Instance, cause: str) -> None:
         now = self.clock.now_ms()
