@@ -214,6 +214,10 @@ class PowerState(StrEnum):
     STOPPED = "stopped"
 
 
+POWERED_OFF = "shutdown"
+"""The cause of an end that the guest asked for itself; every other end came over it."""
+
+
 class Diagnostics(Model):
     """The host's evidence for "why is it late": is the vCPU moving?"""
 

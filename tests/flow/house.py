@@ -137,6 +137,7 @@ class House:
             firewall=self.firewall,
             network=self.network,
             images=self.images,
+            second_look=0.05,
         )
         compute.launch.steps = [replace(step, do=self._troubled(step)) for step in compute.launch.steps]
         return compute

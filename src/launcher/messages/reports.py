@@ -72,7 +72,7 @@ class ReportPower(Cast):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int | None = Field(description="of the machine that is meant; None where the host cannot tell")
+    generation: int = Field(description="of the machine that is meant")
     host: str
     power: PowerState | None
     cause: str

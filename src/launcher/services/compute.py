@@ -15,7 +15,7 @@ from launcher.clock import Clock
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.images.store import ImageStore, Injection
 from launcher.drivers.network.driver import NetworkDriver
-from launcher.drivers.virt.driver import Disks, VirtDriver
+from launcher.drivers.virt.driver import Disks, Domain, VirtDriver
 from launcher.errors import BusError, Conflict, LauncherError, StaleGeneration
 from launcher.failpoints import failpoint
 from launcher.identity import new_span_id
@@ -65,7 +65,10 @@ class Launch:
 
 
 class Compute(Role):
-    """Keeps no table: every artefact is named from the order, and the rows belong to the controller."""
+    """Keeps no table: every artefact is named from the order, and the rows belong to the controller.
+
+    A machine that is not found is looked for again after `second_look` seconds.
+    """
 
     topic = "compute"
 
@@ -82,11 +85,13 @@ class Compute(Role):
         firewall: FirewallDriver,
         network: NetworkDriver,
         images: ImageStore,
+        second_look: float = 3.0,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.availability_zone, self.heartbeat, self.boot_id = availability_zone, heartbeat, new_span_id(rng)
         self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
         self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images)
+        self.second_look = second_look
         self.held: dict[InstanceId, LaunchOrder] = {}
         self.turns = Turns()
         self.filtering = asyncio.Lock()
@@ -152,13 +157,24 @@ class Compute(Role):
         async with self.turns.take(order, "verify") as mine:
             if not mine:
                 return
-            if await self.virt.find_domain(order.instance_id) is None:
-                await self._report_power(order.instance_id, order.generation, None, "no domain was found")
+            found = await self._find_domain(order)
+            if found is None:
+                await self._report_power(order, None, "no domain was found")
+            if found is None or found.generation != order.generation:
                 return
             self.held[order.instance_id] = order
             work = Launch(ctx, order)
             for step in (self.allocate_address, self.plug, self.apply_firewall):
                 await step(work)
+
+    async def _find_domain(self, order: LaunchOrder) -> Domain | None:
+        """None when it runs in neither of two looks: a hypervisor that starts may still be finding its guests again."""
+        for pause in (0.0, self.second_look):
+            await asyncio.sleep(pause)
+            found = await self.virt.find_domain(order.instance_id)
+            if found is not None and found.power is not PowerState.STOPPED:
+                return found
+        return None
 
     async def refresh_groups(self, ctx: Context, message: RefreshGroups) -> None:
         async with self.filtering:
@@ -353,18 +369,19 @@ class Compute(Role):
         await self.bus.notify(self.own_context(), HostHeartbeat(host=state))
 
     def see_power(self, instance_id: InstanceId, power: PowerState, cause: str) -> None:
-        """The hypervisor's watcher; runs on the loop."""
+        """The hypervisor's watcher; runs on the loop. What is not held yet after a restart will be verified."""
         order = self.held.get(instance_id)
+        if order is None:
+            return
         if power is PowerState.STOPPED:
-            self.held.pop(instance_id, None)
-        generation = order.generation if order else None
-        task = asyncio.ensure_future(self._report_power(instance_id, generation, power, cause))
+            del self.held[instance_id]
+        task = asyncio.ensure_future(self._report_power(order, power, cause))
         self.reports.add(task)
         task.add_done_callback(self.reports.discard)
 
-    async def _report_power(
-        self, instance_id: InstanceId, generation: int | None, power: PowerState | None, cause: str
-    ) -> None:
-        report = ReportPower(instance_id=instance_id, generation=generation, host=self.host, power=power, cause=cause)
+    async def _report_power(self, order: LaunchOrder, power: PowerState | None, cause: str) -> None:
+        report = ReportPower(
+            instance_id=order.instance_id, generation=order.generation, host=self.host, power=power, cause=cause
+        )
         with contextlib.suppress(BusError):
             await self.bus.cast(self.own_context(), report)

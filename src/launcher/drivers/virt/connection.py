@@ -5,7 +5,8 @@
                       └────────────────────────────────────────────────────────────────────────────────────┘
 
 Calls wait for "up", at most `patience` seconds. Settling: for about two seconds after its start libvirt lists
-half-started domains that it is about to bury, so a list counts when it held still for `settle` seconds.
+half-started domains that it is about to bury, and may not list what it is about to find again, so a list counts when
+it held still for `settle` seconds.
 
 Events use libvirt's own loop in a daemon thread: libvirtaio calls asyncio from foreign threads and its events
 come late, and without any loop a frozen daemon would block a thread for ever.
@@ -87,7 +88,7 @@ class Connection(Generic[T]):
         self.uri, self.embedded, self.patience, self.settle = uri, embed.embed_root(uri), patience, settle
         self.census, self.on_up, self.on_event = census, on_up, on_event
         self.opening, self.looking = Lane("open", 1), Lane("look", 2)
-        self.up = asyncio.Event()
+        self.up, self.settled = asyncio.Event(), False
         self.link: _Link | None = None
         self.keeper: asyncio.Task[None] | None = None
 
@@ -142,15 +143,18 @@ class Connection(Generic[T]):
             link = self.link = await self._reopen(link)
 
     async def _settle(self, link: _Link) -> None:
-        """Wait until the list has held still for `settle` seconds; an empty one has nothing to settle."""
+        """Wait until the list has held still for `settle` seconds. An empty one counts at once before anybody was
+        told of any domain; later it may be the list of a daemon that has yet to find its guests.
+        """
         clock = asyncio.get_running_loop().time
         seen, still_since = await self._census(link), clock()
         deadline = still_since + LONGEST_SETTLING
-        while seen and clock() < min(still_since + self.settle, deadline):
+        while (seen or self.settled) and clock() < min(still_since + self.settle, deadline):
             await asyncio.sleep(self.settle / SETTLE_LOOKS)
             now = await self._census(link)
             if now != seen:
                 seen, still_since = now, clock()
+        self.settled = True
         asyncio.get_running_loop().call_soon(self.on_up, seen)  # before the calls that wait for "up"
 
     async def _census(self, link: _Link) -> T:

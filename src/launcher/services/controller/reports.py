@@ -20,13 +20,14 @@ from launcher.messages.reports import (
     ReportStep,
 )
 from launcher.messaging import Context, Route
-from launcher.models import Fault, Instance, PowerState, VmState
+from launcher.models import POWERED_OFF, Fault, Instance, PowerState, VmState
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.reconcile import Reconcile
 
 log = logging.getLogger(__name__)
 
 STEP_PATIENCE = 10.0
+SHORT_LIFE = 60.0
 WAITING = {kind.code for kind in (NoHostYet, NoRoute, BusUnavailable, RpcTimeout)}
 """A role that is away for a while costs time and not the launch; the deadline of the whole launch is the limit."""
 
@@ -112,20 +113,29 @@ class Reports:
         await self.reconcile.gone(ctx, report.instance_id, report.generation)
 
     async def report_power(self, ctx: Context, report: ReportPower) -> None:
-        """A machine that stopped by itself is stopped; one that vanished with a restart is started again."""
+        """A guest that powered itself off is stopped; what becomes of others that are gone, the policy says."""
         instance = await self.db.read(lambda db: instances.get(db, report.instance_id))
         if instance.vm_state is not VmState.ACTIVE or instance.task_state or instance.host != report.host:
             return
-        if report.generation not in (None, instance.generation):
+        if report.generation != instance.generation:
             return  # said of a machine that has been started anew since
         ctx = await self.reconcile.context_of(instance.id)
         try:
-            if report.power is None and self.restart_missing:
+            if self._starts_again(instance, report):
                 await self._restart(ctx, instance, report.cause)
             elif report.power in (None, PowerState.STOPPED):
                 await self._stopped(ctx, instance, report.cause)
         except StaleGeneration:
             return
+
+    def _starts_again(self, instance: Instance, report: ReportPower) -> bool:
+        """One that was seen to end right after its start would do so again."""
+        if not self.restart_missing:
+            return False
+        ran = (self.clock.now_ms() - instance.state_since_ms) / 1000
+        return report.power is None or (
+            report.power is PowerState.STOPPED and report.cause != POWERED_OFF and ran >= SHORT_LIFE
+        )
 
     async def record_spans(self, ctx: Context, report: RecordSpans) -> None:
         await self.db.write(lambda db: events.add_spans(db, report.spans))
