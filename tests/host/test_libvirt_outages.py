@@ -32,6 +32,7 @@ async def launcher(server: Server, daemon: Daemon) -> AsyncIterator[Server]:
     await server.start()
     yield server
     daemon.signal(signal.SIGCONT)
+    print(server.said[-8000:])  # noqa: T201 - shown when the test failed
 
 
 Outage = Callable[[Daemon], Awaitable[None]]

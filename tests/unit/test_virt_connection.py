@@ -1,14 +1,16 @@
-"""When a list of domains is believed."""
+"""When a list of domains is believed, and what a call that never returns holds up."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from launcher.drivers.virt.connection import Connection, _Link
+from launcher.drivers.virt.connection import Connection, Lane, _Link
+from launcher.errors import HypervisorUnavailable
 
 SETTLE = 0.06
 
@@ -72,3 +74,15 @@ async def test_guests_that_stay_away_are_gone(listed: Listed) -> None:
     await listed.connect(["a"])
     assert await listed.connect([]) == []
     assert listed.looks > 3
+
+
+async def test_a_call_that_never_returns_holds_up_nobody_after_it() -> None:
+    """One hung close was the end of every connection."""
+    lane, ever = Lane("test", 1, limit=0.05), threading.Event()
+    try:
+        with pytest.raises(HypervisorUnavailable, match=r"no answer in 0\.05 s"):
+            await lane.run(ever.wait)
+        assert await lane.run(lambda: "done") == "done"
+    finally:
+        ever.set()
+        lane.pool.shutdown()
