@@ -21,7 +21,7 @@ from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.drivers.virt import domain_xml, embed
 from launcher.drivers.virt.driver import Disks
 from launcher.identity import new_mac, new_uuid
-from launcher.models import Flavor, Image, ImageFormat, ImageKind, LaunchOrder
+from launcher.models import Flavor, Image, ImageFormat, ImageKind, LaunchOrder, Nic
 from launcher.networks import FixedIp
 
 
@@ -50,7 +50,7 @@ class Floor:
                 FixedIp(
                     instance_id=order.instance_id,
                     address=address,
-                    mac=order.mac,
+                    mac=order.nics[0].mac,
                     hostname=order.hostname,
                     network=network,
                 )
@@ -95,7 +95,7 @@ class Floor:
             generation=1,
             project_id="admin",
             hostname=f"server-{number}",
-            mac=self.macs[number - 1],
+            nics=(Nic(mac=self.macs[number - 1]),),
             flavor=Flavor(name="m1.tiny", vcpus=1, memory_mb=512, root_gb=0),
             image=self.image,
             kernel=self.kernel,

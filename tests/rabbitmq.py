@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Debian's server proper. The one in /usr/sbin refuses root, or runs as `rabbitmq` in the package's directories."""
 
+NODE = "launcher@localhost"
 CONFIG = """\
 listeners.tcp.1 = 127.0.0.1:{port}
 disk_free_limit.absolute = 1MB
@@ -78,6 +79,14 @@ class Broker:
         assert self.node is not None
         self.node.send_signal(signal.SIGCONT)
 
+    def alarm(self, *, on: bool) -> None:
+        """What the broker does when its memory runs out: it takes nothing from publishers any more."""
+        verb, more = ("set_alarm", ", []") if on else ("clear_alarm", "")
+        what = "{resource_limit, memory, node()}"
+        words = f"rabbit_alarm:{verb}({{{what}{more}}})." if on else f"rabbit_alarm:{verb}({what})."
+        done = self._spawn(SERVER.with_name("rabbitmqctl"), "--node", NODE, "eval", words)
+        assert done.wait(timeout=60) == 0, (self.directory / "output").read_text(errors="replace")[-2000:]
+
     def _end(self, number: signal.Signals) -> None:
         for process in (self.node, self.names):
             if process is None:
@@ -97,7 +106,7 @@ class Broker:
             "HOME": str(self.directory),
             "ERL_EPMD_PORT": str(self.names_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": "launcher@localhost",
+            "RABBITMQ_NODENAME": NODE,
             "RABBITMQ_CONF_ENV_FILE": str(self.directory / "none"),
             "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "plugins"),
@@ -123,7 +132,8 @@ class Cable:
 
     def __init__(self, url: str) -> None:
         self.to = urlsplit(url)
-        self.writers: list[asyncio.StreamWriter] = []
+        self.near: list[asyncio.StreamWriter] = []
+        self.far: list[asyncio.StreamWriter] = []
         self.deaf = False
 
     async def __aenter__(self) -> Cable:
@@ -141,14 +151,22 @@ class Cable:
 
     def pull(self) -> None:
         """Cut every connection; new ones are made and heard."""
-        self.deaf = False
-        for writer in self.writers:
+        self.strand()
+        for writer in self.far:
             writer.transport.abort()
-        self.writers.clear()
+        self.far.clear()
+
+    def strand(self) -> None:
+        """Cut this side of every connection only: the broker believes that they are there."""
+        self.deaf = False
+        for writer in self.near:
+            writer.transport.abort()
+        self.near.clear()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(self.to.hostname, self.to.port)
-        self.writers += [writer, far_writer]
+        self.near.append(writer)
+        self.far.append(far_writer)
         await asyncio.gather(self._pump(reader, far_writer, up=True), self._pump(far_reader, writer, up=False))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
@@ -156,7 +174,8 @@ class Cable:
             while data := await reader.read(65536):
                 if not (up and self.deaf):
                     writer.write(data)
-        writer.close()
+        if not up:
+            writer.close()
 
 
 def speaks_amqp(port: int) -> bool:

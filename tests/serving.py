@@ -41,6 +41,12 @@ class Server:
     def log(self) -> Path:
         return self.state.with_name(self.state.name + ".log")
 
+    @property
+    def admin(self) -> Json:
+        """What the server tells its command line: where it is, and the admin's token."""
+        found: Json = json.loads((self.state / "admin.json").read_text())
+        return found
+
     @contextlib.asynccontextmanager
     async def running(self, *, within: float = 60.0) -> AsyncIterator[Server]:
         """The server from "listening" on; it is told to stop at the end, if it has not ended before."""
@@ -120,10 +126,10 @@ class Server:
         return json.loads(await self.cli("--json", *words))
 
     @contextlib.asynccontextmanager
-    async def http(self) -> AsyncIterator[aiohttp.ClientSession]:
-        admin = json.loads((self.state / "admin.json").read_text())
-        headers = {"Authorization": f"Bearer {admin['token']}"}
-        async with aiohttp.ClientSession(admin["url"], headers=headers) as session:
+    async def http(self, token: str = "") -> AsyncIterator[aiohttp.ClientSession]:
+        """Asks this server, by default with its own admin's token."""
+        headers = {"Authorization": f"Bearer {token or self.admin['token']}"}
+        async with aiohttp.ClientSession(self.admin["url"], headers=headers) as session:
             yield session
 
     async def get(self, path: str) -> Json:

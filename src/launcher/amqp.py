@@ -5,7 +5,12 @@ expires goes by `launcher.dlx` to the queue `launcher.dead`. A queue's arguments
 broker refuses a queue declared otherwise (406): set limits by policy. Notices go to a queue of the listener's own.
 
 Two connections, because an alarm at the broker blocks the one that publishes and acknowledgements must go on.
-All of it is made anew after each loss (`connections.py`).
+All of it is made anew after each loss (`connections.py`). Bindings are asked for again and again: a deleted exchange
+takes them along and nobody is told.
+
+What the broker does not take (it is down, frozen, full, or has lost the queue) goes to the role in this process, if
+it is here: the same bytes, handed over as from a queue. Every message has an id, so that what the broker delivers later
+is known (docs/decisions/0007-without-a-broker.md).
 
 Facts of aio-pika 10.2 that the code answers to: a frozen broker raises CancelledError in a publisher whom nobody
 cancelled; an error at the publisher does not mean that the message was not delivered; a lost connection cancels
@@ -18,24 +23,21 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from random import Random
 from typing import Any, Self, TypeVar
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue, DeliveryMode
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelInvalidStateError, PublishError
+from aio_pika.exceptions import ChannelInvalidStateError, PublishError
 
 from launcher.bus import (
     CALL_TIMEOUT,
     CAST_LIFETIME,
-    DeadLetter,
     Dispatcher,
     OnSpan,
     Reply,
-    bury,
     decode_reply,
     encode,
     no_span,
@@ -52,74 +54,27 @@ from launcher.connections import (
     open_channel,
     open_connection,
     pass_on,
-    patiently,
     resolve,
 )
-from launcher.errors import BadMessage, BusUnavailable, NoRoute, RpcTimeout
+from launcher.dead_letters import DeadLetters
+from launcher.errors import BusUnavailable, NoRoute, RpcTimeout
+from launcher.identity import new_span_id
+from launcher.intake import Intake, Keys, Queues
 from launcher.messaging import Call, Cast, Context, Notice, Route
 
 R = TypeVar("R")
-Queues = Callable[[AbstractChannel], Awaitable[list[AbstractQueue]]]
 log = logging.getLogger(__name__)
 
 QUEUE_ARGUMENTS: dict[str, Any] = {"x-queue-type": "classic", "x-dead-letter-exchange": DEAD_EXCHANGE}
 REPLY_TO = "amq.rabbitmq.reply-to"
-PREFETCH = 32
-
-
-class _Intake:
-    """Takes what arrives at some queues: hands it to the dispatcher, then settles it with the broker.
-
-    When taken, not when the work is done: the retry is the reconcile loop, and the broker gives an acknowledgement
-    half an hour. What comes again because its acknowledgement was lost is known by its message id.
-    """
-
-    def __init__(self, queues: Queues, dispatcher: Dispatcher, bus: AmqpBus) -> None:
-        self.queues, self.dispatcher, self.bus = queues, dispatcher, bus
-        self.taken: deque[str | None] = deque(maxlen=4 * PREFETCH)
-        self.settling = asyncio.Lock()
-
-    @contextlib.asynccontextmanager
-    async def session(self, lost: Loss) -> AsyncIterator[AbstractChannel]:
-        self.settling = asyncio.Lock()
-        async with open_channel(self.bus.receiving, lost) as channel:
-            await channel.set_qos(PREFETCH)
-            underlay = await channel.get_underlay_channel()
-            underlay.on_consumer_cancel_callbacks.add(lambda _: resolve(lost, "its queue was deleted"))
-            consumers: list[tuple[AbstractQueue, str]] = []
-            try:
-                for queue in await self.queues(channel):
-                    consumers.append((queue, await queue.consume(self.take)))
-                yield channel
-            finally:
-                for queue, tag in consumers:
-                    await patiently(queue.cancel(tag))
-                await patiently(self.settling.acquire())  # and never released: the channel closes now
-
-    async def take(self, letter: AbstractIncomingMessage) -> None:
-        settling, settle = self.settling, self._accept(letter)
-        with contextlib.suppress(*CONNECTION_EXCEPTIONS):  # then it is delivered again
-            async with settling:
-                await settle()
-
-    def _accept(self, letter: AbstractIncomingMessage) -> Callable[[], Awaitable[None]]:
-        """Hand a message over; returns how to settle it."""
-        if letter.redelivered and letter.message_id in self.taken:
-            return letter.ack
-        try:
-            self.dispatcher.accept(letter.body, self.bus.reply_to(letter))
-        except BadMessage as error:
-            bury(self.bus.dead, letter.routing_key or "", error, letter.body)
-            return lambda: letter.reject(requeue=False)
-        self.taken.append(letter.message_id)
-        return letter.ack
+GIVEN_KEPT = 64
 
 
 class AmqpBus:
     """The roles' bus over the broker at `url`; used as `async with AmqpBus(…) as bus`.
 
-    Entering does not insist on a broker: `ready` tells, connecting goes on, and meanwhile whatever is sent raises
-    BusUnavailable at once. `cast_lifetime` and `publish_timeout` are in seconds.
+    Entering does not insist on a broker: `ready` tells, connecting goes on, and meanwhile what is sent goes to the
+    roles in this process or raises BusUnavailable at once. `cast_lifetime` and `publish_timeout` are in seconds.
     """
 
     def __init__(
@@ -133,9 +88,13 @@ class AmqpBus:
     ) -> None:
         self.clock, self.rng = clock, rng
         self.cast_lifetime, self.publish_timeout = cast_lifetime, publish_timeout
-        self.dead: deque[DeadLetter] = deque(maxlen=100)
-        self.answers: dict[str, asyncio.Future[bytes | None]] = {}
-        self.numbers = itertools.count()
+        self.dead = DeadLetters()
+        self.answers: dict[str, tuple[str, asyncio.Future[bytes | None]]] = {}
+        self.given: dict[str, bytes] = {}
+        self.here: set[str] = set()
+        self.name, self.numbers = new_span_id(rng), itertools.count()
+        self.served: dict[str, Intake] = {}
+        self.listening: list[tuple[set[str], Intake]] = []
         self.sending = Kept("bus, sending", lambda lost: open_connection(url, "launcher sends", lost))
         self.receiving = Kept("bus, receiving", lambda lost: open_connection(url, "launcher receives", lost))
         self.casts = Kept("bus, casts", lambda lost: open_channel(self.sending, lost), on=self.sending)
@@ -161,36 +120,72 @@ class AmqpBus:
         return all(kept.up.is_set() for kept in self.kept)
 
     async def cast(self, ctx: Context, message: Cast, *, host: str | None = None) -> None:
-        body = encode(ctx, message, sent_ms=self.clock.now_ms())
-        letter = aio_pika.Message(body, delivery_mode=DeliveryMode.PERSISTENT, expiration=self.cast_lifetime)
-        await self._publish(self.casts, EXCHANGE, routing_key(message.topic, host), letter)
+        key = routing_key(message.topic, host)
+        letter = self._letter(encode(ctx, message, sent_ms=self.clock.now_ms()), expiration=self.cast_lifetime)
+        letter.delivery_mode = DeliveryMode.PERSISTENT
+        try:
+            await self._publish(self.casts, EXCHANGE, key, letter)
+        except (BusUnavailable, NoRoute):
+            if key not in self.served:
+                raise
+            self.served[key].hand_over(letter.message_id, letter.body, None)
 
     async def call(
         self, ctx: Context, message: Call[R], *, host: str | None = None, timeout: float = CALL_TIMEOUT
     ) -> R:
-        now, key, number = self.clock.now_ms(), routing_key(message.topic, host), str(next(self.numbers))
+        now, key = self.clock.now_ms(), routing_key(message.topic, host)
         body = encode(ctx, message, sent_ms=now, deadline_ms=now + timeout * 1000)
         # Not persistent: whoever waits for the answer does not survive the broker's restart either.
-        letter = aio_pika.Message(body, correlation_id=number, reply_to=REPLY_TO, expiration=timeout)
-        self.answers[number] = asyncio.get_running_loop().create_future()
+        letter = self._letter(body, expiration=timeout, reply_to=REPLY_TO)
+        letter.correlation_id = letter.message_id
         try:
             async with asyncio.timeout(timeout):
-                await self._publish(self.calls, EXCHANGE, key, letter)
-                answer = await self.answers[number]
+                answer = await self._ask(key, letter)
         except TimeoutError:
             raise RpcTimeout(f"{message.method} to {key}: no answer in {timeout:g} s") from None
-        finally:
-            del self.answers[number]
-        if answer is None:
-            raise BusUnavailable(f"{message.method} to {key}: may have been run: the connection was lost")
         return decode_reply(message, answer)
 
+    async def _ask(self, key: str, letter: aio_pika.Message) -> bytes:
+        """The answer: by the broker, or without it from a role in this process."""
+        number = letter.correlation_id or ""
+        try:
+            answer = self._expect(number, key)
+            try:
+                await self._publish(self.calls, EXCHANGE, key, letter)
+                by_broker = await answer
+            except (BusUnavailable, NoRoute):
+                if key not in self.served:
+                    raise
+                by_broker = None
+            if by_broker is not None:
+                return by_broker
+            if key not in self.served:
+                raise BusUnavailable(f"{key}: may have been run: the connection was lost")
+            return await self._ask_here(key, letter)
+        finally:
+            self.answers.pop(number, None)
+            self.given.pop(number, None)
+            self.here.discard(number)
+
+    async def _ask_here(self, key: str, letter: aio_pika.Message) -> bytes:
+        """The role may have had the message by the broker, and be at work for it or have answered into the void."""
+        role, number = self.served[key], letter.correlation_id or ""
+        self.here.add(number)
+        while number not in self.given:
+            answer = self._expect(number, key)
+            role.hand_over(letter.message_id, letter.body, self._give(number))
+            await answer
+        return self.given[number]
+
     async def notify(self, ctx: Context, message: Notice) -> None:
-        letter = aio_pika.Message(encode(ctx, message, sent_ms=self.clock.now_ms()))
+        letter = self._letter(encode(ctx, message, sent_ms=self.clock.now_ms()))
         try:
             await self._publish(self.casts, EXCHANGE, notice_key(message), letter, mandatory=False)
         except BusUnavailable as error:
-            log.info("a notice was lost: %s", error)
+            log.debug("a notice stays in this process: %s", error)
+            for topics, intake in self.listening:
+                if message.topic in topics:
+                    intake.hand_over(letter.message_id, letter.body, None)
 
     @contextlib.asynccontextmanager
     async def serve(self, topic: str, host: str, routes: Iterable[Route], on_span: OnSpan) -> AsyncIterator[None]:
@@ -198,13 +193,15 @@ class AmqpBus:
         keys = (routing_key(topic, None), routing_key(topic, host))
 
         async def queues(channel: AbstractChannel) -> list[AbstractQueue]:
-            found = [await channel.declare_queue(key, durable=True, arguments=QUEUE_ARGUMENTS) for key in keys]
-            for queue in found:
-                await queue.bind(EXCHANGE, queue.name)
-            return found
+            return [await channel.declare_queue(key, durable=True, arguments=QUEUE_ARGUMENTS) for key in keys]
 
-        async with self._consuming(keys[1], queues, dispatcher):
-            yield
+        intake = self._intake(dispatcher, queues, lambda queue: [queue.name])
+        async with self._consuming(keys[1], intake):
+            self.served |= dict.fromkeys(keys, intake)
+            try:
+                yield
+            finally:
+                self.served = {key: found for key, found in self.served.items() if found is not intake}
 
     @contextlib.asynccontextmanager
     async def listen(self, routes: Iterable[Route]) -> AsyncIterator[None]:
@@ -213,44 +210,88 @@ class AmqpBus:
 
         async def queues(channel: AbstractChannel) -> list[AbstractQueue]:
             """One queue, by a name that the broker makes up: after a loss another one."""
-            queue = await channel.declare_queue(exclusive=True, auto_delete=True)
-            for route in routes:
-                await queue.bind(EXCHANGE, notice_key(route.message))
-            return [queue]
+            return [await channel.declare_queue(exclusive=True, auto_delete=True)]
 
-        async with self._consuming("listener", queues, dispatcher):
-            yield
-
-    def dead_letters(self) -> list[DeadLetter]:
-        return list(self.dead)
+        intake = self._intake(dispatcher, queues, lambda _: [notice_key(route.message) for route in routes])
+        entry = ({route.message.topic for route in routes}, intake)
+        async with self._consuming("listener", intake):
+            self.listening.append(entry)
+            try:
+                yield
+            finally:
+                self.listening.remove(entry)
 
     def reply_to(self, letter: AbstractIncomingMessage) -> Reply | None:
         """How to answer the letter, when it wants an answer."""
         if letter.reply_to is None:
             return None
-        caller, number = letter.reply_to, letter.correlation_id
+        caller, number = letter.reply_to, letter.correlation_id or ""
 
         async def reply(body: bytes) -> None:
-            answer = aio_pika.Message(body, correlation_id=number)
+            if number in self.answers:
+                await self._give(number)(body)
+            if number in self.here:
+                return
+            answer = self._letter(body)
+            answer.correlation_id = number
             try:  # not mandatory: the broker has no queue of the caller's name, and would return what it delivered
                 await self._publish(self.casts, "", caller, answer, mandatory=False)
             except BusUnavailable as error:
-                log.warning("an answer was lost: %s", error)
+                log.info("an answer was lost: %s", error)
 
         return reply
 
+    def _give(self, number: str) -> Reply:
+        """Keep the answer to a call from this process, and tell it when it waits for that and not for the broker."""
+
+        async def give(body: bytes) -> None:
+            self.given[number] = body
+            if len(self.given) > GIVEN_KEPT:
+                del self.given[next(iter(self.given))]
+            if number in self.here and (waiting := self.answers.get(number)):
+                resolve(waiting[1], None)
+
+        return give
+
+    def _expect(self, number: str, key: str) -> asyncio.Future[bytes | None]:
+        """The answer to come; None when the connection, or the queue that the call was put into, was lost before."""
+        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self.answers[number] = (key, answer)
+        return answer
+
+    def _intake(self, dispatcher: Dispatcher, queues: Queues, keys: Keys) -> Intake:
+        return Intake(
+            dispatcher,
+            queues,
+            keys,
+            receiving=self.receiving,
+            reply_to=self.reply_to,
+            dead=self.dead,
+            lost=self._ask_again,
+        )
+
+    def _ask_again(self, lost: Intake) -> None:
+        """Calls of this process to a role of this process do not wait for messages that nobody may deliver."""
+        for key, answer in self.answers.values():
+            if self.served.get(key) is lost:
+                resolve(answer, None)
+
+    def _letter(self, body: bytes, **properties: Any) -> aio_pika.Message:
+        return aio_pika.Message(body, message_id=f"{self.name}.{next(self.numbers)}", **properties)
+
     @contextlib.asynccontextmanager
-    async def _consuming(self, name: str, queues: Queues, dispatcher: Dispatcher) -> AsyncIterator[None]:
+    async def _consuming(self, name: str, intake: Intake) -> AsyncIterator[None]:
         """Take what arrives; at the end take no more, then wait for the work under way."""
-        intake = _Intake(queues, dispatcher, self)
         try:
             async with Kept(f"bus, {name}", intake.session, on=self.receiving) as kept:
                 await kept.first_attempt()
                 self.kept.append(kept)
-                yield
+                try:
+                    yield
+                finally:
+                    self.kept.remove(kept)
         finally:
-            self.kept = [kept for kept in self.kept if kept.name != f"bus, {name}"]
-            await dispatcher.drain()
+            await intake.dispatcher.drain()
 
     @contextlib.asynccontextmanager
     async def _call_channel(self, lost: Loss) -> AsyncIterator[AbstractChannel]:
@@ -261,12 +302,12 @@ class AmqpBus:
             try:
                 yield channel
             finally:
-                for answer in self.answers.values():
+                for _, answer in self.answers.values():
                     resolve(answer, None)
 
     async def _take_answer(self, letter: AbstractIncomingMessage) -> None:
-        if answer := self.answers.get(letter.correlation_id or ""):
-            resolve(answer, letter.body)
+        if waiting := self.answers.get(letter.correlation_id or ""):
+            resolve(waiting[1], letter.body)
 
     async def _publish(
         self, by: Kept[AbstractChannel], exchange: str, key: str, letter: aio_pika.Message, *, mandatory: bool = True
@@ -283,4 +324,11 @@ class AmqpBus:
             raise BusUnavailable(f"{key}: not sent: the connection was lost") from None
         except FAILURES as error:
             pass_on(error)
+            if isinstance(error, TimeoutError):
+                self._give_up(f"no confirmation in {self.publish_timeout:g} s")
             raise BusUnavailable(f"{key}: may have been sent: {type(error).__name__} {error}".rstrip()) from error
+
+    def _give_up(self, why: str) -> None:
+        """A broker that is frozen or has raised an alarm: what comes next need not wait as long."""
+        for channel in (self.casts, self.calls):
+            channel.lose(why)

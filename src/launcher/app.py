@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import Any
 
 from launcher.amqp import AmqpBus
 from launcher.bus import Bus, MemoryBus
@@ -51,6 +52,7 @@ from launcher.identity import new_token
 from launcher.models import Identity, Image
 from launcher.networks import NetworkMode
 from launcher.sandbox import INSIDE
+from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
 from launcher.services.compute import Compute
 from launcher.services.controller.controller import Controller
@@ -59,7 +61,6 @@ from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
 
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
-IP_FREEBIND = 15
 ADMIN = Identity(user_id="admin", project_id="admin", is_admin=True)
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ async def _roles(
                 rng=rng,
                 db=db,
                 network=network,
+                projects=config.network.projects(),
                 driver=drivers.network,
                 firewall=drivers.firewall,
             )
@@ -143,9 +145,31 @@ async def _roles(
             )
         )
     if RoleName.API in wanted:
-        metadata = house.enter_context(contextlib.closing(found)) if (found := _metadata_listener(config)) else None
-        roles.append(ApiServer(host=host, bus=bus, clock=clock, rng=rng, listener=listener, metadata_listener=metadata))
+        roles.append(_api(house, config, host, listener, bus=bus, clock=clock, rng=rng))
     return roles
+
+
+def _api(
+    house: AsyncExitStack,
+    config: Config,
+    host: str,
+    listener: socket.socket,
+    *,
+    bus: Bus,
+    clock: Clock,
+    rng: Random,
+) -> ApiServer:
+    metadata = house.enter_context(contextlib.closing(found)) if (found := _metadata_listener(config)) else None
+    required = config.metadata.token == "required"  # noqa: S105 - a choice
+    return ApiServer(
+        host=host,
+        bus=bus,
+        clock=clock,
+        rng=rng,
+        listener=listener,
+        metadata_listener=metadata,
+        metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
+    )
 
 
 def _controller(
@@ -201,7 +225,7 @@ def make_drivers(config: Config, state: Path) -> Drivers:
         ),
         firewall=IptablesFirewall(
             allow_project_net_traffic=config.firewall.allow_project_net_traffic,
-            metadata_port=config.network.metadata_port or None,
+            metadata_port=config.metadata.port or None,
         ),
         network=network,
         images=LocalImages(
@@ -247,27 +271,35 @@ async def _open_bus(config: Config, clock: Clock, rng: Random) -> AsyncIterator[
 
 
 def _metadata_listener(config: Config) -> socket.socket | None:
-    """On the gateway's address, which need not exist yet (IP_FREEBIND); None where no guest could come."""
-    if config.virt.driver == "fake" or not config.network.metadata_port:
+    """For every gateway, also of networks that are made later; who comes by no bridge is not let in (`door.py`).
+
+    None where no guest could come.
+    """
+    if config.virt.driver == "fake" or not config.metadata.port:
         return None
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
-    listener.bind((str(config.network.network().gateway), config.network.metadata_port))
+    listener.bind(("0.0.0.0", config.metadata.port))  # noqa: S104
     return listener
 
 
 def _keep_admin(state: Path, listener: socket.socket, rng: Random) -> str:
     """The admin's token, made at the first start, in a file that only its owner can read; the CLI reads it too."""
     path, (address, port) = state / "admin.json", listener.getsockname()[:2]
-    known = json.loads(path.read_text()) if path.exists() else {}
-    token = str(known.get("token") or new_token(rng))
+    token = str(_known_admin(path).get("token") or new_token(rng))
     content = {"url": f"http://{address}:{port}", "token": token, **ADMIN.model_dump(exclude={"is_admin"})}
     draft = path.with_suffix(".new")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(content, file)
     draft.replace(path)
     return token
+
+
+def _known_admin(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except (ValueError, TypeError):
+        raise BadRequest(f"{path} is not the JSON that was written", hint="remove it for a new token") from None
 
 
 @contextlib.contextmanager

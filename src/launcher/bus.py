@@ -15,17 +15,16 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-import pydantic_core
 from pydantic import FiniteFloat, ValidationError
 
 from launcher.clock import Clock
+from launcher.dead_letters import DeadLetters
 from launcher.errors import BadMessage, BusUnavailable, LauncherError, NoRoute, RpcTimeout, UnknownMethod
 from launcher.identity import new_span_id
 from launcher.messaging import Call, Cast, Context, Encoded, Message, Notice, Route
@@ -65,17 +64,13 @@ class Bus(Protocol):
     def listen(self, routes: Iterable[Route]) -> AbstractAsyncContextManager[None]:
         """Hear the notices of these routes' topics while in the block."""
 
-    def dead_letters(self) -> list[DeadLetter]:
-        """The poison messages seen since the start, newest last, at most 100."""
+    @property
+    def ready(self) -> bool:
+        """Whether everything sent and served goes by the broker, where there is one."""
 
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """A message that nobody could read, and why."""
-
-    routing_key: str
-    reason: str
-    body: bytes
+    @property
+    def dead(self) -> DeadLetters:
+        """The poison messages that arrived here since the start."""
 
 
 class Envelope(Model):
@@ -86,6 +81,21 @@ class Envelope(Model):
     context: Context
     sent_ms: FiniteFloat
     deadline_ms: FiniteFloat | None
+
+
+class Failure(Model):
+    """How an error crosses the wire."""
+
+    code: str
+    message: str
+    hint: str = ""
+    field: str = ""
+
+
+class Refusal(Model):
+    """The reply of a handler that raised."""
+
+    failure: Failure
 
 
 def routing_key(topic: str, host: str | None) -> str:
@@ -118,20 +128,23 @@ def decode_reply(message: Call[R], body: bytes) -> R:
     try:
         if body.startswith(RESULT):
             return message.answer_model().model_validate_json(body).result
-        error = LauncherError.from_wire(**pydantic_core.from_json(body)["failure"])
+        failure = Refusal.model_validate_json(body).failure
     except ValidationError as complaint:
         raise BadMessage(f"{message.method}: unreadable answer: {_complaints(complaint)}") from None
-    except (ValueError, TypeError, KeyError) as problem:
-        raise BadMessage(f"{message.method}: unreadable answer: {problem}") from None
-    raise error
+    raise LauncherError.from_wire(**failure.model_dump())
 
 
 def _complaints(error: ValidationError) -> str:
-    """What a model refused and where, without the values: they may be secrets."""
-    return "; ".join(
-        f"{'.'.join(map(str, found['loc'])) or 'body'}: {found['msg']}"
-        for found in error.errors(include_url=False, include_input=False, include_context=False)
-    )
+    """What a model refused first and where, on one line and without the values: they may be secrets."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    first = (f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found[:5])
+    return _shown("; ".join(first), 500) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
+
+
+def _shown(text: str, length: int) -> str:
+    """A stranger's words for our log: cut, and with nothing in them that could pass for a line of it."""
+    shown = text if text.isprintable() else repr(text)[1:-1]
+    return shown if len(shown) <= length else f"{shown[:length]}…"
 
 
 def encode_result(route: Route, result: Any) -> bytes:
@@ -147,8 +160,9 @@ def encode_failure(error: Exception) -> bytes:
     if named is None:
         log.error("handler failed", exc_info=error)
         named = LauncherError.from_wire("remote_error", f"unexpected {type(error).__name__}; see the server's log")
-    failure = {"code": named.code, "message": named.message, "hint": named.hint, "field": named.field}
-    return pydantic_core.to_json({"failure": failure})
+    words = {"message": named.message, "hint": named.hint, "field": named.field}
+    sent = {name: text.encode(errors="backslashreplace").decode() for name, text in words.items()}
+    return Refusal(failure=Failure(code=named.code, **sent)).model_dump_json().encode()
 
 
 def no_span(_: Span) -> None:
@@ -174,7 +188,7 @@ class Dispatcher:
         route = self.routes.get(envelope.method)
         try:
             if route is None:
-                raise UnknownMethod(f"{self.name} answers no method {envelope.method!r}")
+                raise UnknownMethod(f"{self.name} answers no method '{_shown(envelope.method, 100)}'")
             message = self._validated(route, envelope)
         except (UnknownMethod, BadMessage) as error:
             if reply is None:
@@ -241,12 +255,6 @@ class Dispatcher:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-def bury(dead: deque[DeadLetter], key: str, error: BadMessage, body: bytes) -> None:
-    """Keep a poison message where an operator can see it."""
-    log.warning("dead letter on %s: %s", key, error)
-    dead.append(DeadLetter(key, error.message, body))
-
-
 def log_death(task: asyncio.Task[None]) -> None:
     """A task of the bus that dies of a bug must not do so in silence."""
     if not task.cancelled() and (error := task.exception()) is not None:
@@ -275,7 +283,11 @@ class MemoryBus:
         self.clock, self.rng, self.cast_lifetime = clock, rng, cast_lifetime
         self.queues: dict[str, _Queue] = {}
         self.listeners: dict[str, list[Dispatcher]] = {}
-        self.dead: deque[DeadLetter] = deque(maxlen=100)
+        self.dead = DeadLetters()
+
+    @property
+    def ready(self) -> bool:
+        return True
 
     async def cast(self, ctx: Context, message: Cast, *, host: str | None = None) -> None:
         now = self.clock.now_ms()
@@ -335,9 +347,6 @@ class MemoryBus:
                 self.listeners[topic].remove(dispatcher)
             await dispatcher.drain()
 
-    def dead_letters(self) -> list[DeadLetter]:
-        return list(self.dead)
-
     def _put(self, key: str, delivery: _Delivery) -> None:
         queue = self.queues.get(key)
         if queue is None:
@@ -361,4 +370,4 @@ class MemoryBus:
         try:
             dispatcher.accept(delivery.body, delivery.reply)
         except BadMessage as error:
-            bury(self.dead, key, error, delivery.body)
+            self.dead.bury(key, error, delivery.body)

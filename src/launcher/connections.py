@@ -77,10 +77,19 @@ class Kept(Generic[T]):
             self.tried.set()
             await asyncio.sleep(RETRY_INTERVAL)
 
+    def lose(self, why: str) -> None:
+        """Take it for lost."""
+        if self.open is not None:
+            self.open, self.problem = None, why
+            self.up.clear()
+            log.warning("%s: given up: %s", self.name, why)
+            resolve(self.lost, why)
+
     async def _live(self) -> str:
         """One life of it, from its opening to its loss."""
         lost: Loss = asyncio.get_running_loop().create_future()
         async with self.session(lost) as opened:
+            self.lost = lost
             self.open, self.problem = opened, ""
             self.up.set()
             self.tried.set()

@@ -6,16 +6,21 @@ Units stand in the names: `_mb` mebibytes, `_gb` gibibytes, `_ms` milliseconds s
 from __future__ import annotations
 
 from enum import StrEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+
+LARGEST = 2**63 - 1
+"""Of the whole numbers that a column of SQLite holds."""
 
 InstanceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 MacAddress = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:@-]{0,254}$")]
 """What a user may call a thing; no control characters, commas or leading dashes, so it is safe in a file."""
+Hostname = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")]
+Generation = Annotated[int, Field(ge=1, le=LARGEST, description="bumped when the instance moves on; older is dropped")]
 
 
 class Model(BaseModel):
@@ -57,8 +62,8 @@ class Flavor(Model):
 
     name: Name
     vcpus: int = Field(ge=1, le=64)
-    memory_mb: int = Field(ge=64)
-    root_gb: int = Field(ge=0)
+    memory_mb: int = Field(ge=64, le=2**31)
+    root_gb: int = Field(ge=0, le=2**31)
 
 
 class ImageKind(StrEnum):
@@ -79,13 +84,13 @@ class Image(Model):
     name: Name
     kind: ImageKind
     format: ImageFormat
-    size: int = Field(ge=0, description="bytes of the file")
-    virtual_size: int = Field(ge=0, description="bytes the guest sees")
+    size: int = Field(ge=0, le=LARGEST, description="bytes of the file")
+    virtual_size: int = Field(ge=0, le=LARGEST, description="bytes the guest sees")
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     path: Path = Field(description="the file on the compute host, inside the image library")
     kernel_id: str | None = None
     ramdisk_id: str | None = None
-    min_memory_mb: int = 0
+    min_memory_mb: int = Field(default=0, ge=0, le=LARGEST)
     kernel_args: str = ""
 
 
@@ -113,7 +118,7 @@ class InstanceRef(Model):
     """What every artefact on a host is named from; enough to remove them, so "ensure it is gone" needs no table."""
 
     instance_id: InstanceId
-    number: int = Field(ge=1, description="never used twice; the source of every name on the host")
+    number: int = Field(ge=1, le=0xFFFFFFFF, description="never used twice; the source of every name on the host")
 
     @property
     def name(self) -> str:
@@ -122,8 +127,12 @@ class InstanceRef(Model):
 
     @property
     def tap(self) -> str:
-        """The NIC's device on the host; at most 15 characters."""
-        return f"tap{self.number:08x}"
+        """The first NIC's device on the host."""
+        return self.tap_of(0)
+
+    def tap_of(self, nic: int) -> str:
+        """A NIC's device on the host; at most 15 characters."""
+        return f"tap{self.number:08x}" + (f"-{nic}" if nic else "")
 
     @property
     def chain(self) -> str:
@@ -131,13 +140,22 @@ class InstanceRef(Model):
         return f"nova-inst-{self.number}"
 
 
+class Nic(Model):
+    """A network interface. In an order: what is asked for, None being left to the network role. Later: what it has."""
+
+    mac: MacAddress
+    network: str | None = Field(default=None, description="a name or an id; asked for, None is the project's usual one")
+    address: IPv4Address | None = None
+    address6: IPv6Address | None = None
+
+
 class LaunchOrder(InstanceRef):
     """All that the roles below the controller know of an instance; enough to launch it and to undo it."""
 
-    generation: int = Field(ge=1, description="bumped when the instance moves on; older work is dropped")
+    generation: Generation
     project_id: str
-    hostname: str
-    mac: MacAddress
+    hostname: Hostname
+    nics: tuple[Nic, ...] = Field(min_length=1)
     flavor: Flavor
     image: Image
     kernel: Image | None = None
@@ -173,8 +191,8 @@ class Instance(Model):
     task_state: TaskState | None
     state_since_ms: int
     host: str | None
-    mac: MacAddress
-    addresses: tuple[IPv4Address, ...] = ()
+    nics: tuple[Nic, ...]
+    addresses: tuple[IPv4Address | IPv6Address, ...] = Field(default=(), description="of all NICs, IPv4 first")
     flavor: Flavor
     image_id: str
     image_name: str
@@ -245,9 +263,9 @@ class Span(Model):
     host: str
     name: str
     kind: str = Field(description="http, hop or step")
-    queued_ms: float | None
-    start_ms: float
-    end_ms: float
+    queued_ms: FiniteFloat | None
+    start_ms: FiniteFloat
+    end_ms: FiniteFloat
     instance_id: InstanceId | None = None
     error: str | None = None
 
@@ -294,9 +312,11 @@ class CreatedKeyPair(Model):
 
 
 class GuestMetadata(Model):
-    """What the metadata service tells the guest that owns an address."""
+    """What only the guest reads, beside its instance; the metadata service tells it."""
 
     instance: Instance
+    availability_zone: str = Field(description="its host's, or the one asked for while it has none")
     public_key: str | None
-    key_name: str | None
-    user_data: str | None
+    kernel_id: str | None
+    ramdisk_id: str | None
+    user_data: str | None = Field(description="base64")

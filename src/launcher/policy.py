@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from launcher.models import Model, Name
+from launcher.models import LARGEST, Model, Name
+
+GroupId = Annotated[int, Field(ge=1, le=LARGEST)]
 
 
 class Protocol(StrEnum):
@@ -37,7 +40,7 @@ class Rule(Model):
     from_port: int | None = Field(default=None, ge=0, le=65535)
     to_port: int | None = Field(default=None, ge=0, le=65535)
     cidr: IPv4Network | IPv6Network | None = None
-    group_id: int | None = None
+    group_id: GroupId | None = None
 
     @model_validator(mode="after")
     def _one_end(self) -> Rule:
@@ -49,7 +52,7 @@ class Rule(Model):
 class SecurityGroup(Model):
     """A named set of rules; what no rule lets in is dropped."""
 
-    id: int
+    id: GroupId
     name: Name
     description: str = ""
     rules: tuple[Rule, ...] = ()
@@ -62,7 +65,7 @@ class Policy(Model):
     """
 
     groups: tuple[SecurityGroup, ...] = ()
-    members: dict[int, tuple[IPv4Address | IPv6Address, ...]] = Field(default_factory=dict)
+    members: dict[GroupId, tuple[IPv4Address | IPv6Address, ...]] = Field(default_factory=dict)
 
     def members_of(self, rule: Rule) -> Sequence[IPv4Address | IPv6Address]:
         return self.members.get(rule.group_id, ()) if rule.group_id is not None else ()

@@ -37,7 +37,7 @@ async def eventually_answered(caller: AmqpBus, limit: float = 15) -> None:
 async def test_poison_is_kept_by_the_broker(amqp: Wire[AmqpBus], broker: Broker) -> None:
     async with amqp.bus.serve("alpha", "one", [], no_span):
         await amqp.put("alpha", b"poison")
-        await until(lambda: len(amqp.bus.dead_letters()) == 1)
+        await until(lambda: amqp.bus.dead.count == 1)
     async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
         queue = await channel.get_queue("launcher.dead")
         letter = await queue.get(timeout=5)
@@ -110,13 +110,17 @@ async def test_a_frozen_broker_is_unavailable_in_time(amqp: Wire[AmqpBus], broke
     ):
         broker.freeze()
         try:
-            for send in (bus.cast(CTX, Work(label="x")), bus.call(CTX, Add(a=1, b=1))):
-                began = time.monotonic()
-                with pytest.raises(BusUnavailable, match="may have been sent: TimeoutError"):
-                    await send
-                assert 0.9 < time.monotonic() - began < 3
             with pytest.raises(RpcTimeout):
                 await bus.call(CTX, Add(a=1, b=1), timeout=0.3)
+            began = time.monotonic()
+            with pytest.raises(BusUnavailable, match="may have been sent: TimeoutError"):
+                await bus.cast(CTX, Work(label="x"))
+            assert 0.9 < time.monotonic() - began < 3
+            began = time.monotonic()
+            for send in (bus.cast(CTX, Work(label="x")), bus.call(CTX, Add(a=1, b=1))):
+                with pytest.raises(BusUnavailable, match="not sent, no broker: no confirmation in 1 s"):
+                    await send
+            assert time.monotonic() - began < 0.5
         finally:
             broker.thaw()
         await eventually_answered(bus)
@@ -192,3 +196,134 @@ async def test_everything_goes_on_after_the_broker_was_killed(broker: Broker, am
         await eventually_answered(amqp.peer)
         async with amqp.bus.serve("beta", "one", [Waiting.to(worker.work)], no_span):
             assert await worker.next() == "kept"
+
+
+async def test_without_a_broker_the_roles_of_one_process_go_on() -> None:
+    (nobodys,) = free_ports(1)
+    worker = Worker()
+    async with (
+        amqp_bus(f"amqp://guest:guest@127.0.0.1:{nobodys}/") as bus,
+        bus.serve("alpha", "one", worker.routes, no_span),
+        bus.listen([Tick.to(worker.tick)]),
+    ):
+        assert not bus.ready
+        assert (await bus.call(CTX, Add(a=1, b=2))).total == 3
+        assert (await bus.call(CTX, Add(a=1, b=2), host="one")).total == 3
+        with pytest.raises(BusUnavailable):
+            await bus.call(CTX, Add(a=1, b=2), host="two")
+        await bus.cast(CTX, Work(label="cast"))
+        assert await worker.next() == "cast"
+        await bus.notify(CTX, Tick(number=3))
+        assert await worker.next() == "3"
+
+
+async def test_a_frozen_broker_costs_the_first_call_some_time_and_runs_none_twice(broker: Broker) -> None:
+    worker = Worker()
+    async with (
+        amqp_bus(broker.url, publish_timeout=1) as bus,
+        bus.serve("alpha", "one", worker.routes, no_span),
+    ):
+        await eventually_answered(bus)
+        broker.freeze()
+        try:
+            began = time.monotonic()
+            assert (await bus.call(CTX, Add(a=2, b=2))).total == 4
+            assert 0.9 < time.monotonic() - began < 3
+            began = time.monotonic()
+            await bus.cast(CTX, Work(label="cast"))
+            assert await worker.next() == "cast"
+            assert (await bus.call(CTX, Add(a=2, b=3))).total == 5
+            assert time.monotonic() - began < 0.5
+        finally:
+            broker.thaw()
+        await until(lambda: bus.ready, limit=60)
+        asked = len(worker.contexts)
+        assert asked == 4
+        await bus.cast(CTX, Work(label="after"))
+        assert await worker.next() == "after"
+        assert len(worker.contexts) == asked + 1
+
+
+async def test_a_call_that_a_role_of_this_process_works_at_outlives_the_broker(broker: Broker) -> None:
+    worker = Worker()
+    worker.gate.clear()
+    async with amqp_bus(broker.url) as bus, bus.serve("alpha", "one", worker.routes, no_span):
+        call = asyncio.create_task(bus.call(CTX, Add(a=1, b=1)))
+        await until(lambda: len(worker.contexts) == 1)
+        broker.kill()
+        await until(lambda: not bus.ready)
+        worker.gate.set()
+        assert (await asyncio.wait_for(call, 5)).total == 2
+        assert len(worker.contexts) == 1
+        await asyncio.to_thread(broker.start)
+        await until(lambda: bus.ready, limit=20)
+
+
+async def test_an_alarm_at_the_broker_stops_nobody_here(broker: Broker) -> None:
+    worker = Worker()
+    async with amqp_bus(broker.url, publish_timeout=1) as bus, bus.serve("alpha", "one", worker.routes, no_span):
+        await eventually_answered(bus)
+        await asyncio.to_thread(broker.alarm, on=True)
+        try:
+            for label in ("first", "second", "third"):
+                await bus.cast(CTX, Work(label=label))
+                assert await worker.next() == label
+                assert (await bus.call(CTX, Add(a=1, b=1))).total == 2
+            assert not bus.ready
+        finally:
+            await asyncio.to_thread(broker.alarm, on=False)
+        await until(lambda: bus.ready, limit=60)
+        await eventually_answered(bus)
+        assert worker.taken.empty()
+
+
+async def test_a_connection_that_only_the_broker_believes_in_is_no_hindrance(
+    amqp: Wire[AmqpBus], broker: Broker
+) -> None:
+    """A queue of a fixed name would stay locked by the old connection until the broker's heartbeat has noticed."""
+    worker = Worker()
+    async with (
+        Cable(broker.url) as cable,
+        amqp_bus(cable.url) as bus,
+        bus.serve("alpha", "one", worker.routes, no_span),
+        bus.listen(worker.routes),
+    ):
+        await eventually_answered(amqp.peer)
+        cable.strand()
+        await until(lambda: not bus.ready)
+        began = time.monotonic()
+        await until(lambda: bus.ready)
+        assert time.monotonic() - began < 5
+        await amqp.peer.notify(CTX, Tick(number=4))
+        assert await worker.next() == "4"
+        await eventually_answered(amqp.peer)
+
+
+async def test_a_deleted_exchange_is_made_again_and_bound_to(
+    amqp: Wire[AmqpBus], broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.intake.REBIND_INTERVAL", 0.2)
+    worker = Worker()
+    async with amqp_bus(broker.url) as bus, bus.serve("alpha", "one", worker.routes, no_span):
+        await eventually_answered(amqp.peer)
+        async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
+            await channel.exchange_delete("launcher")
+        await eventually_answered(amqp.peer)
+        assert len(worker.contexts) == 2
+
+
+async def test_a_call_that_was_in_a_deleted_queue_is_made_without_it(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for its time-out of 60 s."""
+    monkeypatch.setattr("launcher.intake.PREFETCH", 1)
+    worker = Worker()
+    async with amqp_bus(broker.url) as bus, bus.serve("alpha", "one", worker.routes, no_span):
+        await eventually_answered(bus)
+        async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
+            calls = [asyncio.create_task(bus.call(CTX, Add(a=1, b=number))) for number in range(200)]
+            await asyncio.sleep(0)
+            await channel.queue_delete("alpha")
+        async with asyncio.timeout(15):
+            assert [(await call).total for call in calls] == [1 + number for number in range(200)]
+        assert len(worker.contexts) == 201

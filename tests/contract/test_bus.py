@@ -75,7 +75,7 @@ async def test_an_unknown_method_is_told_to_the_caller(wire: AnyWire) -> None:
     async with wire.bus.serve("alpha", "one", [], no_span):
         with pytest.raises(UnknownMethod, match="add"):
             await wire.peer.call(CTX, Add(a=1, b=1))
-    assert wire.bus.dead_letters() == []
+    assert wire.bus.dead.count == 0
 
 
 class NewerAdd(Call[Sum]):
@@ -286,10 +286,10 @@ async def test_poison_is_a_dead_letter_and_the_role_lives_on(wire: AnyWire, body
     worker = Worker()
     async with wire.bus.serve("alpha", "one", worker.routes, no_span):
         await wire.put("alpha", body)
-        await until(lambda: len(wire.bus.dead_letters()) == 1)
+        await until(lambda: wire.bus.dead.count == 1)
         await wire.peer.cast(CTX, Work(label="healthy"))
         assert await worker.next() == "healthy"
-    letter = wire.bus.dead_letters()[0]
+    letter = wire.bus.dead.newest[0]
     assert (letter.routing_key, letter.body) == ("alpha", body)
     assert letter.reason
 
@@ -297,9 +297,9 @@ async def test_poison_is_a_dead_letter_and_the_role_lives_on(wire: AnyWire, body
 async def test_an_unknown_cast_is_a_dead_letter(wire: AnyWire) -> None:
     async with wire.bus.serve("alpha", "one", Worker().routes, no_span):
         await wire.peer.cast(CTX, Unheard(), host="one")
-        await until(lambda: len(wire.bus.dead_letters()) == 1)
-    assert wire.bus.dead_letters()[0].reason == "alpha answers no method 'unheard'"
-    assert wire.bus.dead_letters()[0].routing_key == "alpha.one"
+        await until(lambda: wire.bus.dead.count == 1)
+    assert wire.bus.dead.newest[0].reason == "alpha answers no method 'unheard'"
+    assert wire.bus.dead.newest[0].routing_key == "alpha.one"
 
 
 async def test_a_listener_survives_poison(wire: AnyWire) -> None:
@@ -308,7 +308,7 @@ async def test_a_listener_survives_poison(wire: AnyWire) -> None:
         await wire.bus.notify(CTX, OtherTick())
         await wire.bus.notify(CTX, Tick(number=1))
         assert await worker.next() == "1"
-    assert [letter.routing_key for letter in wire.peer.dead_letters()] == ["notice.ticks"]
+    assert [letter.routing_key for letter in wire.peer.dead.newest] == ["notice.ticks"]
 
 
 class OtherTick(Notice):

@@ -16,7 +16,7 @@ import pytest
 from launcher.drivers import process
 from launcher.drivers.network import links
 from launcher.drivers.network.dnsmasq import Files
-from launcher.drivers.network.driver import NetworkDriver
+from launcher.drivers.network.driver import NetworkDriver, Tap
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
@@ -83,7 +83,7 @@ async def test_everything_may_be_repeated(driver: NetworkDriver) -> None:
         await driver.ensure_bridge(LAN)
         await driver.set_leases(LAN, [a_lease(1), a_lease(2)])
         await driver.plug(make_order(1), LAN)
-    assert list(await driver.list_taps()) == [1]
+    assert list(await driver.list_taps()) == [Tap(1)]
     for _ in range(2):
         await driver.unplug(make_order(1))
     assert list(await driver.list_taps()) == []
@@ -108,7 +108,7 @@ async def test_unplugging_instance_1_leaves_the_others(driver: NetworkDriver) ->
     for number in (1, 10, 11, 0x10):
         await driver.plug(make_order(number), LAN)
     await driver.unplug(make_order(1))
-    assert list(await driver.list_taps()) == [10, 11, 16]
+    assert list(await driver.list_taps()) == [Tap(10), Tap(11), Tap(16)]
 
 
 async def test_launches_at_once_share_a_bridge(driver: NetworkDriver) -> None:
@@ -117,7 +117,7 @@ async def test_launches_at_once_share_a_bridge(driver: NetworkDriver) -> None:
         await driver.plug(make_order(number), LAN)
 
     await asyncio.gather(*map(launch, range(1, 6)))
-    assert list(await driver.list_taps()) == [1, 2, 3, 4, 5]
+    assert list(await driver.list_taps()) == [Tap(number) for number in range(1, 6)]
 
 
 async def test_a_nic_that_never_spoke_leaves_no_evidence(driver: NetworkDriver) -> None:
@@ -192,7 +192,7 @@ class TestLinks:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    return Files(tmp_path / "networks" / LAN.name)
+    return Files(tmp_path / "networks" / LAN.bridge)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from launcher.drivers.virt.driver import Disks, VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import SpawnFailed
-from launcher.models import Flavor, Image, ImageFormat, ImageKind, InstanceId, LaunchOrder, PowerState
+from launcher.models import Flavor, Image, ImageFormat, ImageKind, InstanceId, LaunchOrder, Nic, PowerState
 
 Change = tuple[InstanceId, PowerState, str]
 
@@ -29,7 +29,7 @@ def order_for(number: int = 1, *, generation: int = 1, instance_id: str = "") ->
         generation=generation,
         project_id="demo",
         hostname="web",
-        mac=f"02:16:3e:00:00:{number:02x}",
+        nics=(Nic(mac=f"02:16:3e:00:00:{number:02x}"),),
         flavor=Flavor(name="m1.tiny", vcpus=1, memory_mb=64, root_gb=0),
         image=Image(
             id="ami-1",
@@ -53,7 +53,7 @@ class Rig(Protocol):
     def virt(self) -> VirtDriver: ...
 
     async def disks(self, order: LaunchOrder) -> Disks:
-        """An empty disk, and the tap that the network driver would have made."""
+        """An empty disk, and the taps that the network driver would have made."""
 
     async def lose_disk(self, disks: Disks) -> None: ...
 
@@ -104,8 +104,9 @@ class LibvirtRig:
         root = self.directory / f"{order.name}.disk"
         with root.open("wb") as file:
             file.truncate(1 << 20)
-        if not Path("/sys/class/net", order.tap).exists():
-            await process.run(["ip", "tuntap", "add", order.tap, "mode", "tap"])
+        for tap in map(order.tap_of, range(len(order.nics))):
+            if not Path("/sys/class/net", tap).exists():
+                await process.run(["ip", "tuntap", "add", tap, "mode", "tap"])
         return Disks(root=root, root_format=ImageFormat.RAW, console_log=self.directory / f"{order.name}.log")
 
     async def lose_disk(self, disks: Disks) -> None:

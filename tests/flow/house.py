@@ -30,7 +30,9 @@ from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
 from launcher.models import Identity, LaunchOrder, Quotas
-from launcher.networks import Network, NetworkMode
+from launcher.networks import Network, NetworkMode, ProjectRange
+from launcher.services.api.metadata.guests import Source
+from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
 from launcher.services.compute import Compute, Launch
 from launcher.services.controller.controller import Controller
@@ -42,6 +44,11 @@ from tests.waiting import eventually
 TOKEN = "lt_the-admins-token"
 CIDR = IPv4Network("10.0.0.0/24")
 Json = dict[str, Any]
+
+
+def anybody(source: Source) -> bool:
+    """Guests of a house come by the loopback interface, which is no bridge."""
+    return True
 
 
 class Gate:
@@ -69,6 +76,10 @@ class House:
     restart_missing: bool = True
     sweep_every: float = 60.0
     cidr: IPv4Network = CIDR
+    bridge: str = "br100"
+    metadata_at: tuple[str, int] = ("127.0.0.1", 0)
+    metadata_rules: MetadataRules = field(default_factory=lambda: MetadataRules(admits=anybody))
+    projects: ProjectRange | None = None
     scheduler_driver: SchedulerDriver | None = None
     roles: tuple[str, ...] = ("controller", "scheduler", "network", "compute", "api")
     virt: FakeVirt = field(default_factory=FakeVirt)
@@ -79,40 +90,59 @@ class House:
     broken: dict[str, int] = field(default_factory=dict)
     bus: MemoryBus = field(init=False)
     controller: Controller = field(init=False)
+    scheduler: Scheduler = field(init=False)
+    network_role: NetworkController = field(init=False)
+    compute: Compute = field(init=False)
+    api: ApiServer = field(init=False)
     url: str = field(init=False)
+    metadata_url: str = field(init=False)
     http: aiohttp.ClientSession = field(init=False)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[House]:
         async with AsyncExitStack() as stack:
-            self.bus = MemoryBus(clock=SystemClock(), rng=Random(self.seed))
+            self.bus = MemoryBus(clock=SystemClock(), rng=Random(self.seed + 1000))  # ids unlike the roles'
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            self.url = "http://{}:{}".format(*listener.getsockname()[:2])
+            metadata = stack.enter_context(socket.create_server(self.metadata_at))
+            self.url, self.metadata_url = (
+                "http://{}:{}".format(*each.getsockname()[:2]) for each in (listener, metadata)
+            )
             headers = {"Authorization": f"Bearer {TOKEN}"}
-            built = await self._build(stack, listener)
-            self.controller = built["controller"]
+            built = await self._build(stack, listener, metadata)
+            self.controller, self.scheduler, self.network_role = (
+                built[name] for name in ("controller", "scheduler", "network")
+            )
+            self.compute, self.api = built["compute"], built["api"]
             for name in self.roles:
                 await stack.enter_async_context(built[name].serving())
             self.http = await stack.enter_async_context(aiohttp.ClientSession(self.url, headers=headers))
             yield self
 
-    async def _build(self, stack: AsyncExitStack, listener: socket.socket) -> Mapping[str, Any]:
+    async def _build(
+        self, stack: AsyncExitStack, listener: socket.socket, metadata: socket.socket
+    ) -> Mapping[str, Any]:
         controller_db = await stack.enter_async_context(Database.open(self.state / "controller.db", schemas.CONTROLLER))
         network_db = await stack.enter_async_context(Database.open(self.state / "network.db", schemas.NETWORK))
         world: Any = {"host": "node-1", "bus": self.bus, "clock": SystemClock(), "rng": Random(self.seed)}
-        network = Network(
-            name="default", mode=NetworkMode.FLAT_DHCP, bridge="br100", cidr=self.cidr, gateway=self.cidr[1]
-        )
+        mode = NetworkMode.VLAN if self.projects else NetworkMode.FLAT_DHCP
+        network = Network(name="default", mode=mode, bridge=self.bridge, cidr=self.cidr, gateway=self.cidr[1])
         return {
             "controller": self._controller(world, controller_db),
             "scheduler": Scheduler(
                 **world, driver=self.scheduler_driver or ChanceScheduler(rng=Random(self.seed)), host_timeout=60.0
             ),
             "network": NetworkController(
-                **world, db=network_db, network=network, driver=self.network, firewall=self.firewall
+                **world,
+                db=network_db,
+                network=network,
+                projects=self.projects,
+                driver=self.network,
+                firewall=self.firewall,
             ),
             "compute": self._compute(world),
-            "api": ApiServer(**world, listener=listener, metadata_listener=None),
+            "api": ApiServer(
+                **world, listener=listener, metadata_listener=metadata, metadata_rules=self.metadata_rules
+            ),
         }
 
     @contextlib.asynccontextmanager

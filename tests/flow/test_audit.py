@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from launcher.auditing import ArtefactKind, AuditHosts, CollectGarbage, RemoveArtefacts
+from launcher.drivers.network.driver import Tap
 from launcher.errors import Conflict, Forbidden, HypervisorBusy, InvalidDomainConfig, LauncherError
 from launcher.identity import new_request_id, new_trace_id
 from launcher.messages.network import AllocateFixedIp, ReleaseFixedIp
@@ -50,12 +51,14 @@ async def plant_chain(house: House, order: LaunchOrder) -> None:
 
 async def plant_lease(house: House, order: LaunchOrder) -> None:
     """With its line for the DHCP server."""
-    request = AllocateFixedIp(instance_id=order.instance_id, project_id="admin", mac=order.mac, hostname=order.hostname)
+    request = AllocateFixedIp(
+        instance_id=order.instance_id, project_id="admin", mac=order.nics[0].mac, hostname=order.hostname
+    )
     await house.bus.call(ADMIN, request)
 
 
 async def plant_dhcp(house: House, order: LaunchOrder) -> None:
-    house.network.leases["default"] += (make_lease(order),)
+    house.network.leases["br100"] += (make_lease(order),)
 
 
 async def plant_export(house: House, order: LaunchOrder) -> None:
@@ -123,7 +126,7 @@ async def remove_lease(house: House, order: LaunchOrder) -> None:
 
 
 async def remove_dhcp(house: House, order: LaunchOrder) -> None:
-    house.network.leases["default"] = ()
+    house.network.leases["br100"] = ()
 
 
 async def remove_base(house: House, order: LaunchOrder) -> None:
@@ -193,14 +196,14 @@ async def test_the_sweep_needs_to_see_it_twice_in_a_row(house: House) -> None:
     for _ in range(2):
         await house.network.plug(order, NETWORK)
         await sweep()
-        assert order.number in house.network.taps
+        assert Tap(order.number) in house.network.taps
         await house.network.unplug(order)
         await sweep()
     await house.network.plug(order, NETWORK)
     await sweep()
-    assert order.number in house.network.taps
+    assert Tap(order.number) in house.network.taps
     await sweep()
-    assert order.number not in house.network.taps
+    assert Tap(order.number) not in house.network.taps
 
 
 async def test_a_domain_seen_for_the_first_time_keeps_its_filters(house: House) -> None:
@@ -328,7 +331,7 @@ async def test_an_unreadable_database_is_none_either(house: House) -> None:
     assert "cannot be read" in (await house.ask("POST", "/gc", {}, status=500))["detail"]
     with pytest.raises(LauncherError, match="cannot be read"):
         await house.controller.sweep.sweep()
-    assert order.number in house.network.taps
+    assert Tap(order.number) in house.network.taps
 
 
 async def test_a_host_that_does_not_answer_is_named_and_keeps_its_addresses(house: House) -> None:

@@ -41,6 +41,29 @@ def launcher(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+async def test_metadata_shows_what_the_guest_is_told(house: House, launcher: Run, tmp_path: Path) -> None:
+    (tmp_path / "script").write_bytes(b"#!/bin/sh\n\x1b[31m\xff\n")
+    await launcher(f"run ami-tiny --name web --metadata a=b --user-data {tmp_path}/script")
+
+    table = (await launcher("metadata web"))[1]
+    rows = [line.split(maxsplit=1) for line in table.splitlines()]
+    assert rows[0] == ["PATH", "VALUE"]
+    assert ["meta-data/tags/instance/a", "b"] in rows
+    assert ["meta-data/instance-type", "m1.tiny"] in rows
+    assert "\x1b" not in table
+
+    assert (await launcher("metadata web /latest/"))[1] == "dynamic\nmeta-data\nuser-data"
+    assert (await launcher("metadata web latest/meta-data/placement/"))[1] == "availability-zone\nregion"
+    meta = json.loads((await launcher("metadata web openstack/latest/meta_data.json"))[1])
+    page = json.loads((await launcher("metadata web openstack/latest/vendor_data.json --json"))[1])
+    assert (meta["name"], meta["meta"]) == ("web", {"a": "b"})
+    assert page["leaves"] == {"openstack/latest/vendor_data.json": "{}"}
+
+    for words in ("metadata web latest/nothing", "metadata nobody"):
+        assert (await launcher(words))[0] == Exit.NOT_FOUND
+    assert "web" in (await launcher("_complete -- metadata w"))[1].split()
+
+
 async def test_from_the_key_to_the_end(house: House, launcher: Run) -> None:
     assert (await launcher("keypair create me"))[1].startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
     assert (await launcher("group create web --rule tcp:22 --rule icmp"))[0] == Exit.OK

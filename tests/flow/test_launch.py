@@ -122,7 +122,7 @@ async def test_count_makes_as_many_with_names_and_one_reservation(house: House) 
     body = {"image": "ami-tiny", "flavor": "m1.tiny", "name": "web", "count": 3}
     made = (await house.ask("POST", "/instances", body, status=202))["instances"]
     assert [instance["name"] for instance in made] == ["web-1", "web-2", "web-3"]
-    assert len({instance["mac"] for instance in made}) == 3
+    assert len({nic["mac"] for instance in made for nic in instance["nics"]}) == 3
     assert len({instance["reservation_id"] for instance in made}) == 1
     assert [instance["launch_index"] for instance in made] == [0, 1, 2]
     for instance in made:
@@ -137,6 +137,26 @@ async def test_fifty_posts_at_the_quotas_edge_take_exactly_what_is_left(tmp_path
         assert len(refused) == 43
         assert {answer["code"] for answer in refused} == {"quota_exceeded"}
         assert "7 of 7 in use" in refused[-1]["detail"]
+        made = [answer["instances"][0]["id"] for answer in answers if "instances" in answer]
+        listed = await house.ask("GET", "/instances", status=200)
+        assert sorted(each["id"] for each in listed["instances"]) == sorted(made)
+        assert len(set(made)) == 7
+        for instance_id in made:
+            await house.until(instance_id, "ACTIVE")
+        await house.ask("DELETE", f"/instances/{made[0]}", status=202)
+        await house.until(made[0], "DELETED")
+        again = await asyncio.gather(*(house.ask("POST", "/instances", body) for _ in range(10)))
+        assert sum("instances" in answer for answer in again) == 1
+
+
+@pytest.mark.parametrize(("quota", "most"), [("cores", 11), ("memory_mb", 5 * 512 + 511)])
+async def test_fifty_posts_for_several_take_no_more_than_any_quota(tmp_path: Path, quota: str, most: int) -> None:
+    async with House(tmp_path, quotas=Quotas(instances=1000).model_copy(update={quota: most})).open() as house:
+        body = {"image": "ami-tiny", "flavor": "m1.tiny", "min_count": 1, "max_count": 3}
+        answers = await asyncio.gather(*(house.ask("POST", "/instances", body) for _ in range(50)))
+        made = [each["id"] for answer in answers for each in answer.get("instances", ())]
+        assert len(made) == len(set(made)) == {"cores": 11, "memory_mb": 5}[quota]
+        assert {answer["code"] for answer in answers if "instances" not in answer} == {"quota_exceeded"}
 
 
 async def test_min_count_is_all_or_nothing_and_max_count_as_many_as_fit(tmp_path: Path) -> None:
@@ -152,10 +172,11 @@ async def test_min_count_is_all_or_nothing_and_max_count_as_many_as_fit(tmp_path
 
 async def test_an_idempotency_key_returns_the_same_instances(house: House) -> None:
     body, headers = {"image": "ami-tiny", "flavor": "m1.tiny", "count": 2}, {"Idempotency-Key": "abc"}
-    asked = [house.ask("POST", "/instances", body, status=202, headers=headers) for _ in range(5)]
+    asked = [house.ask("POST", "/instances", body, status=202, headers=headers) for _ in range(20)]
     made = [[instance["id"] for instance in answer["instances"]] for answer in await asyncio.gather(*asked)]
     assert all(ids == made[0] for ids in made)
     assert len((await house.ask("GET", "/instances", status=200))["instances"]) == 2
+    assert {each["id"] for each in (await house.ask("GET", "/instances"))["instances"]} == set(made[0])
     other = await house.ask("POST", "/instances", {**body, "count": 1}, status=409, headers=headers)
     assert other["field"] == "Idempotency-Key"
 

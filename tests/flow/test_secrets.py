@@ -11,9 +11,10 @@ from random import Random
 import pytest
 
 from launcher.amqp import AmqpBus
-from launcher.bus import DeadLetter, _Delivery, encode
+from launcher.bus import _Delivery, encode
 from launcher.clock import SystemClock
 from launcher.config import load
+from launcher.dead_letters import DeadLetter
 from launcher.errors import BadRequest, BusUnavailable
 from launcher.identity import new_token
 from launcher.messages.instances import CreateInstances
@@ -111,7 +112,7 @@ async def test_a_poison_message_is_reported_without_its_content(house: House, ca
     house.bus._put("controller", _Delivery(body, math.inf))
 
     async def buried() -> list[DeadLetter]:
-        return house.bus.dead_letters()
+        return list(house.bus.dead.newest)
 
     dead = await eventually(buried, what="the dead letter")
     async with house.http.get("/healthz") as health:

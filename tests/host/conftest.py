@@ -61,6 +61,22 @@ def broker(shared_broker: Broker) -> Broker:
     return shared_broker
 
 
+@pytest.fixture
+async def busy(server: Server, broker: Broker) -> Server:
+    """A server of fakes whose bus is the private broker."""
+    server.settings = [
+        "virt.driver=fake",
+        "host.name=node-1",
+        "fake.step_delay_s=0.2",
+        "quotas.instances=1000",
+        "quotas.cores=1000",
+        "quotas.memory_mb=1000000",
+        f"bus.url={broker.url}",
+    ]
+    await server.start()
+    return server
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for name, score in config.stash.get(SCORES, {}).items():
         terminalreporter.write_line(f"kill -9: {score} ({name})")

@@ -89,7 +89,7 @@ class Guest:
         self.descriptor = new_namespace()
         self.sockets: list[socket.socket] = []
         self.path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
-        nic = ["peer", "name", "eth0", "address", order.mac, "netns", self.path]
+        nic = ["peer", "name", "eth0", "address", order.nics[0].mac, "netns", self.path]
         subprocess.run(["ip", "link", "add", order.tap, "type", "veth", *nic], check=True)
         subprocess.run(["ip", "link", "set", order.tap, "master", LAN.bridge, "up"], check=True)
         self.run("ip", "link", "set", "eth0", "up")
@@ -321,7 +321,7 @@ async def test_ipv6_is_no_way_around(lan: Lan) -> None:
     for each, address in ((guest, "fd00::1"), (peer, "fd00::2")):
         each.run("ip", "address", "add", f"{address}/64", "dev", "eth0", "nodad")
     for each, other, address in ((guest, peer, "fd00::2"), (peer, guest, "fd00::1")):
-        each.run("ip", "neighbour", "replace", address, "lladdr", other.order.mac, "dev", "eth0")
+        each.run("ip", "neighbour", "replace", address, "lladdr", other.lease.mac, "dev", "eth0")
     by_six = guest.open(socket.SOCK_DGRAM, family=socket.AF_INET6)
     by_six.bind(("::", OPEN + 2))
     by_four = guest.listen_udp(OPEN)

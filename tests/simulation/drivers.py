@@ -7,6 +7,7 @@ from pathlib import Path
 
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.images.store import Injection
+from launcher.drivers.network.driver import Tap
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, PowerWatcher
 from launcher.errors import NotFound
 from launcher.models import (
@@ -102,9 +103,19 @@ class SimNetwork:
     def __init__(self, life: Life, host: Host) -> None:
         self.life, self.host = life, host
 
+    async def start(self) -> None:
+        await self.life.look()
+
     async def ensure_network(self, network: Network) -> None:
         await self.life.look()
         self.host.bridges.add(network.bridge)
+
+    async def remove_network(self, network: Network) -> None:
+        await self.life.look()
+        self.host.bridges.discard(network.bridge)
+
+    async def revive(self, network: Network) -> None:
+        await self.life.look()
 
     async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
         def write() -> None:
@@ -122,7 +133,7 @@ class SimNetwork:
     async def ensure_bridge(self, network: Network) -> None:
         await self.life.touch(self.host, "network.ensure_bridge", lambda: self.host.bridges.add(network.bridge))
 
-    async def plug(self, order: LaunchOrder, network: Network) -> None:
+    async def plug(self, order: InstanceRef, network: Network, nic: int = 0) -> None:
         await self.life.touch(
             self.host,
             "network.plug",
@@ -135,9 +146,9 @@ class SimNetwork:
     async def unplug(self, order: InstanceRef) -> None:
         await self.life.touch(self.host, "network.unplug", lambda: self.host.unplug(order), order=order)
 
-    async def list_taps(self) -> Sequence[int]:
+    async def list_taps(self) -> Sequence[Tap]:
         await self.life.look()
-        return sorted(self.host.taps)
+        return [Tap(number) for number in sorted(self.host.taps)]
 
     async def stop(self) -> None:
         await self.life.look()

@@ -17,7 +17,11 @@ ENDS = ("active", "error", "stopped", "deleted")
 
 
 def rows(world: World) -> list[sqlite3.Row]:
-    return world.files["controller"].execute("SELECT * FROM instances ORDER BY number").fetchall()
+    return (
+        world.files["controller"]
+        .execute("SELECT * FROM instances LEFT JOIN nics USING (number) ORDER BY number")
+        .fetchall()
+    )
 
 
 def states(world: World) -> Iterator[str]:

@@ -16,7 +16,7 @@ from launcher.messages.network import ReleaseFixedIp
 from launcher.messages.reports import ReportGone
 from launcher.messaging import Context
 from launcher.models import Fault, Instance, LaunchOrder
-from launcher.networks import FixedIp, Network
+from launcher.networks import FixedIp
 from launcher.services.compute import Compute, Launch
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.reconcile import Reconcile
@@ -111,14 +111,15 @@ def filters_after_the_machine(patch: Patch) -> None:
 
 
 def a_new_lease_every_time(patch: Patch) -> None:
-    allocate = leases.allocate
+    find = leases.find
 
-    def forgetful(db: sqlite3.Connection, network: Network, instance_id: str, *rest: Any) -> FixedIp:
-        moved = (leases._lowest_free(db, network), instance_id)
-        db.execute("UPDATE fixed_ips SET address = ? WHERE instance_id = ?", moved)
-        return allocate(db, network, instance_id, *rest)
+    def forgetful(db: sqlite3.Connection, instance_id: str, mac: str) -> FixedIp | None:
+        if known := find(db, instance_id, mac):
+            moved = (leases._lowest_free(db, known.network), instance_id)
+            db.execute("UPDATE fixed_ips SET address = ? WHERE instance_id = ?", moved)
+        return find(db, instance_id, mac)
 
-    patch.setattr(leases, "allocate", forgetful)
+    patch.setattr(leases, "find", forgetful)
 
 
 def no_second_look(patch: Patch) -> None:

@@ -122,13 +122,13 @@ class Host:
         if self.watcher is not None:
             self.watcher(instance_id, power, cause)
 
-    def plug(self, order: LaunchOrder, network: Network) -> None:
+    def plug(self, order: InstanceRef, network: Network) -> None:
         if network.bridge not in self.bridges:
             raise NetworkFailed(f"{order.tap}: there is no bridge {network.bridge}")
         self.taps[order.number] = network.bridge
         self._made("tap", order)
 
-    def plug_partly(self, order: LaunchOrder, network: Network) -> None:
+    def plug_partly(self, order: InstanceRef, network: Network) -> None:
         """The tap is there, but not on its bridge."""
         self.plug(order, network)
         self.partial.add(("tap", order.number))

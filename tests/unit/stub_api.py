@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from launcher.models import Flavor, Instance, TaskState, VmState
+from launcher.models import Flavor, Instance, Nic, TaskState, VmState
 
 Json = dict[str, Any]
 CREATED_MS = 1_700_000_000_000
@@ -26,7 +27,7 @@ ACTIVE: Json = {
     "task_state": None,
     "state_since_ms": CREATED_MS,
     "host": "box",
-    "mac": "02:16:3e:00:00:01",
+    "nics": (Nic(mac="02:16:3e:00:00:01", network="default", address=IPv4Address("10.0.0.3")),),
     "addresses": ("10.0.0.3",),
     "flavor": Flavor(name="m1.tiny", vcpus=1, memory_mb=512, root_gb=0),
     "image_id": "1",

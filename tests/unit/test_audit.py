@@ -25,8 +25,8 @@ def an_owner(number: int = 1, **changes: Any) -> Owner:
         "vm_state": VmState.ACTIVE,
         "task_state": None,
         "host": "box",
-        "mac": f"02:16:3e:00:00:{number:02x}",
-        "address": f"10.0.0.{number + 1}",
+        "macs": (f"02:16:3e:00:00:{number:02x}",),
+        "addresses": (f"10.0.0.{number + 1}",),
         "bases": BASES,
     }
     return Owner(**{**values, **changes})
@@ -40,10 +40,10 @@ def everything(owner: Owner, *, generation: int = 1) -> list[Artefact]:
         Artefact(kind=ArtefactKind.DOMAIN, name=ref.name, **whose, generation=generation),
         Artefact(kind=ArtefactKind.DIRECTORY, name=ref.name, **whose),
         Artefact(kind=ArtefactKind.CHAIN, name=ref.chain, number=owner.number),
-        Artefact(kind=ArtefactKind.TAP, name=ref.tap, number=owner.number),
+        *(Artefact(kind=ArtefactKind.TAP, name=ref.tap_of(nic), number=ref.number) for nic in range(len(owner.macs))),
         *(Artefact(kind=ArtefactKind.BASE, name=base) for base in BASES),
-        Artefact(kind=ArtefactKind.LEASE, name=owner.address or "", instance_id=owner.id),
-        Artefact(kind=ArtefactKind.DHCP, name=owner.mac),
+        *(Artefact(kind=ArtefactKind.LEASE, name=address, instance_id=owner.id) for address in owner.addresses),
+        *(Artefact(kind=ArtefactKind.DHCP, name=mac) for mac in owner.macs),
     ]
 
 
@@ -131,6 +131,16 @@ def test_one_thing_missing_is_the_one_found(index: int) -> None:
         (Trouble.MISSING, gone.kind, gone.name)
     }
     assert {finding.number for finding in found} == ({1, 2} if gone.kind is ArtefactKind.BASE else {1})
+
+
+@pytest.mark.parametrize("kind", [ArtefactKind.TAP, ArtefactKind.LEASE, ArtefactKind.DHCP])
+def test_of_two_nics_the_second_is_missed_too(kind: ArtefactKind) -> None:
+    owner = an_owner(macs=("02:16:3e:00:00:01", "02:16:3e:00:01:01"), addresses=("10.0.0.2", "10.7.0.2"))
+    whole = everything(owner)
+    assert audit([owner], whole) == []
+    second = [artefact for artefact in whole if artefact.kind is kind][1]
+    (found,) = audit([owner], [artefact for artefact in whole if artefact != second])
+    assert (found.trouble, found.kind, found.name) == (Trouble.MISSING, kind, second.name)
 
 
 def test_what_no_row_ever_owned_is_unknown() -> None:

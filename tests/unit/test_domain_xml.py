@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from launcher.drivers.virt import domain_xml
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InvalidDomainConfig
-from launcher.models import Flavor, Image, ImageFormat, ImageKind, LaunchOrder
+from launcher.models import Flavor, Image, ImageFormat, ImageKind, LaunchOrder, Nic
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 INSTANCES = Path("/var/lib/launcher/instances/instance-0000002a")
@@ -38,7 +38,7 @@ def an_order(*, kernel_args: str = "", **changes: Any) -> LaunchOrder:
         generation=3,
         project_id="demo",
         hostname="web-1",
-        mac="02:16:3e:17:35:39",
+        nics=(Nic(mac="02:16:3e:17:35:39"),),
         flavor=Flavor(name="m1.tiny", vcpus=1, memory_mb=128, root_gb=0),
         image=image,
     )
@@ -61,6 +61,11 @@ BRANCHES = {
     "kernel_only": (an_order(kernel_args="init=/bin/sh"), the_disks(ramdisk=None), "qemu"),
     "whole_disk": (an_order(), the_disks(kernel=None, ramdisk=None), "qemu"),
     "raw_root": (an_order(), the_disks(root_format=ImageFormat.RAW), "qemu"),
+    "three_nics": (
+        an_order(nics=tuple(Nic(mac=f"02:16:3e:17:35:3{last}") for last in "9ab")),
+        the_disks(),
+        "qemu",
+    ),
     "kvm": (an_order(flavor=Flavor(name="m1.small", vcpus=2, memory_mb=2048, root_gb=20)), the_disks(), "kvm"),
 }
 
@@ -85,7 +90,9 @@ def test_the_cache_of_translated_code_grows_with_the_guest() -> None:
 def test_text_from_users_stays_text() -> None:
     """Each field is given markup, past the models where they would refuse it; the tree keeps its shape."""
     plain = domain_xml.build(an_order(kernel_args="x"), the_disks(), virt_type="qemu")
-    order = an_order(kernel_args=EVIL, mac=EVIL, hostname=EVIL, public_key=EVIL, project_id=EVIL)
+    order = an_order(
+        kernel_args=EVIL, nics=(Nic.model_construct(mac=EVIL),), hostname=EVIL, public_key=EVIL, project_id=EVIL
+    )
     disks = the_disks(root=Path(EVIL), kernel=Path(EVIL), ramdisk=Path(EVIL), console_log=Path(EVIL))
 
     xml = domain_xml.build(order, disks, virt_type="qemu")

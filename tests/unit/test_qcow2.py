@@ -80,21 +80,10 @@ def test_a_name_too_long_for_the_header_is_refused(tmp_path: Path) -> None:
         qcow2.write_overlay(tmp_path / "o", backing=Path("/" + "a" * 1023), backing_format=ImageFormat.RAW, size=MIB)
 
 
-async def test_an_image_of_qemus_own_making_is_self_contained(tmp_path: Path) -> None:
-    for version in ("0.10", "1.1"):
-        image = tmp_path / version
-        await process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"compat={version}", image, "3G"])
-        assert qcow2.check_self_contained(image).virtual_size == 3 * GIB
-
-
-async def test_an_image_that_would_read_the_hosts_files_is_refused(tmp_path: Path, backing: Path) -> None:
-    leaning, divided, data = tmp_path / "leaning", tmp_path / "divided", tmp_path / "data"
-    await process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "raw", leaning])
-    with pytest.raises(BadImage, match="backing file"):
-        qcow2.check_self_contained(leaning)
-    await process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={data}", divided, "1M"])
-    with pytest.raises(BadImage, match="another file"):
-        qcow2.check_self_contained(divided)
+def test_a_short_file_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "short").write_bytes(qcow2.MAGIC)
+    with pytest.raises(BadImage, match="not a qcow2"):
+        qcow2.read_header(tmp_path / "short")
 
 
 @pytest.mark.parametrize(
@@ -102,22 +91,14 @@ async def test_an_image_that_would_read_the_hosts_files_is_refused(tmp_path: Pat
     [
         (0, b"QFI\0", "not a qcow2"),
         (4, struct.pack(">I", 9), "version 9"),
-        (72, struct.pack(">Q", 1 << 20), "unknown qcow2 features"),
-        (72, struct.pack(">Q", 2), "not closed properly"),
+        (104, struct.pack(">II", 7, 1 << 31), "no end"),
     ],
 )
 def test_a_damaged_header_is_refused(tmp_path: Path, backing: Path, offset: int, packed: bytes, complaint: str) -> None:
     image = tmp_path / "image"
     qcow2.write_overlay(image, backing=backing, backing_format=ImageFormat.RAW, size=MIB)
     content = bytearray(image.read_bytes())
-    content[8:16] = bytes(8)  # no backing file
     content[offset : offset + len(packed)] = packed
     image.write_bytes(content)
     with pytest.raises(BadImage, match=complaint):
-        qcow2.check_self_contained(image)
-
-
-def test_a_short_file_is_no_image(tmp_path: Path) -> None:
-    (tmp_path / "short").write_bytes(qcow2.MAGIC)
-    with pytest.raises(BadImage, match="not a qcow2"):
-        qcow2.read_header(tmp_path / "short")
+        qcow2.read_header(image)

@@ -96,10 +96,14 @@ def _placement(instance: Json) -> tuple[tuple[str, str], ...]:
         ("host", instance["host"] or "not chosen"),
         ("zone", instance["availability_zone"] or ""),
         ("hostname", instance["hostname"]),
-        ("mac", instance["mac"]),
+        ("nics", "; ".join(map(_nic, instance["nics"]))),
         ("on the host", f"instance-{instance['number']:08x}"),
         ("reservation", f"{instance['reservation_id']}, launch index {instance['launch_index']}"),
     )
+
+
+def _nic(nic: Json) -> str:
+    return " ".join(str(nic[name]) for name in ("network", "mac", "address", "address6") if nic[name])
 
 
 def _history(instance: Json) -> tuple[tuple[str, str], ...]:

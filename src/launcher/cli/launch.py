@@ -26,6 +26,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=1, metavar="N", help="how many (1)")
     parser.add_argument("--min", type=int, metavar="N", help="be content with so many if the quota ends there")
     parser.add_argument("--group", action="append", metavar="NAME", help="security group; may be repeated")
+    parser.add_argument(
+        "--network", action="append", type=_nic, metavar="NET[=ADDR]", help="a NIC in this network; may be repeated"
+    )
     parser.add_argument("--user-data", metavar="FILE", help="for the guest, from a file or - for stdin")
     parser.add_argument("--zone", help="availability zone, or zone:host for administrators")
     parser.add_argument("--metadata", action="append", type=_pair, metavar="K=V", help="may be repeated")
@@ -43,6 +46,11 @@ def _pair(word: str) -> tuple[str, str]:
     if not key or not equals:
         raise argparse.ArgumentTypeError(f"{word!r} is not KEY=VALUE")
     return key, value
+
+
+def _nic(word: str) -> Json:
+    network, _, address = word.partition("=")
+    return {"network": network, "address": address} if address else {"network": network}
 
 
 def _stages(words: str) -> tuple[str, ...]:
@@ -90,6 +98,7 @@ def _request(args: argparse.Namespace, image: str) -> Json:
         "min_count": args.min or args.count,
         "max_count": args.count,
         "security_groups": args.group,
+        "networks": args.network,
         "user_data": _user_data(args.user_data),
         "availability_zone": args.zone,
         "metadata": dict(args.metadata or ()),

@@ -50,18 +50,18 @@ def import_keypair(args: argparse.Namespace) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"{args.file}: {error}", exit_code=Exit.USAGE) from None
     pair = _api(args).post("/keypairs", {"name": args.name, "public_key": public_key.strip()})
-    _show([pair], pair, ("name", "type", "fingerprint"), args)
+    show_rows([pair], pair, ("name", "type", "fingerprint"), args)
     return Exit.OK
 
 
 def list_keypairs(args: argparse.Namespace) -> int:
     found = _api(args).get("/keypairs")
-    _show(found["keypairs"], found, ("name", "type", "fingerprint"), args)
+    show_rows(found["keypairs"], found, ("name", "type", "fingerprint"), args)
     return Exit.OK
 
 
 def delete_keypairs(args: argparse.Namespace) -> int:
-    return _delete_each(_api(args), "/keypairs", args.keypairs)
+    return delete_each(_api(args), "/keypairs", args.keypairs)
 
 
 def add_group(parser: argparse.ArgumentParser) -> None:
@@ -108,12 +108,12 @@ def list_groups(args: argparse.Namespace) -> int:
 
 
 def delete_groups(args: argparse.Namespace) -> int:
-    return _delete_each(_api(args), "/security-groups", args.groups)
+    return delete_each(_api(args), "/security-groups", args.groups)
 
 
 def _show_groups(groups: list[Json], answer: object, args: argparse.Namespace) -> None:
     rows = [{**group, "rules": ", ".join(map(rule_words, group["rules"])) or "none"} for group in groups]
-    _show(rows, answer, ("name", "rules", "description"), args)
+    show_rows(rows, answer, ("name", "rules", "description"), args)
 
 
 def rule_words(rule: Json) -> str:
@@ -152,7 +152,7 @@ def register_image(args: argparse.Namespace) -> int:
 
 def _show_images(found: Json, args: argparse.Namespace) -> None:
     rows = [{**image, "size": output.size(image["size"])} for image in found["images"]]
-    _show(rows, found, ("id", "name", "kind", "format", "size"), args)
+    show_rows(rows, found, ("id", "name", "kind", "format", "size"), args)
 
 
 def show_image(args: argparse.Namespace) -> int:
@@ -177,7 +177,7 @@ def add_flavor(parser: argparse.ArgumentParser) -> None:
 
 def list_flavors(args: argparse.Namespace) -> int:
     found = _api(args).get("/flavors")
-    _show(found["flavors"], found, ("name", "vcpus", "memory_mb", "root_gb"), args)
+    show_rows(found["flavors"], found, ("name", "vcpus", "memory_mb", "root_gb"), args)
     return Exit.OK
 
 
@@ -200,7 +200,7 @@ def list_hosts(args: argparse.Namespace) -> int:
         }
         for host in found["hosts"]
     ]
-    _show(rows, found, ("name", "zone", "instances", "vcpus", "memory", "disk free", "virt", "seen"), args)
+    show_rows(rows, found, ("name", "zone", "instances", "vcpus", "memory", "disk free", "virt", "seen"), args)
     return Exit.OK
 
 
@@ -208,7 +208,7 @@ def _api(args: argparse.Namespace) -> Api:
     return Api(find_endpoint(args.state))
 
 
-def _show(rows: list[Json], answer: object, columns: tuple[str, ...], args: argparse.Namespace) -> None:
+def show_rows(rows: list[Json], answer: object, columns: tuple[str, ...], args: argparse.Namespace) -> None:
     """The answer itself as JSON, or these columns of the rows."""
     if args.json:
         output.print_json(answer)
@@ -218,7 +218,7 @@ def _show(rows: list[Json], answer: object, columns: tuple[str, ...], args: argp
         )
 
 
-def _delete_each(api: Api, path: str, names: list[str]) -> int:
+def delete_each(api: Api, path: str, names: list[str]) -> int:
     """Every one is tried; the exit code is the first failure's."""
     worst = Exit.OK
     for name in names:

@@ -16,8 +16,14 @@ BODY = """json_object(
     'id', id, 'number', number, 'generation', generation, 'project_id', project_id, 'user_id', user_id,
     'status', CASE WHEN task_state = 'deleting' THEN 'DELETING' WHEN vm_state = 'building' THEN 'BUILD'
     ELSE upper(vm_state) END, 'name', name, 'hostname', hostname, 'vm_state', vm_state, 'task_state', task_state,
-    'state_since_ms', CAST(state_since_ms AS INTEGER), 'host', host, 'mac', mac,
-    'addresses', CASE WHEN address IS NULL THEN json('[]') ELSE json_array(address) END,
+    'state_since_ms', CAST(state_since_ms AS INTEGER), 'host', host,
+    'nics', (SELECT json_group_array(json_object('mac', mac, 'network', network, 'address', address,
+        'address6', address6)) FROM (SELECT * FROM nics WHERE nics.number = instances.number ORDER BY position)),
+    'addresses', (SELECT json_group_array(address) FROM (
+        SELECT address, position AS place FROM nics WHERE nics.number = instances.number AND address IS NOT NULL
+        UNION ALL
+        SELECT address6, position + 1000 FROM nics WHERE nics.number = instances.number AND address6 IS NOT NULL
+        ORDER BY place)),
     'flavor', json(flavor), 'image_id', image_id, 'image_name', image_name, 'key_name', key_name,
     'security_groups', json(security_groups), 'availability_zone', availability_zone, 'metadata', json(metadata),
     'reservation_id', reservation_id, 'launch_index', launch_index, 'created_ms', CAST(created_ms AS INTEGER),
@@ -51,7 +57,7 @@ def next_number(db: sqlite3.Connection) -> int:
 
 
 def mac_taken(db: sqlite3.Connection, mac: str) -> bool:
-    return db.execute("SELECT 1 FROM instances WHERE mac = ? AND vm_state != 'deleted'", (mac,)).fetchone() is not None
+    return db.execute("SELECT 1 FROM nics WHERE mac = ?", (mac,)).fetchone() is not None
 
 
 def create(
@@ -84,7 +90,6 @@ def create(
         "vm_state": VmState.BUILDING,
         "task_state": TaskState.SCHEDULING,
         "state_since_ms": now_ms,
-        "mac": order.mac,
         "vcpus": order.flavor.vcpus,
         "memory_mb": order.flavor.memory_mb,
         "flavor": order.flavor.model_dump_json(),
@@ -106,6 +111,10 @@ def create(
     }
     places = ", ".join(f":{column}" for column in columns)
     db.execute(f"INSERT INTO instances ({', '.join(columns)}) VALUES ({places})", columns)  # noqa: S608 - our names
+    db.executemany(
+        "INSERT INTO nics (mac, number, position, network) VALUES (?, ?, ?, ?)",
+        [(nic.mac, order.number, position, nic.network) for position, nic in enumerate(order.nics)],
+    )
 
 
 def get(db: sqlite3.Connection, instance_id: InstanceId) -> Instance:
@@ -168,12 +177,10 @@ def get_order(db: sqlite3.Connection, instance_id: InstanceId) -> LaunchOrder:
     return LaunchOrder.model_validate_json(row["spec"]).model_copy(update=moved)
 
 
-def get_guest(db: sqlite3.Connection, instance_id: InstanceId) -> tuple[str | None, str | None]:
-    """Its public key and its user data (base64)."""
-    row = db.execute(
-        "SELECT json_extract(spec, '$.public_key') AS key, user_data FROM instances WHERE id = ?", (instance_id,)
-    ).fetchone()
-    return row["key"], row["user_data"]
+def get_user_data(db: sqlite3.Connection, instance_id: InstanceId) -> str | None:
+    """Base64."""
+    found: str | None = db.execute("SELECT user_data FROM instances WHERE id = ?", (instance_id,)).fetchone()[0]
+    return found
 
 
 def get_traces(db: sqlite3.Connection, instance_id: InstanceId) -> list[str]:

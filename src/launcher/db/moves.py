@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from ipaddress import IPv4Address
+from collections.abc import Sequence
 from typing import Any
 
-from launcher.db.instances import BODY, get_order
+from launcher.db import instances
+from launcher.db.instances import BODY
 from launcher.errors import NotFound, StaleGeneration
-from launcher.models import Fault, Instance, InstanceId, LaunchOrder, Model, TaskState, VmState
+from launcher.models import Fault, Instance, InstanceId, LaunchOrder, Model, Nic, TaskState, VmState
 
 _LAUNCHING = "vm_state = 'building' AND task_state NOT IN ('cleaning', 'deleting')"
 _STEPPING = f"{_LAUNCHING} AND task_state != 'rescheduling'"
@@ -55,11 +56,11 @@ def become_active(
     generation: int,
     *,
     host: str,
-    address: IPv4Address,
+    nics: Sequence[Nic],
     injection: str,
     now_ms: float,
 ) -> Instance:
-    return _move(
+    _move(
         db,
         instance_id,
         generation,
@@ -68,13 +69,17 @@ def become_active(
             "host": host,
             "vm_state": VmState.ACTIVE,
             "task_state": None,
-            "address": str(address),
             "injection": injection,
             "state_since_ms": now_ms,
             "launched_ms": now_ms,
             "next_check_ms": None,
         },
     )
+    db.executemany(
+        "UPDATE nics SET network = ?, address = ?, address6 = ? WHERE mac = ?",
+        [(nic.network, _text(nic.address), _text(nic.address6), nic.mac) for nic in nics],
+    )
+    return instances.get(db, instance_id)
 
 
 def try_again(
@@ -99,7 +104,7 @@ def begin_rescheduling(
 
     A machine that ran before has its disk where it is: it is not moved.
     """
-    tried = dict.fromkeys((*get_order(db, instance_id).tried_hosts, host))
+    tried = dict.fromkeys((*instances.get_order(db, instance_id).tried_hosts, host))
     return _move(
         db,
         instance_id,
@@ -200,7 +205,7 @@ def become_gone(
     if task_state == TaskState.RESCHEDULING:
         return _begin_again(db, instance_id, generation, now_ms=now_ms, next_check_ms=next_check_ms)
     deleting = task_state == TaskState.DELETING
-    return _move(
+    moved = _move(
         db,
         instance_id,
         generation,
@@ -208,12 +213,20 @@ def become_gone(
         {
             "vm_state": VmState.DELETED if deleting else VmState.ERROR,
             "task_state": None,
-            "address": None,
             "state_since_ms": now_ms,
             "deleted_ms": now_ms if deleting else None,
             "next_check_ms": None,
         },
     )
+    if deleting:
+        db.execute("DELETE FROM nics WHERE number = ?", (moved.number,))
+    else:
+        db.execute("UPDATE nics SET address = NULL, address6 = NULL WHERE number = ?", (moved.number,))
+    return instances.get(db, instance_id)
+
+
+def _text(address: object) -> str | None:
+    return None if address is None else str(address)
 
 
 def _begin_again(

@@ -20,15 +20,19 @@ class Owner(Model):
     vm_state: VmState
     task_state: TaskState | None
     host: str | None
-    mac: MacAddress
-    address: str | None
+    macs: tuple[MacAddress, ...]
+    addresses: tuple[str, ...]
     bases: tuple[str, ...]
 
 
 _OWNERS = TypeAdapter(list[Owner])
 _BODY = """json_object(
     'id', id, 'number', number, 'generation', generation, 'vm_state', vm_state, 'task_state', task_state,
-    'host', host, 'mac', mac, 'address', address,
+    'host', host,
+    'macs', (SELECT json_group_array(mac) FROM (SELECT mac FROM nics WHERE nics.number = instances.number
+        ORDER BY position)),
+    'addresses', (SELECT json_group_array(address) FROM (SELECT address FROM nics
+        WHERE nics.number = instances.number AND address IS NOT NULL ORDER BY position)),
     'bases', (SELECT json_group_array(value) FROM json_each(
         json_extract(spec, '$.image.sha256', '$.kernel.sha256', '$.ramdisk.sha256')) WHERE value IS NOT NULL)
     )"""

@@ -6,8 +6,5 @@ from importlib.resources import files
 
 _HERE = files("launcher.db")
 
-CONTROLLER = (
-    _HERE.joinpath("controller.sql").read_text(),
-    "ALTER TABLE instances ADD COLUMN tried_hosts TEXT NOT NULL DEFAULT '[]'",
-)
-NETWORK = (_HERE.joinpath("network.sql").read_text(),)
+CONTROLLER = tuple(_HERE.joinpath(name).read_text() for name in ("controller.sql", "nics.sql", "tried_hosts.sql"))
+NETWORK = tuple(_HERE.joinpath(name).read_text() for name in ("network.sql", "networks.sql"))

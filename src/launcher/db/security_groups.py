@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from pydantic import TypeAdapter
 
@@ -57,14 +57,15 @@ def list_ids_of(db: sqlite3.Connection, instance_id: InstanceId) -> list[int]:
     return [row["id"] for row in rows]
 
 
-def _members(db: sqlite3.Connection, group_id: int) -> tuple[IPv4Address, ...]:
+def _members(db: sqlite3.Connection, group_id: int) -> tuple[IPv4Address | IPv6Address, ...]:
     rows = db.execute(
-        "SELECT address FROM instances, json_each(instances.security_groups) AS named, security_groups AS groups"
+        "SELECT address, address6 FROM nics JOIN instances USING (number),"
+        " json_each(instances.security_groups) AS named, security_groups AS groups"
         " WHERE groups.id = ? AND instances.project_id = groups.project_id AND named.value = groups.name"
-        " AND address IS NOT NULL AND vm_state != 'deleted' ORDER BY number",
+        " AND address IS NOT NULL ORDER BY number, position",
         (group_id,),
     ).fetchall()
-    return tuple(IPv4Address(row["address"]) for row in rows)
+    return tuple(ip_address(text) for row in rows for text in row if text)
 
 
 def _find_by_id(db: sqlite3.Connection, group_id: int) -> SecurityGroup | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from launcher.messaging import Call, Cast
 from launcher.models import Diagnostics, LaunchOrder
+from launcher.policy import GroupId
 
 
 class RunInstance(Cast):
@@ -38,13 +41,13 @@ class RefreshGroups(Cast):
     """These groups' rules or members have changed: ask for the policy and let it hold."""
 
     topic = "compute"
-    group_ids: tuple[int, ...]
+    group_ids: tuple[GroupId, ...]
 
 
 class GetConsoleLog(Call[str]):
     topic = "compute"
     order: LaunchOrder
-    max_bytes: int
+    max_bytes: int = Field(ge=1, le=102400)
 
 
 class GetDiagnostics(Call[Diagnostics]):

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 from pydantic import Field
 
 from launcher.messaging import Call
-from launcher.models import Event, GuestMetadata, Instance, InstanceId, Name, Readiness, Span
+from launcher.models import LARGEST, Event, GuestMetadata, Instance, InstanceId, Model, Name, Readiness, Span
+from launcher.networks import MOST_NICS
+
+
+class NicRequest(Model):
+    """A NIC that an instance shall have."""
+
+    network: str = Field(min_length=1, max_length=255, description="a name or an id")
+    address: IPv4Address | None = Field(default=None, description="without it, the lowest free one")
 
 
 class CreateInstances(Call[list[Instance]]):
     """Accept a launch: quota, groups, MAC, hostname and rows in one transaction, then a cast to the scheduler.
 
     Creates `max_count` instances, or as many as the quota allows if that is at least `min_count`; else
-    QuotaExceeded and none. `idempotency_key` makes a repetition return the same instances.
+    QuotaExceeded and none. Without `networks` each gets one NIC, in its project's usual one. `idempotency_key` makes a
+    repetition return the same instances.
     """
 
     topic = "controller"
@@ -24,6 +35,7 @@ class CreateInstances(Call[list[Instance]]):
     min_count: int = Field(default=1, ge=1, le=1000)
     max_count: int = Field(default=1, ge=1, le=1000)
     security_groups: tuple[str, ...] = ()
+    networks: tuple[NicRequest, ...] = Field(default=(), max_length=MOST_NICS)
     user_data: str | None = Field(default=None, description="base64")
     availability_zone: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
@@ -80,7 +92,7 @@ class ListEvents(Call[list[Event]]):
     """The event log after `after`, oldest first, at most 1,000; `instance_id` narrows it."""
 
     topic = "controller"
-    after: int = 0
+    after: int = Field(default=0, ge=0, le=LARGEST)
     instance_id: str | None = None
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
 from pydantic import Field
 
 from launcher.messaging import Call, Cast
-from launcher.models import InstanceId, LaunchOrder, Model, PowerState, Span, TaskState
+from launcher.models import Generation, InstanceId, LaunchOrder, Model, Nic, PowerState, Span, TaskState
 
 
 class ReportStep(Call[None]):
@@ -19,7 +17,7 @@ class ReportStep(Call[None]):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int
+    generation: Generation
     host: str
     step: TaskState
 
@@ -29,9 +27,9 @@ class ReportActive(Call[None]):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int
+    generation: Generation
     host: str
-    address: IPv4Address
+    nics: tuple[Nic, ...]
     injection: str
 
 
@@ -50,7 +48,7 @@ class ReportFault(Call[NextMove]):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int
+    generation: Generation
     host: str | None
     step: str
     code: str
@@ -64,7 +62,7 @@ class ReportGone(Call[None]):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int
+    generation: Generation
 
 
 class ReportPower(Cast):
@@ -72,7 +70,7 @@ class ReportPower(Cast):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: int = Field(description="of the machine that is meant")
+    generation: Generation = Field(description="of the machine that is meant")
     host: str
     power: PowerState | None
     cause: str

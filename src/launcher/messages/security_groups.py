@@ -6,9 +6,10 @@ from ipaddress import IPv4Network
 
 from pydantic import Field
 
+from launcher.addresses import CidrText
 from launcher.messaging import Call
 from launcher.models import InstanceId, Model, Name
-from launcher.policy import Policy, Protocol, SecurityGroup
+from launcher.policy import GroupId, Policy, Protocol, SecurityGroup
 
 
 class RuleSpec(Model):
@@ -17,7 +18,7 @@ class RuleSpec(Model):
     protocol: Protocol
     from_port: int | None = Field(default=None, ge=0, le=65535)
     to_port: int | None = Field(default=None, ge=0, le=65535)
-    cidr: IPv4Network = IPv4Network("0.0.0.0/0")
+    cidr: CidrText = IPv4Network("0.0.0.0/0")
 
 
 class CreateSecurityGroup(Call[SecurityGroup]):
@@ -47,4 +48,4 @@ class GetPolicy(Call[Policy]):
 
     topic = "controller"
     instance_id: InstanceId | None = None
-    group_ids: tuple[int, ...] = ()
+    group_ids: tuple[GroupId, ...] = ()

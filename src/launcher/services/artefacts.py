@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from launcher.auditing import NOBODY, Artefact, ArtefactKind, Look
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.images.store import ImageStore
-from launcher.drivers.network.driver import NetworkDriver
+from launcher.drivers.network.driver import NetworkDriver, Tap
 from launcher.drivers.virt.driver import Domain, VirtDriver
 from launcher.models import InstanceRef
 
@@ -29,7 +29,7 @@ class Artefacts:
             *(_chain(ref, filters[ref.number]) for ref in _refs(filters)),
             *map(_directory, await self.images.list_instances()),
             *(Artefact(kind=ArtefactKind.BASE, name=name) for name in await self.images.list_bases()),
-            *map(_tap, _refs(await self.network.list_taps())),
+            *(_tap(tap) for tap in await self.network.list_taps() if tap.number > 0),
             *(Artefact(kind=ArtefactKind.EXPORT, name=name) for name in await self.images.list_exports()),
         ]
         return Look(host=host, kinds=KINDS, artefacts=tuple(found))
@@ -65,8 +65,9 @@ def _chain(ref: InstanceRef, whole: bool) -> Artefact:
     return Artefact(kind=ArtefactKind.CHAIN, name=ref.chain, number=ref.number, whole=whole)
 
 
-def _tap(ref: InstanceRef) -> Artefact:
-    return Artefact(kind=ArtefactKind.TAP, name=ref.tap, number=ref.number)
+def _tap(tap: Tap) -> Artefact:
+    ref = InstanceRef(instance_id=NOBODY, number=tap.number)
+    return Artefact(kind=ArtefactKind.TAP, name=ref.tap_of(tap.nic), number=ref.number)
 
 
 def _refs(numbers: Iterable[int]) -> list[InstanceRef]:

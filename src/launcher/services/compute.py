@@ -52,7 +52,7 @@ class Launch:
     ctx: Context
     order: LaunchOrder
     keep_address: bool = False
-    address: FixedIp | None = None
+    nics: Sequence[FixedIp] = ()
     disks: Disks | None = None
     injection: Injection = Injection.NONE
     step: TaskState | None = None
@@ -125,6 +125,7 @@ class Compute(Role):
 
     async def start(self) -> None:
         await self.images.start()
+        await self.network.start()
         await self.firewall.start()
         await self.virt.start(self.see_power)
         resources = await self.virt.host_resources()
@@ -206,10 +207,19 @@ class Compute(Role):
 
     async def allocate_address(self, work: Launch) -> None:
         order = work.order
-        request = AllocateFixedIp(
-            instance_id=order.instance_id, project_id=order.project_id, mac=order.mac, hostname=order.hostname
-        )
-        work.address = await self.bus.call(work.within_step(), request)
+        requests = [
+            AllocateFixedIp(
+                instance_id=order.instance_id,
+                project_id=order.project_id,
+                nic=position,
+                mac=nic.mac,
+                hostname=order.hostname,
+                network=nic.network,
+                address=nic.address,
+            )
+            for position, nic in enumerate(order.nics)
+        ]
+        work.nics = [await self.bus.call(work.within_step(), request) for request in requests]
 
     async def release_address(self, work: Launch) -> None:
         """Looks for the domain once more: a start that was cut off may have come late, until its tap and disk went."""
@@ -218,9 +228,9 @@ class Compute(Role):
             await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
 
     async def plug(self, work: Launch) -> None:
-        assert work.address
-        await self.network.ensure_bridge(work.address.network)
-        await self.network.plug(work.order, work.address.network)
+        for lease in work.nics:
+            await self.network.ensure_bridge(lease.network)
+            await self.network.plug(work.order, lease.network, lease.nic)
 
     async def unplug(self, work: Launch) -> None:
         await self.network.unplug(work.order)
@@ -236,10 +246,9 @@ class Compute(Role):
 
     async def apply_firewall(self, work: Launch) -> None:
         """By the policy of this moment: what changes after it is a RefreshGroups, which waits for the lock."""
-        assert work.address
         async with self.filtering:
             policy = await self.bus.call(work.within_step(), GetPolicy(instance_id=work.order.instance_id))
-            await self.firewall.apply(work.order, [work.address], policy)
+            await self.firewall.apply(work.order, work.nics, policy)
 
     async def remove_firewall(self, work: Launch) -> None:
         await self.firewall.remove(work.order)
@@ -300,13 +309,12 @@ class Compute(Role):
         work.step = None
 
     async def _report_active(self, work: Launch) -> None:
-        assert work.address
         self._end_step(work)
         report = ReportActive(
             instance_id=work.order.instance_id,
             generation=work.order.generation,
             host=self.host,
-            address=work.address.address,
+            nics=tuple(lease.as_nic() for lease in work.nics),
             injection=work.injection,
         )
         async with failpoint("report.active"):

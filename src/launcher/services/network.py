@@ -1,28 +1,44 @@
-"""The network role: leases of fixed IPs, and the bridge, gateway and DHCP server behind them."""
+"""The network role: networks, leases of fixed IPs, and the bridges, gateways and DHCP servers behind them."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 from launcher.auditing import Artefact, ArtefactKind, ListLeases, Look, PublishLeases
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.db import leases
+from launcher.db import leases, networks
 from launcher.db.database import Database
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.network.driver import NetworkDriver
+from launcher.errors import Forbidden, LauncherError
 from launcher.failpoints import failpoint
-from launcher.messages.network import AllocateFixedIp, FindLease, GetDhcpEvidence, ReleaseFixedIp
+from launcher.messages.network import (
+    AllocateFixedIp,
+    CheckNetworks,
+    CreateNetwork,
+    DeleteNetwork,
+    FindLease,
+    GetDhcpEvidence,
+    ListAddresses,
+    ListNetworks,
+    ReleaseFixedIp,
+)
 from launcher.messaging import Context, Route
 from launcher.models import DhcpEvidence, MacAddress
-from launcher.networks import FixedIp, Network
+from launcher.networks import FixedIp, Network, ProjectRange
+from launcher.services.networks import Networks
 from launcher.services.role import Role
+
+log = logging.getLogger(__name__)
 
 
 class NetworkController(Role):
-    """Hands out addresses of one network; the row is committed before the DHCP server hears of it."""
+    """Rows are committed before the host hears of them; `served` are the networks that this host serves now."""
 
     topic = "network"
 
@@ -35,11 +51,14 @@ class NetworkController(Role):
         rng: Random,
         db: Database,
         network: Network,
+        projects: ProjectRange | None = None,
         driver: NetworkDriver,
         firewall: FirewallDriver,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
-        self.db, self.network, self.driver, self.firewall = db, network, driver, firewall
+        self.db, self.driver, self.firewall = db, driver, firewall
+        self.networks = Networks(usual=network, projects=projects)
+        self.served: dict[int, Network] = {}
         self.leased: dict[MacAddress, FixedIp] = {}
         self.publishing = asyncio.Lock()
 
@@ -48,70 +67,170 @@ class NetworkController(Role):
         return [
             AllocateFixedIp.to(self.allocate_fixed_ip),
             ReleaseFixedIp.to(self.release_fixed_ip),
+            CheckNetworks.to(self.check_networks),
             FindLease.to(self.find_lease),
+            ListAddresses.to(self.list_addresses),
             GetDhcpEvidence.to(self.get_dhcp_evidence),
+            CreateNetwork.to(self.create_network),
+            ListNetworks.to(self.list_networks),
+            DeleteNetwork.to(self.delete_network),
             ListLeases.to(self.list_leases),
             PublishLeases.to(self.publish_again),
         ]
 
     @property
     def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
-        return [(30.0, self.publish_leases)]
+        return [(2.0, self.revive_servers), (30.0, self.publish_all)]
 
     async def start(self) -> None:
-        await self.db.write(lambda db: leases.keep_network(db, self.network))
-        found = await self.db.read(lambda db: leases.list_leases(db, self.network))
-        self.leased = {lease.mac: lease for lease in found}
-        await self.driver.ensure_network(self.network)
-        await self.firewall.ensure_base(self.network)
-        await self.publish_leases()
+        """The network of the settings must come up; another that does not is served as soon as it can be."""
+        await self.driver.start()
+        await self.db.write(self.networks.keep_usual)
+        self.leased = {lease.mac: lease for lease in await self.db.read(leases.list_leases)}
+        for network in await self.db.read(networks.list_deleting):
+            await self._remove(network)
+        for network in await self.db.read(networks.list_all):
+            try:
+                await self._serve(network)
+            except LauncherError as error:
+                if network.id == self.networks.usual.id:
+                    raise
+                log.error("network %s is not served: %s", network.name, error)
+        await self.publish_all()
 
     async def stop(self) -> None:
         await self.driver.stop()
 
+    # --- leases ----------------------------------------------------------------------------------------
+
     async def allocate_fixed_ip(self, ctx: Context, message: AllocateFixedIp) -> FixedIp:
-        now = self.clock.now_ms()
-        async with failpoint("lease"):
-            lease = await self.db.write(
-                lambda db: leases.allocate(db, self.network, message.instance_id, message.mac, message.hostname, now)
+        def work(db: sqlite3.Connection) -> FixedIp:
+            return leases.find(db, message.instance_id, message.mac) or leases.allocate(
+                db,
+                self.networks.resolve(db, message.project_id, message.network),
+                instance_id=message.instance_id,
+                nic=message.nic,
+                mac=message.mac,
+                hostname=message.hostname,
+                address=message.address,
+                now_ms=self.clock.now_ms(),
             )
+
+        async with failpoint("lease"):
+            lease = await self.db.write(work)
         self.leased[lease.mac] = lease
-        await self.publish_leases()
+        await self._serve(lease.network)
+        await self._publish(lease.network)
         return lease
 
     async def release_fixed_ip(self, ctx: Context, message: ReleaseFixedIp) -> None:
         async with failpoint("release"):
             released = await self.db.write(lambda db: leases.release(db, message.instance_id))
-        for mac in released:
-            self.leased.pop(mac, None)
-        await self.publish_leases()
+        for lease in released:
+            self.leased.pop(lease.mac, None)
+        for network in {lease.network.id: lease.network for lease in released}.values():
+            await self._publish(network)
+
+    async def check_networks(self, ctx: Context, message: CheckNetworks) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            for wanted, address in message.nics:
+                network = networks.get(db, ctx.project_id, wanted)
+                if address is not None:
+                    leases.check_free(db, network, address)
+
+        await self.db.read(work)
 
     async def find_lease(self, ctx: Context, message: FindLease) -> FixedIp | None:
-        return await self.db.read(lambda db: leases.find_by_address(db, message.address))
+        return await self.db.read(lambda db: leases.find_by_address(db, message.address, message.bridge))
+
+    async def list_addresses(self, ctx: Context, message: ListAddresses) -> list[FixedIp]:
+        return await self.db.read(lambda db: leases.list_of_instance(db, message.instance_id))
 
     async def get_dhcp_evidence(self, ctx: Context, message: GetDhcpEvidence) -> DhcpEvidence | None:
-        lease = await self.db.read(lambda db: leases.find_by_instance(db, message.instance_id))
-        return await self.driver.get_evidence(lease) if lease else None
+        found = await self.db.read(lambda db: leases.list_of_instance(db, message.instance_id))
+        return await self.driver.get_evidence(found[0]) if found else None
+
+    # --- networks --------------------------------------------------------------------------------------
+
+    async def create_network(self, ctx: Context, message: CreateNetwork) -> Network:
+        """What the host refuses is not kept."""
+        _check_admin(ctx)
+        made = await self.db.write(lambda db: self.networks.create(db, message))
+        try:
+            await self._serve(made)
+        except LauncherError:
+            await self.db.write(lambda db: networks.begin_deleting(db, made))
+            await self._remove(made)
+            raise
+        return made
+
+    async def list_networks(self, ctx: Context, message: ListNetworks) -> list[Network]:
+        return await self.db.read(lambda db: networks.list_visible(db, None if ctx.is_admin else ctx.project_id))
+
+    async def delete_network(self, ctx: Context, message: DeleteNetwork) -> None:
+        _check_admin(ctx)
+        await self._remove(await self.db.write(lambda db: self.networks.begin_deleting(db, message.network)))
+
+    async def _serve(self, network: Network) -> None:
+        """Bridge, gateway, DHCP server and base rules, once in the life of this process."""
+        async with self.publishing:
+            if self.served.get(network.id) != network:
+                await self.driver.ensure_network(network)
+                await self.firewall.ensure_base(network)
+                self.served[network.id] = network
+
+    async def _remove(self, network: Network) -> None:
+        """The host first: as long as the row is there, the next start goes on with it."""
+        async with self.publishing:
+            self.served.pop(network.id, None)
+            await self.driver.remove_network(network)
+        await self.db.write(lambda db: networks.delete(db, network))
+
+    # --- what the host is told, and what it has -----------------------------------------------------------
 
     async def list_leases(self, ctx: Context, message: ListLeases) -> Look:
-        """What the rows have leased and what the DHCP server was told, if there is one."""
-        found = await self.db.read(lambda db: leases.list_leases(db, self.network))
-        told = await self.driver.list_leases(self.network)
+        """What the rows have leased and what the DHCP servers were told, if there are any."""
+        found = await self.db.read(leases.list_leases)
+        told = [await self.driver.list_leases(network) for network in tuple(self.served.values())]
         ids = {lease.mac: lease.instance_id for lease in found}
         artefacts = [
             *(
                 Artefact(kind=ArtefactKind.LEASE, name=str(each.address), instance_id=each.instance_id)
                 for each in found
             ),
-            *(Artefact(kind=ArtefactKind.DHCP, name=mac, instance_id=ids.get(mac)) for mac in told or ()),
+            *(
+                Artefact(kind=ArtefactKind.DHCP, name=mac, instance_id=ids.get(mac))
+                for known in told
+                for mac in known or ()
+            ),
         ]
-        kinds = {ArtefactKind.LEASE} if told is None else {ArtefactKind.LEASE, ArtefactKind.DHCP}
+        kinds = {ArtefactKind.LEASE} if None in told else {ArtefactKind.LEASE, ArtefactKind.DHCP}
         return Look(host=None, kinds=frozenset(kinds), artefacts=tuple(artefacts))
 
     async def publish_again(self, ctx: Context, message: PublishLeases) -> None:
-        await self.publish_leases()
+        await self.publish_all()
 
-    async def publish_leases(self) -> None:
+    async def publish_all(self) -> None:
+        for network in tuple(self.served.values()):
+            await self._publish(network)
+
+    async def _publish(self, network: Network) -> None:
         """Tell the DHCP server what is leased now; one at a time, so that an older list never wins."""
         async with self.publishing:
-            await self.driver.set_leases(self.network, tuple(self.leased.values()))
+            if network.id in self.served:
+                of_it = [lease for lease in self.leased.values() if lease.network.id == network.id]
+                await self.driver.set_leases(network, of_it)
+
+    async def revive_servers(self) -> None:
+        """A DHCP server that has died is started again; one that cannot be does not keep the others waiting."""
+        for network in tuple(self.served.values()):
+            try:
+                async with self.publishing:
+                    await self.driver.revive(network)
+            except LauncherError as error:
+                log.warning("network %s: %s", network.name, error)
+
+
+def _check_admin(ctx: Context) -> None:
+    if not ctx.is_admin:
+        raise Forbidden("only an admin may change networks")

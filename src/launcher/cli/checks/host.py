@@ -84,7 +84,7 @@ def kvm(state: Path) -> Finding:
     if lack := _lack(Path("/dev/kvm")):
         return Finding("kvm", WITHOUT, f"{lack}; {by_emulation}")
     try:
-        tried = json.loads((state / KVM_MEMORY).read_text())["verdict"]
+        tried = dict(json.loads((state / KVM_MEMORY).read_text())["verdict"])
     except (OSError, ValueError, KeyError, TypeError):
         return Finding("kvm", OK, "/dev/kvm opens; whether a kernel runs under it, the server tries at its start")
     if tried.get("virt_type") == "kvm":

@@ -44,7 +44,7 @@ _TOPS = (
 def play(chains: Chains, text: str) -> Chains:
     """What `chains` becomes by `text`, which is a transaction for iptables-restore or the output of iptables-save."""
     after = {chain: list(rules) for chain, rules in chains.items()}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         verb, chain, rule = ([*line.split(maxsplit=2), "", "", ""])[:3]
         rule = " ".join(rule.split())
         if verb.startswith(":"):

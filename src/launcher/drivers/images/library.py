@@ -21,9 +21,9 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from launcher.drivers.images import qcow2
+from launcher.drivers.images import gate
 from launcher.errors import BadImage, NotFound
-from launcher.models import Image, ImageFormat, ImageKind, Model, Name
+from launcher.models import LARGEST, Image, ImageFormat, ImageKind, Model, Name
 
 DESCRIPTION = "image.json"
 LONGEST_DESCRIPTION = 64 * 1024
@@ -37,8 +37,8 @@ class StoredFile(Model):
     """One file as it was when it entered the library. Sizes in bytes."""
 
     format: ImageFormat
-    size: int = Field(ge=0)
-    virtual_size: int = Field(ge=0)
+    size: int = Field(ge=0, le=LARGEST)
+    virtual_size: int = Field(ge=0, le=LARGEST)
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -48,7 +48,7 @@ class Description(Model):
     disk: StoredFile
     kernel: StoredFile | None = None
     ramdisk: StoredFile | None = None
-    min_memory_mb: int = Field(default=0, ge=0)
+    min_memory_mb: int = Field(default=0, ge=0, le=LARGEST)
     kernel_args: str = ""
 
 
@@ -64,17 +64,17 @@ def add_image(
 ) -> Path:
     """Copy an image's files into the library and return its directory; an image of that name is replaced.
 
-    Machines that run from a replaced image keep their own copy. Raises BadImage for a bad name or a qcow2
-    file that leans on another file.
+    Machines that run from a replaced image keep their own copy. Raises BadImage for a bad name and for
+    what does not pass the gate.
     """
     directory = _directory(library, name)
     library.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".new-", dir=library))
     try:
         description = Description(
-            disk=_store(disk, aside / "disk"),
-            kernel=_store(kernel, aside / "kernel") if kernel else None,
-            ramdisk=_store(ramdisk, aside / "ramdisk") if ramdisk else None,
+            disk=_store(disk, aside / "disk", ImageKind.MACHINE),
+            kernel=_store(kernel, aside / "kernel", ImageKind.KERNEL) if kernel else None,
+            ramdisk=_store(ramdisk, aside / "ramdisk", ImageKind.RAMDISK) if ramdisk else None,
             min_memory_mb=min_memory_mb,
             kernel_args=kernel_args,
         )
@@ -149,17 +149,13 @@ def _directory(library: Path, name: str) -> Path:
         raise BadImage(f"{name!r} is no name for an image: letters, digits, blanks and ._:@- only") from None
 
 
-def _store(source: Path, target: Path) -> StoredFile:
+def _store(source: Path, target: Path, kind: ImageKind) -> StoredFile:
     shutil.copyfile(source, target)
     target.chmod(0o444)
     with target.open("rb") as file:
         os.fsync(file.fileno())
-    size = target.stat().st_size
-    sha256 = sha256_of(target)
-    if qcow2.is_qcow2(target):
-        virtual_size = qcow2.check_self_contained(target).virtual_size
-        return StoredFile(format=ImageFormat.QCOW2, size=size, virtual_size=virtual_size, sha256=sha256)
-    return StoredFile(format=ImageFormat.RAW, size=size, virtual_size=size, sha256=sha256)
+    found = gate.inspect(target, kind, name=source.name)
+    return StoredFile(format=found.format, size=found.size, virtual_size=found.virtual_size, sha256=sha256_of(target))
 
 
 def _put_in_place(aside: Path, directory: Path) -> None:
@@ -186,17 +182,24 @@ def _read_description(directory: Path) -> Description:
             f"no image {directory.name!r} in the image library {directory.parent}",
             hint="`launcher image build-tiny` makes ami-tiny",
         ) from None
-    except ValidationError as error:
-        raise BadImage(f"{path}: {error.errors()[0]['msg']}", hint="add the image again") from None
+    except (OSError, ValidationError) as error:
+        why = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
+        raise BadImage(f"{path}: {why}", hint="add the image again") from None
 
 
 def _image(path: Path, kind: ImageKind, stored: StoredFile) -> Image:
     """One file as the catalogue knows it. Raises BadImage when the file is not what was stored."""
-    found = path.lstat() if os.path.lexists(path) else None
+    try:
+        found = path.lstat()
+    except OSError:
+        found = None
     if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != stored.size:
         raise BadImage(f"{path} is not the file of {stored.size} bytes that was stored", hint="add the image again")
     name = path.parent.name if kind is ImageKind.MACHINE else f"{path.parent.name}-{kind}"
-    image = Image(id="", name=name, kind=kind, path=path, **stored.model_dump())
+    try:
+        image = Image(id="", name=name, kind=kind, path=path, **stored.model_dump())
+    except ValidationError as error:
+        raise BadImage(f"{path}: {error.errors()[0]['msg']}") from None
     return image.model_copy(update={"id": _content_id(image)})
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from launcher.drivers.images import qcow2
+from launcher.drivers.images import gate, qcow2
 from launcher.drivers.images.inject.injector import Injector
 from launcher.drivers.images.library import sha256_of, sync_directory
 from launcher.drivers.images.store import Injection
@@ -262,12 +262,9 @@ def _check_content(path: Path, image: Image) -> None:
     """Raises BadImage unless the file is, byte for byte and in its format, what the catalogue says."""
     if sha256_of(path) != image.sha256:
         raise BadImage(f"image {image.name}: {image.path} has changed since it was registered", hint="add it again")
-    if image.format is ImageFormat.QCOW2:
-        found = qcow2.check_self_contained(path).virtual_size
-        if found != image.virtual_size:
-            raise BadImage(f"image {image.name}: {found} bytes for the guest, the catalogue says {image.virtual_size}")
-    elif qcow2.is_qcow2(path):
-        raise BadImage(f"image {image.name} is registered as raw, but is qcow2", hint="add it again")
+    found = gate.inspect(path, image.kind, declared=image.format, name=f"image {image.name}").virtual_size
+    if found != image.virtual_size:
+        raise BadImage(f"image {image.name}: {found} bytes for the guest, the catalogue says {image.virtual_size}")
 
 
 def _copy_synced(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,17 +28,27 @@ _BYTES_PER_L1_ENTRY = _CLUSTER * (_CLUSTER // 8)  # 512 MiB
 _SECTOR = 512
 _LONGEST_NAME = 1023
 
-_DIRTY, _CORRUPT, _EXTERNAL_DATA = 1, 2, 4  # incompatible features
-_KNOWN_FEATURES = 0b11111
+DIRTY, CORRUPT, EXTERNAL_DATA, COMPRESSION, EXTENDED_L2 = 1, 2, 4, 8, 16  # incompatible features
+DATA_FILE_NAME, FULL_DISK_ENCRYPTION = 0x44415441, 0x0537BE77  # header extensions
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a qcow2 file says of itself; `virtual_size` in bytes."""
+    """What a qcow2 file says of itself. Sizes and offsets in bytes, `l1_entries` and `snapshots` are counts."""
 
+    version: int
     virtual_size: int
     backing_file: str | None
+    cluster_bits: int
+    encryption: int
+    l1_entries: int
+    l1_offset: int
+    refcount_offset: int
+    refcount_clusters: int
+    snapshots: int
     incompatible_features: int
+    refcount_order: int
+    extensions: tuple[int, ...]
 
 
 def write_overlay(path: Path, *, backing: Path, backing_format: ImageFormat, size: int) -> None:
@@ -72,34 +83,42 @@ def _overlay(backing: bytes, backing_format: bytes, size: int) -> bytes:
     return b"".join(part.ljust(_CLUSTER, b"\0") for part in parts).ljust(clusters * _CLUSTER, b"\0")
 
 
-def is_qcow2(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
-
-
 def read_header(path: Path) -> Header:
-    """Read and check a header. Raises BadImage when it is none or says more than this module understands."""
+    """Raises BadImage when the file has none, or one that is cut off or of an unknown version."""
     with path.open("rb") as file:
         start = file.read(_CLUSTER)
     if len(start) < _HEADER_LENGTH or not start.startswith(MAGIC):
-        raise BadImage(f"{path} is not a qcow2 file")
-    _, version, name_at, name_length, _, size, *_ = _HEADER.unpack_from(start)
+        raise BadImage(f"{path.name} is not a qcow2 file")
+    (_, version, name_at, name_length, cluster_bits, virtual_size, encryption, l1_entries, l1_offset,
+     refcount_offset, refcount_clusters, snapshots, _) = _HEADER.unpack_from(start)  # fmt: skip
     if version not in (2, 3):
-        raise BadImage(f"{path}: qcow2 version {version} is unknown; expected 2 or 3")
-    features = _HEADER_V3.unpack_from(start, _HEADER.size)[0] if version == 3 else 0
-    if features & ~_KNOWN_FEATURES:
-        raise BadImage(f"{path}: unknown qcow2 features {features:#x}")
-    name = start[name_at : name_at + name_length].decode(errors="replace") if name_at else None
-    return Header(virtual_size=size, backing_file=name, incompatible_features=features)
+        raise BadImage(f"{path.name}: qcow2 version {version} is unknown; expected 2 or 3")
+    features, refcount_order, length = 0, 4, _HEADER.size
+    if version > 2:
+        features, _, _, refcount_order, length = _HEADER_V3.unpack_from(start, _HEADER.size)
+    return Header(
+        version=version,
+        virtual_size=virtual_size,
+        backing_file=start[name_at : name_at + name_length].decode(errors="replace") if name_at else None,
+        cluster_bits=cluster_bits,
+        encryption=encryption,
+        l1_entries=l1_entries,
+        l1_offset=l1_offset,
+        refcount_offset=refcount_offset,
+        refcount_clusters=refcount_clusters,
+        snapshots=snapshots,
+        incompatible_features=features,
+        refcount_order=refcount_order,
+        extensions=tuple(_extensions(path, start, length)),
+    )
 
 
-def check_self_contained(path: Path) -> Header:
-    """The header of an image that names no other file; raises BadImage for one that could read the host's files."""
-    header = read_header(path)
-    if header.backing_file is not None:
-        raise BadImage(f"{path} has the backing file {header.backing_file!r}", hint="flatten it: qemu-img convert")
-    if header.incompatible_features & _EXTERNAL_DATA:
-        raise BadImage(f"{path} keeps its data in another file", hint="flatten it: qemu-img convert")
-    if header.incompatible_features & (_DIRTY | _CORRUPT):
-        raise BadImage(f"{path} was not closed properly", hint="repair it: qemu-img check -r all")
-    return header
+def _extensions(path: Path, start: bytes, at: int) -> Iterator[int]:
+    """Their kinds, up to the one that ends them."""
+    while at + _EXTENSION.size <= len(start):
+        kind, length = _EXTENSION.unpack_from(start, at)
+        if kind == 0:
+            return
+        yield kind
+        at += _EXTENSION.size + -(-length // 8) * 8
+    raise BadImage(f"{path.name}: its header extensions have no end")

@@ -12,6 +12,7 @@ import calendar
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -34,9 +35,11 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _LOG_LINE = re.compile(
     rf"(?P<month>{'|'.join(_MONTHS)}) +"
-    r"(?P<day>\d+) (?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d) dnsmasq-dhcp\[\d+\]: (?:\d+ )?"
+    r"(?P<day>\d\d?) (?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d) dnsmasq-dhcp\[\d+\]: (?:\d+ )?"
     r"(?P<words>(?P<kind>DHCP[A-Z]+)\(\S+\) (?:[\d.]+ )?(?P<mac>[0-9a-f:]{17})(?: .*)?)"
 )
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_LEASE = re.compile(rf"[0-9]+ ([0-9a-f]{{2}}(?::[0-9a-f]{{2}}){{5}}) ({_OCTET}(?:\.{_OCTET}){{3}}) \S+ \S+")
 _REQUESTS, _ANSWERS = {"DHCPDISCOVER", "DHCPREQUEST"}, {"DHCPOFFER", "DHCPACK"}
 
 
@@ -117,7 +120,7 @@ def read_evidence(log: str, lease: FixedIp, *, written_s: float) -> DhcpEvidence
     """
     requested = answered = None
     words = ""
-    for line in log.splitlines():
+    for line in log.split("\n"):
         seen = _LOG_LINE.fullmatch(line) if lease.mac in line else None
         if seen is None or seen["mac"] != lease.mac:
             continue
@@ -138,7 +141,7 @@ def _milliseconds(seen: re.Match[str], written_s: float) -> int:
 def stray_leases(lease_file: str, hosts: str) -> list[tuple[MacAddress, IPv4Address]]:
     """What dnsmasq has leased (`expiry mac address name client-id` a line) to a NIC that is not to have it any more."""
     wanted = {(mac, address) for mac, _, address in (line.split(",") for line in hosts.splitlines())}
-    leased = [(words[1], words[2]) for line in lease_file.splitlines() if len(words := line.split()) == 5]
+    leased = [(found[1], found[2]) for line in lease_file.split("\n") if (found := _LEASE.fullmatch(line))]
     return [(mac, IPv4Address(address)) for mac, address in leased if (mac, address) not in wanted]
 
 
@@ -191,6 +194,19 @@ class Dnsmasq:
     def list_leases(self) -> list[MacAddress]:
         """The NICs in its hosts file. Blocks on the file."""
         return [line.split(",")[0] for line in _read(self._files.hosts).splitlines()]
+
+    async def revive(self) -> None:
+        """Start it again if it has died."""
+        with self._blaming():
+            if await asyncio.to_thread(self._find) is None:
+                await self._start(await asyncio.to_thread(self._prepare))
+
+    async def remove(self) -> None:
+        """End it and forget what it knew."""
+        pid = self._find()
+        if pid is not None:
+            await self._end(pid)
+        await asyncio.to_thread(shutil.rmtree, self._files.directory, ignore_errors=True)
 
     async def stop(self) -> None:
         """End it, unless guests have leases of it: they go on living without a launcher."""
@@ -293,7 +309,7 @@ def _arguments(pid: int) -> list[str]:
 def _read(path: Path) -> str:
     """A file's text; an absent file is an empty one."""
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except FileNotFoundError:
         return ""
 

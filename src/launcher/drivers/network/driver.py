@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from launcher.models import DhcpEvidence, InstanceRef, LaunchOrder, MacAddress
+from launcher.models import DhcpEvidence, InstanceRef, MacAddress
 from launcher.networks import FixedIp, Network
+
+
+class Tap(NamedTuple):
+    """An instance's number, and the NIC's place."""
+
+    number: int
+    nic: int = 0
 
 
 class NetworkDriver(Protocol):
     """Every `ensure_…` leaves the host as asked, whatever it found. Raises NetworkFailed, naming the device."""
 
+    async def start(self) -> None:
+        """Raises HostResourceMissing where this host lacks what the mode of the settings needs."""
+
     async def ensure_network(self, network: Network) -> None:
         """On the network role's host: the bridge with its gateway address, and what serves addresses on it."""
+
+    async def remove_network(self, network: Network) -> None:
+        """Undo `ensure_network`; absent is success. Nobody has an address of it any more."""
+
+    async def revive(self, network: Network) -> None:
+        """Start again what serves addresses on it, if it has died; a look else."""
 
     async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
         """Make exactly these leases known to the DHCP server; a mode without one does nothing."""
@@ -26,14 +42,14 @@ class NetworkDriver(Protocol):
     async def ensure_bridge(self, network: Network) -> None:
         """On a compute host: the bridge, up."""
 
-    async def plug(self, order: LaunchOrder, network: Network) -> None:
-        """The tap `order.tap`, enslaved to the bridge and up; repeating it is success."""
+    async def plug(self, order: InstanceRef, network: Network, nic: int = 0) -> None:
+        """The tap `order.tap_of(nic)`, enslaved to the bridge and up; repeating it is success."""
 
     async def unplug(self, order: InstanceRef) -> None:
-        """Remove the tap; absent is success."""
+        """Remove all taps of the instance; none is success."""
 
-    async def list_taps(self) -> Sequence[int]:
-        """The numbers of the instances that have a tap here."""
+    async def list_taps(self) -> Sequence[Tap]:
+        """Whose taps are here."""
 
     async def stop(self) -> None:
         """End the programs that this process started and nobody else needs; guests keep their links."""

@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 
 from launcher.drivers.network import links
-from launcher.models import DhcpEvidence, InstanceRef, LaunchOrder, MacAddress
+from launcher.drivers.network.driver import Tap
+from launcher.models import DhcpEvidence, InstanceRef, MacAddress
 from launcher.networks import FixedIp, Network
 
 
@@ -18,9 +19,20 @@ class FlatNetwork:
         self._tap_owner = os.geteuid() if tap_owner is None else tap_owner
         self._looking = asyncio.Lock()
 
+    async def start(self) -> None:
+        pass
+
     async def ensure_network(self, network: Network) -> None:
         await self.ensure_bridge(network)
         await links.ensure_address(network.bridge, network.gateway_interface)
+        if network.gateway6_interface is not None:
+            await links.ensure_address6(network.bridge, network.gateway6_interface)
+
+    async def remove_network(self, network: Network) -> None:
+        await links.remove(network.bridge)
+
+    async def revive(self, network: Network) -> None:
+        pass
 
     async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
         pass
@@ -36,13 +48,14 @@ class FlatNetwork:
         async with self._looking:
             await links.ensure_bridge(network.bridge)
 
-    async def plug(self, order: LaunchOrder, network: Network) -> None:
-        await links.plug(order.tap, network.bridge, owner=self._tap_owner)
+    async def plug(self, order: InstanceRef, network: Network, nic: int = 0) -> None:
+        await links.plug(order.tap_of(nic), network.bridge, owner=self._tap_owner)
 
     async def unplug(self, order: InstanceRef) -> None:
-        await links.unplug(order.tap)
+        for nic in await asyncio.to_thread(links.list_nics, order.tap):
+            await links.remove(order.tap_of(nic))
 
-    async def list_taps(self) -> Sequence[int]:
+    async def list_taps(self) -> Sequence[Tap]:
         return await asyncio.to_thread(links.list_taps)
 
     async def stop(self) -> None:

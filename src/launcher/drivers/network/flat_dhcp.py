@@ -13,7 +13,7 @@ from launcher.networks import FixedIp, Network
 
 
 class FlatDhcpNetwork(FlatNetwork):
-    """See NetworkDriver. A dnsmasq that has died is started again by the next `ensure_network` or `set_leases`."""
+    """See NetworkDriver. A dnsmasq that has died is started again by the next `revive`, or by whoever needs it."""
 
     def __init__(self, state_dir: Path, *, lease_seconds: int = 3600, tap_owner: int | None = None) -> None:
         super().__init__(tap_owner=tap_owner)
@@ -26,6 +26,16 @@ class FlatDhcpNetwork(FlatNetwork):
         await super().ensure_network(network)
         async with self._serving:
             await self._server(network).ensure()
+
+    async def remove_network(self, network: Network) -> None:
+        async with self._serving:
+            await self._server(network).remove()
+            del self._servers[network.bridge]
+        await super().remove_network(network)
+
+    async def revive(self, network: Network) -> None:
+        async with self._serving:
+            await self._server(network).revive()
 
     async def set_leases(self, network: Network, leases: Sequence[FixedIp]) -> None:
         async with self._serving:
@@ -43,7 +53,8 @@ class FlatDhcpNetwork(FlatNetwork):
                 await server.stop()
 
     def _server(self, network: Network) -> Dnsmasq:
-        if network.name not in self._servers:
-            directory = self._directory / network.name
-            self._servers[network.name] = Dnsmasq(network, directory, lease_seconds=self._lease_seconds)
-        return self._servers[network.name]
+        """By the bridge, which is one network's only: two projects may give theirs the same name."""
+        if network.bridge not in self._servers:
+            directory = self._directory / network.bridge
+            self._servers[network.bridge] = Dnsmasq(network, directory, lease_seconds=self._lease_seconds)
+        return self._servers[network.bridge]

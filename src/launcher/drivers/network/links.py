@@ -10,11 +10,12 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface
 from pathlib import Path
 from typing import Any
 
 from launcher.drivers import process
+from launcher.drivers.network.driver import Tap
 from launcher.errors import NetworkFailed, ProgramFailed
 
 MARK = "launcher"
@@ -22,7 +23,7 @@ MARK = "launcher"
 
 _DEVICES = Path("/sys/class/net")
 _SYSCTLS = Path("/proc/sys/net")
-_TAP = re.compile(r"tap([0-9a-f]{8})")
+_TAP = re.compile(r"tap([0-9a-f]{8})(?:-([1-9]\d{0,2}))?")
 _IFF_UP = 1
 _ADDRESS_WAS_SET = "3"  # NET_ADDR_SET of linux/netdevice.h
 
@@ -44,10 +45,10 @@ async def ensure_bridge(name: str) -> None:
     _ensure_filtering()
     bridge = _find_bridge(name)
     if bridge is None:
-        await _ip([f"link add dev {name} type bridge stp_state 0 forward_delay 0"], name)
+        await run_ip([f"link add dev {name} type bridge stp_state 0 forward_delay 0"], name)
         bridge = _find_bridge(name)
         assert bridge is not None
-    await _ip(bridge_lines(bridge), name)
+    await run_ip(bridge_lines(bridge), name)
 
 
 def bridge_lines(bridge: Bridge) -> list[str]:
@@ -74,7 +75,7 @@ async def ensure_address(bridge: str, address: IPv4Interface) -> None:
             hint="give the instances another range: [network] cidr",
         )
     if not has_address(routes, bridge, address):
-        await _ip([f"address replace {address} brd + dev {bridge}"], bridge)
+        await run_ip([f"address replace {address} brd + dev {bridge}"], bridge)
 
 
 def find_collision(routes: Sequence[dict[str, Any]], bridge: str, wanted: IPv4Network) -> str | None:
@@ -94,28 +95,40 @@ def has_address(routes: Sequence[dict[str, Any]], bridge: str, address: IPv4Inte
     return {address.network, IPv4Network(address.ip)} <= found
 
 
+async def ensure_address6(bridge: str, address: IPv6Interface) -> None:
+    """The gateway's IPv6 address on the bridge, at once: nobody else can have it, so it is not probed for."""
+    await run_ip([f"-6 address replace {address} dev {bridge} nodad"], bridge)
+
+
 async def plug(tap: str, bridge: str, *, owner: int) -> None:
     """The tap, ours, on this bridge, up. `owner` is the user id that may open it: QEMU's."""
-    if _exists(tap) and not _is_tap(tap):
+    if exists(tap) and not _is_tap(tap):
         raise NetworkFailed(f"{tap}: there is a device of this name that is no tap", hint=f"see `ip link show {tap}`")
-    lines = [] if _exists(tap) else [f"tuntap add dev {tap} mode tap user {owner}"]
-    await _ip([*lines, f"link set dev {tap} alias {MARK} master {bridge} up"], tap)
+    lines = [] if exists(tap) else [f"tuntap add dev {tap} mode tap user {owner}"]
+    await run_ip([*lines, f"link set dev {tap} alias {MARK} master {bridge} up"], tap)
 
 
-async def unplug(tap: str) -> None:
-    if not _exists(tap):
+async def remove(device: str) -> None:
+    """The device is gone; absent is success."""
+    if not exists(device):
         return
     try:
-        await _ip([f"link delete dev {tap}"], tap)
+        await run_ip([f"link delete dev {device}"], device)
     except NetworkFailed:
-        if _exists(tap):
+        if exists(device):
             raise
 
 
-def list_taps() -> list[int]:
-    """The numbers in the names of our taps."""
+def list_taps() -> list[Tap]:
+    """What the names of our taps say."""
     found = (match for device in _DEVICES.iterdir() if (match := _TAP.fullmatch(device.name)))
-    return sorted(int(match[1], 16) for match in found if _read(match[0], "ifalias") == MARK)
+    return sorted(Tap(int(match[1], 16), int(match[2] or 0)) for match in found if _read(match[0], "ifalias") == MARK)
+
+
+def list_nics(tap: str) -> list[int]:
+    """Which NICs of the instance with this first tap have one, whoever made it."""
+    found = (match for device in _DEVICES.iterdir() if (match := _TAP.fullmatch(device.name)))
+    return sorted(int(match[2] or 0) for match in found if f"tap{match[1]}" == tap)
 
 
 def _ensure_filtering() -> None:
@@ -133,7 +146,7 @@ def _ensure_filtering() -> None:
 
 
 def _find_bridge(name: str) -> Bridge | None:
-    if not _exists(name):
+    if not exists(name):
         return None
     if not (_DEVICES / name / "bridge").is_dir():
         raise NetworkFailed(f"{name}: there is a device of this name that is no bridge", hint="set [network] bridge")
@@ -147,7 +160,7 @@ def _find_bridge(name: str) -> Bridge | None:
     )
 
 
-def _exists(device: str) -> bool:
+def exists(device: str) -> bool:
     return (_DEVICES / device).exists()
 
 
@@ -168,7 +181,7 @@ def _target(route: dict[str, Any]) -> IPv4Network:
     return IPv4Network("0.0.0.0/0" if target == "default" else target)
 
 
-async def _ip(lines: Sequence[str], device: str) -> None:
+async def run_ip(lines: Sequence[str], device: str) -> None:
     """Several commands of ip(8) as one program; the first that fails ends it."""
     if not lines:
         return

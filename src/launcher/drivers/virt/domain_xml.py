@@ -106,11 +106,12 @@ def _add_devices(devices: Element, order: LaunchOrder, disks: Disks) -> None:
     SubElement(disk, "source", file=str(disks.root))
     SubElement(disk, "target", dev="vda", bus="virtio")
 
-    interface = SubElement(devices, "interface", type="ethernet")
-    SubElement(interface, "mac", address=order.mac)
-    SubElement(interface, "target", dev=order.tap, managed="no")
-    SubElement(interface, "model", type="virtio")
-    SubElement(interface, "rom", enabled="no")
+    for position, nic in enumerate(order.nics):
+        interface = SubElement(devices, "interface", type="ethernet")
+        SubElement(interface, "mac", address=nic.mac)
+        SubElement(interface, "target", dev=order.tap_of(position), managed="no")
+        SubElement(interface, "model", type="virtio")
+        SubElement(interface, "rom", enabled="no")
 
     serial = SubElement(devices, "serial", type="pty")
     SubElement(serial, "log", file=str(disks.console_log), append="off")

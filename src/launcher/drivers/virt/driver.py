@@ -61,7 +61,7 @@ class VirtDriver(Protocol):
     async def host_resources(self) -> HostResources: ...
 
     async def spawn(self, order: LaunchOrder, disks: Disks) -> None:
-        """Create and start the domain; return when it runs. The tap `order.tap` exists and is plugged.
+        """Create and start the domain; return when it runs. The taps of its NICs exist and are plugged.
 
         Raises SpawnFailed with the hypervisor's words, InvalidDomainConfig, DomainConflict.
         """

@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiohttp import web
+
+from launcher.errors import LauncherError
 from launcher.messaging import Context
 from launcher.models import Model
 
@@ -16,8 +19,9 @@ class NoQuery(Model):
 
 @dataclass(frozen=True)
 class Ask:
-    """A request that was authenticated and whose parts fit their models."""
+    """An authenticated request whose parts fit their models; `request` itself is for answers that are streams."""
 
+    request: web.Request
     ctx: Context
     path: Mapping[str, str]
     query: Any
@@ -27,24 +31,32 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """`body` is dumped with the endpoint's response type; None sends none."""
+    """`body` is dumped with the endpoint's response type; None sends none. `status` None is the endpoint's own."""
 
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int | None = None
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`traced` operations begin or continue a trace of a launch."""
+    """`public` ones need no token, `traced` ones begin or continue a trace of a launch.
+
+    `headers` are JSON schemas by name. `raises` names what the operation refuses beside what follows from its shape;
+    with a status of `or_status` it has the same body as with `status`.
+    """
 
     method: str
     path: str
-    handler: Callable[[Ask], Awaitable[Answer]]
+    handler: Callable[[Ask], Awaitable[Answer | web.StreamResponse]]
     summary: str
     status: int = 200
+    or_status: int | None = None
     response: Any = None
     body: type[Model] | None = None
     query: type[Model] = NoQuery
-    headers: tuple[str, ...] = ()
+    headers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     content_type: str = "application/json"
+    raises: tuple[type[LauncherError], ...] = ()
+    public: bool = False
     traced: bool = False

@@ -27,6 +27,7 @@ class Metrics:
             "launcher_step_seconds", "Launch steps", ("step",), buckets=STEP_BUCKETS, registry=self.registry
         )
         self.ends = Counter("launcher_instances", "Instances that reached a state", ("state",), registry=self.registry)
+        self.ready = Gauge("launcher_bus_ready", "Whether the broker can be used", registry=self.registry)
         self.dead = Gauge("launcher_bus_dead_letters", "Poison messages seen", registry=self.registry)
         self.findings = Gauge(
             "launcher_audit_findings", "Differences at the last look", ("trouble", "kind"), registry=self.registry

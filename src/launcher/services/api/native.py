@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
 from launcher.auditing import Audit, AuditHosts, Collected, CollectGarbage
 from launcher.bus import Bus
-from launcher.errors import BadRequest, NotFound
+from launcher.errors import BadImage, BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from launcher.messages.catalogue import ListFlavors, ListHosts, ListImages, RegisterImage
 from launcher.messages.instances import (
     CreateInstances,
@@ -18,27 +20,31 @@ from launcher.messages.instances import (
     GetReadiness,
     GetTrace,
     ListInstances,
+    NicRequest,
 )
 from launcher.messages.key_pairs import CreateKeyPair, DeleteKeyPair, ListKeyPairs
 from launcher.messages.security_groups import CreateSecurityGroup, DeleteSecurityGroup, ListSecurityGroups, RuleSpec
 from launcher.models import CreatedKeyPair, Flavor, HostState, Image, Instance, KeyPair, Model, Name, Readiness, Span
+from launcher.networks import MOST_NICS
 from launcher.policy import SecurityGroup
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 
 PAGE = 1000
+IDEMPOTENCY_KEY = r"^[!-~]([ -~]{0,253}[!-~])?$"
 
 
 class InstancesBody(Model):
     """POST /instances. `count` is short for the same `min_count` and `max_count`."""
 
-    image: str = Field(min_length=1, max_length=255)
-    flavor: str = Field(min_length=1, max_length=255)
+    image: str = Field(min_length=1, max_length=255, examples=["ami-tiny"])
+    flavor: str = Field(min_length=1, max_length=255, examples=["m1.tiny"])
     name: Name | None = None
     key_name: str | None = Field(default=None, min_length=1, max_length=255)
     count: int | None = Field(default=None, ge=1, le=1000)
     min_count: int | None = Field(default=None, ge=1, le=1000)
     max_count: int | None = Field(default=None, ge=1, le=1000)
     security_groups: tuple[str, ...] = Field(default=(), max_length=50)
+    networks: tuple[NicRequest, ...] = Field(default=(), max_length=MOST_NICS, description="a NIC for each")
     user_data: str | None = Field(default=None, max_length=100_000, description="base64 of at most 64 KiB")
     availability_zone: str | None = Field(default=None, max_length=255)
     metadata: dict[str, str] = Field(default_factory=dict)
@@ -48,7 +54,7 @@ class InstancesQuery(Model):
     limit: int = Field(default=PAGE, ge=1, le=PAGE)
     marker: str | None = None
     name: str | None = None
-    status: str | None = None
+    status: Literal["BUILD", "ACTIVE", "STOPPED", "ERROR", "DELETED"] | None = None
     host: str | None = None
     all_projects: bool = False
     deleted: bool = False
@@ -62,7 +68,7 @@ class KeyPairBody(Model):
     """POST /keypairs; with `public_key` the pair is imported."""
 
     name: Name
-    public_key: str | None = Field(default=None, max_length=16384)
+    public_key: str | None = Field(default=None, min_length=1, max_length=16384)
 
 
 class GroupBody(Model):
@@ -128,7 +134,7 @@ class Native:
 
     @property
     def endpoints(self) -> Sequence[Endpoint]:
-        return [*self._instances(), *self._key_pairs(), *self._catalogue(), *self._upkeep()]
+        return [*self._instances(), *self._evidence(), *self._key_pairs(), *self._catalogue(), *self._upkeep()]
 
     def _instances(self) -> Sequence[Endpoint]:
         one = "/instances/{id}"
@@ -141,7 +147,8 @@ class Native:
                 status=202,
                 body=InstancesBody,
                 response=InstanceList,
-                headers=("Idempotency-Key",),
+                headers={"Idempotency-Key": {"type": "string", "pattern": IDEMPOTENCY_KEY}},
+                raises=(QuotaExceeded, NotFound, Conflict),
                 traced=True,
             ),
             Endpoint(
@@ -151,11 +158,24 @@ class Native:
                 "List instances in order of creation",
                 query=InstancesQuery,
                 response=InstanceList,
+                raises=(Forbidden, NotFound),
             ),
-            Endpoint("GET", one, self.get_instance, "Show an instance", response=Instance),
+            Endpoint("GET", one, self.get_instance, "Show an instance", response=Instance, raises=(Conflict,)),
             Endpoint(
-                "DELETE", one, self.delete_instance, "Terminate an instance", status=202, response=Instance, traced=True
+                "DELETE",
+                one,
+                self.delete_instance,
+                "Terminate an instance",
+                status=202,
+                response=Instance,
+                raises=(Conflict,),
+                traced=True,
             ),
+        ]
+
+    def _evidence(self) -> Sequence[Endpoint]:
+        one = "/instances/{id}"
+        return [
             Endpoint(
                 "GET",
                 f"{one}/console",
@@ -164,9 +184,24 @@ class Native:
                 query=ConsoleQuery,
                 response=str,
                 content_type="text/plain",
+                raises=(Conflict,),
             ),
-            Endpoint("GET", f"{one}/trace", self.get_trace, "The spans of its launch and deletion", response=SpanList),
-            Endpoint("GET", f"{one}/readiness", self.get_readiness, "Evidence of what is late", response=Readiness),
+            Endpoint(
+                "GET",
+                f"{one}/trace",
+                self.get_trace,
+                "The spans of its launch and deletion",
+                response=SpanList,
+                raises=(Conflict,),
+            ),
+            Endpoint(
+                "GET",
+                f"{one}/readiness",
+                self.get_readiness,
+                "Evidence of what is late",
+                response=Readiness,
+                raises=(Conflict,),
+            ),
         ]
 
     def _key_pairs(self) -> Sequence[Endpoint]:
@@ -179,6 +214,7 @@ class Native:
                 status=201,
                 body=KeyPairBody,
                 response=CreatedKey,
+                raises=(QuotaExceeded, Conflict),
             ),
             Endpoint("GET", "/keypairs", self.list_key_pairs, "List key pairs", response=KeyPairList),
             Endpoint("DELETE", "/keypairs/{name}", self.delete_key_pair, "Delete a key pair", status=204),
@@ -190,9 +226,17 @@ class Native:
                 status=201,
                 body=GroupBody,
                 response=SecurityGroup,
+                raises=(QuotaExceeded, Conflict),
             ),
             Endpoint("GET", "/security-groups", self.list_groups, "List security groups", response=GroupList),
-            Endpoint("DELETE", "/security-groups/{name}", self.delete_group, "Delete a security group", status=204),
+            Endpoint(
+                "DELETE",
+                "/security-groups/{name}",
+                self.delete_group,
+                "Delete a security group",
+                status=204,
+                raises=(Conflict,),
+            ),
         ]
 
     def _catalogue(self) -> Sequence[Endpoint]:
@@ -205,6 +249,7 @@ class Native:
                 status=201,
                 body=ImageBody,
                 response=ImageList,
+                raises=(Forbidden, NotFound, BadImage),
             ),
             Endpoint("GET", "/images", self.list_images, "List images", response=ImageList),
             Endpoint("GET", "/images/{id}", self.get_image, "Show an image", response=Image),
@@ -214,9 +259,22 @@ class Native:
 
     def _upkeep(self) -> Sequence[Endpoint]:
         return [
-            Endpoint("GET", "/audit", self.audit_hosts, "Compare the rows with the hosts", response=Audit),
             Endpoint(
-                "POST", "/gc", self.collect_garbage, "Remove what nobody owns", body=GarbageBody, response=Collected
+                "GET",
+                "/audit",
+                self.audit_hosts,
+                "Compare the rows with the hosts",
+                response=Audit,
+                raises=(Forbidden,),
+            ),
+            Endpoint(
+                "POST",
+                "/gc",
+                self.collect_garbage,
+                "Remove what nobody owns",
+                body=GarbageBody,
+                response=Collected,
+                raises=(Forbidden, Conflict),
             ),
         ]
 
@@ -307,6 +365,6 @@ def _counts(body: InstancesBody) -> dict[str, int]:
 
 def _idempotency_key(ask: Ask) -> str | None:
     key = ask.headers.get("Idempotency-Key")
-    if key is not None and not (0 < len(key) <= 255 and key.isprintable()):
-        raise BadRequest("Idempotency-Key has 1 to 255 printable characters", field="Idempotency-Key")
+    if key is not None and not re.fullmatch(IDEMPOTENCY_KEY, key):
+        raise BadRequest("Idempotency-Key has 1 to 255 printable ASCII characters", field="Idempotency-Key")
     return key

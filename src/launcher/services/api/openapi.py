@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -28,7 +29,9 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     refs, schemas = models_json_schema(list(models.items()), ref_template=_REF)  # type: ignore[arg-type]
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, refs)
+        paths.setdefault(re.sub(r":[^}]*}", "}", endpoint.path), {})[endpoint.method.lower()] = _operation(
+            endpoint, refs
+        )
     return {
         "openapi": "3.1.0",
         "info": {"title": "launcher", "version": __version__, "summary": "The native API"},
@@ -43,33 +46,53 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 
 def _operation(endpoint: Endpoint, refs: Any) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "operationId": endpoint.handler.__name__,
+        "operationId": endpoint.handler.__name__.strip("_"),
         "summary": endpoint.summary,
         "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint), *_headers(endpoint)],
-        "responses": {str(endpoint.status): _answer(endpoint, refs), "default": _problem(refs)},
+        "responses": _responses(endpoint, refs),
     }
+    if endpoint.public:
+        operation["security"] = []
     if endpoint.body:
         schema = refs[(endpoint.body, "validation")]
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return operation
 
 
+def _responses(endpoint: Endpoint, refs: Any) -> dict[str, Any]:
+    """Every status there is; what is the server's own trouble stands for itself as 5XX."""
+    statuses = [endpoint.status, *([endpoint.or_status] if endpoint.or_status else [])]
+    answers = {str(status): _answer(endpoint, refs) for status in statuses}
+    refusals = {str(status): _problem(HTTPStatus(status).phrase, refs) for status in sorted(_refusals(endpoint))}
+    return answers | refusals | {"5XX": _problem("The server cannot do it now", refs)}
+
+
+def _refusals(endpoint: Endpoint) -> set[int]:
+    """What follows from the operation's shape, and what it names itself."""
+    found = {400, *(error.status for error in endpoint.raises if error.status < 500)}
+    found |= set() if endpoint.public else {401}
+    found |= {404} if "{" in endpoint.path else set()
+    return found | ({408, 413, 415} if endpoint.body else set())
+
+
 def _answer(endpoint: Endpoint, refs: Any) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": endpoint.summary}
     if endpoint.response is not None:
         is_model = isinstance(endpoint.response, type) and issubclass(endpoint.response, Model)
-        schema = refs[(endpoint.response, "serialization")] if is_model else {"type": "string"}
+        schema = (
+            refs[(endpoint.response, "serialization")] if is_model else TypeAdapter(endpoint.response).json_schema()
+        )
         answer["content"] = {endpoint.content_type: {"schema": schema}}
     return answer
 
 
-def _problem(refs: Any) -> dict[str, Any]:
+def _problem(description: str, refs: Any) -> dict[str, Any]:
     schema = refs[(Problem, "serialization")]
-    return {"description": "What went wrong", "content": {"application/problem+json": {"schema": schema}}}
+    return {"description": description, "content": {"application/problem+json": {"schema": schema}}}
 
 
 def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
-    names = re.findall(r"{(\w+)}", endpoint.path)
+    names = re.findall(r"{(\w+)(?::[^}]*)?}", endpoint.path)
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 
@@ -79,4 +102,4 @@ def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _headers(endpoint: Endpoint) -> list[dict[str, Any]]:
-    return [{"name": name, "in": "header", "schema": {"type": "string"}} for name in endpoint.headers]
+    return [{"name": name, "in": "header", "schema": schema} for name, schema in endpoint.headers.items()]

@@ -8,7 +8,9 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from random import Random
+from typing import Any
 
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from launcher.auditing import ArtefactsRemoved, HostsAudited
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.errors import BadRequest, LauncherError, Unauthorized
+from launcher.errors import BadRequest, Conflict, LauncherError, NotFound, Unauthorized, Unreachable
 from launcher.identity import new_request_id, new_span_id, new_trace_id
 from launcher.messages.access import Authenticate, Ping
 from launcher.messages.catalogue import ListHosts
@@ -24,13 +26,15 @@ from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
-from launcher.services.api.endpoint import Ask, Endpoint
-from launcher.services.api.metadata import Metadata
+from launcher.services.api.endpoint import Answer, Ask, Endpoint
+from launcher.services.api.metadata.service import Metadata, MetadataRules
+from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
 from launcher.services.api.native import Native
+from launcher.services.api.networks import NativeNetworks
 from launcher.services.api.problems import HttpError
 from launcher.services.api.tunnel import Tunnel
-from launcher.services.api.watch import EventsQuery, Watch
+from launcher.services.api.watch import LAST_EVENT_ID, EventsQuery, Watch
 from launcher.services.role import Role
 
 BODY_LIMIT = 256 * 1024
@@ -38,7 +42,7 @@ BODY_TIMEOUT = 10.0
 IDLE_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 5.0
 HEALTH_TIMEOUT = 5.0
-TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
+TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -68,12 +72,17 @@ class ApiServer(Role):
         rng: Random,
         listener: socket.socket,
         metadata_listener: socket.socket | None,
+        metadata_rules: MetadataRules | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
-        self.endpoints = Native(bus=bus).endpoints
+        rules = metadata_rules or MetadataRules()
+        self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
-        self.runners: list[web.AppRunner] = []
+        view = MetadataView(bus=bus, metadata=self.metadata)
+        natives = (Native(bus=bus).endpoints, NativeNetworks(bus=bus).endpoints, view.endpoints)
+        self.endpoints = [*(each for endpoints in natives for each in endpoints), *self._own_endpoints()]
+        self.open = AsyncExitStack()
 
     @property
     def notices(self) -> Sequence[Route]:
@@ -91,31 +100,54 @@ class ApiServer(Role):
         """The door opens last, when everybody behind it is there."""
         await self._listen(self.application(), self.listener)
         if self.metadata_listener is not None:
-            metadata = Metadata(bus=self.bus).application(self.own_context())
-            await self._listen(metadata, self.metadata_listener)
+            await self.open.enter_async_context(self.metadata.serving(self.metadata_listener))
 
     async def stop(self) -> None:
         self.watch.close()
-        for runner in self.runners:
-            await runner.cleanup()
+        await self.open.aclose()
 
     def application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard], client_max_size=BODY_LIMIT)
         for endpoint in self.endpoints:
-            application.router.add_route(endpoint.method, endpoint.path, self._serve(endpoint))
-        application.router.add_get("/instances/{id}/tcp/{port}", self._open_tunnel)
-        application.router.add_get("/events", self._stream_events)
-        application.router.add_get("/healthz", self._healthz)
-        application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/openapi.json", self._openapi)
+            for method in (endpoint.method, *(["HEAD"] if endpoint.method == "GET" else [])):
+                application.router.add_route(method, endpoint.path, self._serve(endpoint))
         return application
+
+    def _own_endpoints(self) -> Sequence[Endpoint]:
+        """What is no translation of a message."""
+        return [
+            Endpoint(
+                "GET",
+                "/instances/{id}/tcp/{port}",
+                self.tunnel.open,
+                "A WebSocket of a TCP connection to the guest",
+                status=101,
+                raises=(Conflict, Unreachable),
+            ),
+            Endpoint(
+                "GET",
+                "/events",
+                self.watch.stream,
+                "The event log, first what was missed, then live",
+                query=EventsQuery,
+                headers={"Last-Event-ID": {"type": "string", "pattern": LAST_EVENT_ID}},
+                response=str,
+                content_type="text/event-stream",
+                raises=(NotFound, Conflict),
+            ),
+            Endpoint("GET", "/healthz", self._healthz, "Whether it works", or_status=503, response=Health, public=True),
+            Endpoint(
+                "GET", "/metrics", self._metrics, "For Prometheus", response=str, content_type="text/plain", public=True
+            ),
+            Endpoint("GET", "/openapi.json", self._openapi, "This description", response=dict[str, Any], public=True),
+        ]
 
     async def _listen(self, application: web.Application, listener: socket.socket) -> None:
         runner = web.AppRunner(
             application, access_log=None, keepalive_timeout=IDLE_TIMEOUT, shutdown_timeout=SHUTDOWN_TIMEOUT
         )
         await runner.setup()
-        self.runners.append(runner)
+        self.open.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener).start()
 
     # --- one request ---------------------------------------------------------------------------------
@@ -130,8 +162,9 @@ class ApiServer(Role):
             response = self._problem(request, error)
         except web.HTTPException as error:
             response = self._problem(request, HttpError(_http_words(error, request), status=error.status))
+            response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
         except Exception:
-            log.exception("%s %s failed", request.method, request.path)
+            log.exception("%s %r failed", request.method, request.path)
             response = self._problem(request, LauncherError("unexpected; see the server's log"))
         if not response.prepared:
             response.headers["X-Request-Id"] = request[REQUEST_ID]
@@ -149,18 +182,21 @@ class ApiServer(Role):
         dump = TypeAdapter(endpoint.response).dump_json if endpoint.response not in (None, str) else None
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            started, ctx = self.clock.now_ms(), await self._context(request)
+            started = self.clock.now_ms()
+            ctx = self.own_context() if endpoint.public else await self._context(request)
             try:
                 query = endpoint.query.model_validate(dict(request.query))
                 body = await _body(request, endpoint.body)
             except ValidationError as error:
                 raise problems.from_validation(error) from None
             inner = ctx.within(new_span_id(self.rng)) if endpoint.traced else ctx
-            answer = await endpoint.handler(Ask(inner, request.match_info, query, body, request.headers))
+            answer = await endpoint.handler(Ask(request, inner, request.match_info, query, body, request.headers))
             if endpoint.traced:
                 self._keep_span(request, ctx, inner, started)
+            if isinstance(answer, web.StreamResponse):
+                return answer
             content = dump(answer.body) if dump else str(answer.body or "").encode()
-            response = web.Response(body=content, status=endpoint.status, headers=answer.headers)
+            response = web.Response(body=content, status=answer.status or endpoint.status, headers=answer.headers)
             response.content_type, response.charset = endpoint.content_type, "utf-8"
             response.headers["X-Content-Type-Options"] = "nosniff"
             response.headers["traceparent"] = f"00-{inner.trace_id}-{inner.span_id or '0' * 15 + '1'}-01"
@@ -173,7 +209,7 @@ class ApiServer(Role):
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized("a bearer token is needed", hint="Authorization: Bearer … (admin.json has one)")
-        parent = TRACEPARENT.match(request.headers.get("traceparent", ""))
+        parent = TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
         ctx = Context(
             request_id=request[REQUEST_ID],
             project_id="",
@@ -181,7 +217,7 @@ class ApiServer(Role):
             trace_id=parent[1] if parent else new_trace_id(self.rng),
             span_id=parent[2] if parent else None,
         )
-        digest = hashlib.sha256(token.strip().encode()).hexdigest()
+        digest = hashlib.sha256(token.strip().encode(errors="surrogateescape")).hexdigest()
         who = await self.bus.call(ctx, Authenticate(token_sha256=digest))
         return ctx.model_copy(update=who.model_dump())
 
@@ -202,38 +238,29 @@ class ApiServer(Role):
             )
         )
 
-    # --- what is no endpoint of the native dialect ---------------------------------------------------
+    # --- what is no translation of a message ------------------------------------------------------------
 
-    async def _open_tunnel(self, request: web.Request) -> web.StreamResponse:
-        return await self.tunnel.open(request, await self._context(request))
-
-    async def _stream_events(self, request: web.Request) -> web.StreamResponse:
-        ctx = await self._context(request)
-        try:
-            query = EventsQuery.model_validate(dict(request.query))
-        except ValidationError as error:
-            raise problems.from_validation(error) from None
-        return await self.watch.stream(request, ctx, query)
-
-    async def _healthz(self, request: web.Request) -> web.Response:
+    async def _healthz(self, ask: Ask) -> Answer:
         """A round trip over the bus to the controller, and whether any host is alive."""
-        ctx, started, dead = self.own_context(), self.clock.now_ms(), len(self.bus.dead_letters())
+        ctx, started, dead = ask.ctx, self.clock.now_ms(), self.bus.dead.count
         try:
             await self.bus.call(ctx, Ping(), timeout=HEALTH_TIMEOUT)
             bus_ms = self.clock.now_ms() - started
             hosts = await self.bus.call(ctx, ListHosts(), timeout=HEALTH_TIMEOUT)
-            health = Health(status="ok" if hosts else "no host", bus_ms=bus_ms, hosts=len(hosts), dead_letters=dead)
+            status = "no host" if not hosts else "ok" if self.bus.ready else "degraded"
+            detail = "" if self.bus.ready else "no broker; the roles in this process go on without it"
+            health = Health(status=status, bus_ms=bus_ms, hosts=len(hosts), dead_letters=dead, detail=detail)
         except LauncherError as error:
             health = Health(status="bus down", bus_ms=None, hosts=0, dead_letters=dead, detail=str(error))
-        code = 200 if health.status == "ok" else 503
-        return web.Response(body=health.model_dump_json(), status=code, content_type="application/json")
+        return Answer(health, status=200 if health.status in ("ok", "degraded") else 503)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        self.metrics.dead.set(len(self.bus.dead_letters()))
-        return web.Response(body=self.metrics.text(), content_type="text/plain", charset="utf-8")
+    async def _metrics(self, ask: Ask) -> Answer:
+        self.metrics.dead.set(self.bus.dead.count)
+        self.metrics.ready.set(self.bus.ready)
+        return Answer(self.metrics.text().decode())
 
-    async def _openapi(self, request: web.Request) -> web.Response:
-        return web.json_response(openapi.document(self.endpoints))
+    async def _openapi(self, ask: Ask) -> Answer:
+        return Answer(openapi.document(self.endpoints))
 
 
 async def _body(request: web.Request, model: type[Model] | None) -> Model | None:
@@ -247,6 +274,8 @@ async def _body(request: web.Request, model: type[Model] | None) -> Model | None
             raw = await request.read()
     except TimeoutError:
         raise HttpError(f"the body did not arrive in {BODY_TIMEOUT:g} s", status=408) from None
+    except web.RequestPayloadError:
+        raise BadRequest("the body is not what its encoding says", hint="send it plain") from None
     if not raw:
         raise BadRequest("the body is empty", hint="send a JSON object")
     return model.model_validate_json(raw, strict=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -16,8 +17,8 @@ from aiohttp import WSMsgType, web
 from launcher.bus import Bus
 from launcher.errors import BadRequest, Conflict, Unreachable
 from launcher.messages.instances import GetInstance
-from launcher.messaging import Context
 from launcher.models import VmState
+from launcher.services.api.endpoint import Ask
 
 CONNECT_TIMEOUT, REDIAL = 5.0, 0.2
 CHUNK = 65536
@@ -30,11 +31,11 @@ class Tunnel:
     def __init__(self, *, bus: Bus) -> None:
         self.bus = bus
 
-    async def open(self, request: web.Request, ctx: Context) -> web.StreamResponse:
-        reader, writer = await self._connect(request, ctx)
+    async def open(self, ask: Ask) -> web.StreamResponse:
+        reader, writer = await self._connect(ask)
         try:
             socket = web.WebSocketResponse(max_msg_size=1 << 20, heartbeat=30.0)
-            await socket.prepare(request)
+            await socket.prepare(ask.request)
             await _pump(socket, reader, writer)
             return socket
         finally:
@@ -42,11 +43,11 @@ class Tunnel:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _connect(self, request: web.Request, ctx: Context) -> Connected:
-        instance = await self.bus.call(ctx, GetInstance(instance_id=request.match_info["id"]))
-        port = request.match_info["port"]
-        if not (port.isdecimal() and 0 < int(port) < 65536):
-            raise BadRequest(f"{port!r} is not a port", field="port")
+    async def _connect(self, ask: Ask) -> Connected:
+        instance = await self.bus.call(ask.ctx, GetInstance(instance_id=ask.path["id"]))
+        port = ask.path["port"]
+        if not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536):
+            raise BadRequest(f"{port[:20]!r} is not a port", field="port")
         if instance.vm_state is not VmState.ACTIVE or not instance.addresses:
             raise Conflict(f"instance {instance.name!r} is {instance.status}", hint="wait until it is ACTIVE")
         address = str(instance.addresses[0])

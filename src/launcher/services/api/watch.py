@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 from pydantic import Field
 
 from launcher.bus import Bus
+from launcher.errors import BadRequest
 from launcher.messages.instances import ListEvents
 from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context
-from launcher.models import Event, Model
+from launcher.models import LARGEST, Event, Model
+from launcher.services.api.endpoint import Ask
 
 QUIET = 10.0
+LAST_EVENT_ID = r"^[0-9]{1,19}$"
 
 
 class EventsQuery(Model):
-    after: int = Field(default=0, ge=0)
+    after: int = Field(default=0, ge=0, le=LARGEST)
     instance_id: str | None = None
     follow: bool = True
 
@@ -44,12 +48,13 @@ class Watch:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def stream(self, request: web.Request, ctx: Context, query: EventsQuery) -> web.StreamResponse:
-        after = max(query.after, int(request.headers.get("Last-Event-ID", "0") or 0))
+    async def stream(self, ask: Ask) -> web.StreamResponse:
+        query: EventsQuery = ask.query
+        after = max(query.after, _last_seen(ask))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-        await response.prepare(request)
+        await response.prepare(ask.request)
         with contextlib.suppress(ConnectionError):
-            async for event in self._events(ctx, after, query):
+            async for event in self._events(ask.ctx, after, query):
                 await response.write(_frame(event) if event else b": nothing new\n\n")
             await response.write_eof()
         return response
@@ -71,6 +76,14 @@ class Watch:
                     await changed.wait()
             except TimeoutError:
                 yield None
+
+
+def _last_seen(ask: Ask) -> int:
+    """What a browser that lost its connection had seen (HTML standard, section 9.2.4)."""
+    text = ask.headers.get("Last-Event-ID") or "0"
+    if not re.fullmatch(LAST_EVENT_ID, text) or int(text) > LARGEST:
+        raise BadRequest("Last-Event-ID is not the id of an event", field="Last-Event-ID")
+    return int(text)
 
 
 def _frame(event: Event) -> bytes:

@@ -20,9 +20,10 @@ from launcher.errors import BadRequest, BusError, LauncherError, NotFound, Quota
 from launcher.failpoints import failpoint
 from launcher.identity import new_mac, new_reservation_id, new_uuid
 from launcher.messages.instances import CreateInstances
+from launcher.messages.network import CheckNetworks
 from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Context
-from launcher.models import Event, Flavor, Image, ImageKind, Instance, LaunchOrder, Quotas
+from launcher.models import Event, Flavor, Image, ImageKind, Instance, LaunchOrder, Nic, Quotas
 from launcher.services.controller.journal import Journal
 
 USER_DATA_LIMIT = 65536
@@ -65,6 +66,9 @@ class Admission:
     async def create_instances(self, ctx: Context, request: CreateInstances) -> list[Instance]:
         """Commit, then cast to the scheduler. A cast that fails is repeated by the reconcile loop."""
         _check(request, self.quotas)
+        if request.networks:
+            wanted = tuple((nic.network, nic.address) for nic in request.networks)
+            await self.bus.call(ctx, CheckNetworks(nics=wanted))
         async with failpoint("accept"):
             made, orders, noted = await self.db.write(lambda db: self._accept(db, ctx, request))
         await self.journal.publish(ctx, *noted)
@@ -152,7 +156,7 @@ class Admission:
             generation=1,
             project_id=project,
             hostname=_hostname(name, number),
-            mac=self._mac(db),
+            nics=self._nics(db, request),
             flavor=plan.flavor,
             image=machine,
             kernel=kernel,
@@ -161,11 +165,16 @@ class Admission:
             availability_zone=request.availability_zone,
         )
 
-    def _mac(self, db: sqlite3.Connection) -> str:
-        for _ in range(MAC_ATTEMPTS):
+    def _nics(self, db: sqlite3.Connection, request: CreateInstances) -> tuple[Nic, ...]:
+        """One for each network asked for, else one in the project's usual network; no two with one MAC."""
+        macs: set[str] = set()
+        for _ in range(MAC_ATTEMPTS + len(request.networks)):
             mac = new_mac(self.rng)
             if not instances.mac_taken(db, mac):
-                return mac
+                macs.add(mac)
+            if len(macs) == max(1, len(request.networks)):
+                wanted = [each.model_dump() for each in request.networks] or [{}]
+                return tuple(Nic(mac=mac, **nic) for mac, nic in zip(sorted(macs), wanted, strict=True))
         raise LauncherError(f"no free MAC address in {MAC_ATTEMPTS} attempts")
 
 
@@ -173,6 +182,8 @@ def _check(request: CreateInstances, quotas: Quotas) -> None:
     """What can be said without the database."""
     if request.min_count > request.max_count:
         raise BadRequest("min_count is larger than max_count", field="min_count")
+    if request.max_count > 1 and any(nic.address for nic in request.networks):
+        raise BadRequest("several instances cannot have one address", field="networks")
     if len(request.metadata) > quotas.metadata_items:
         raise QuotaExceeded(f"at most {quotas.metadata_items} metadata items are allowed", field="metadata")
     if any(len(text) > 255 for item in request.metadata.items() for text in item):

@@ -12,12 +12,13 @@ Quotas need no such look: they have no counter of their own that could be wrong,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from launcher.auditing import Artefact, ArtefactKind, Finding, Look, Trouble
 from launcher.db.owners import Owner
 from launcher.models import InstanceId, InstanceRef, VmState
 
+Present = tuple[ArtefactKind, InstanceId | None, str]
 RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT}
 DUE = {
     VmState.ACTIVE: RUNNING,
@@ -47,7 +48,7 @@ class _Comparison:
         self.looks = looks
         self.owners = {owner.id: owner for owner in after}
         live = [owner for owner in after if owner.vm_state is not VmState.DELETED]
-        self.macs = {owner.mac: owner.id for owner in (*before, *live)}
+        self.macs = {mac: owner.id for owner in (*before, *live) for mac in owner.macs}
         self.settled = {owner.id for owner in after if _held_still(owner, known.get(owner.id))}
         # A number that a domain or a directory bears is that one's instance's, whatever our own row of it says.
         self.numbers = {owner.number: owner.id for owner in after} | {
@@ -67,13 +68,11 @@ class _Comparison:
     def missing(self) -> Iterator[Finding]:
         """What instances at rest should have and do not."""
         for look in self.looks:
-            present = {(artefact.kind, self._owner_id(artefact)) for artefact in look.artefacts}
-            bases = {artefact.name for artefact in look.artefacts if artefact.kind is ArtefactKind.BASE}
+            present = {(artefact.kind, self._owner_id(artefact), artefact.name) for artefact in look.artefacts}
             for owner in self.owners.values():
                 if owner.id in self.settled and look.host in (None, owner.host):
                     for kind in (due(owner) or frozenset()) & look.kinds:
-                        if (kind, owner.id) not in present:
-                            yield from _missing(look, owner, kind, bases)
+                        yield from _missing(look, owner, kind, present)
 
     def _judge(self, look: Look, artefact: Artefact) -> tuple[Trouble, str] | None:
         if artefact.kind is ArtefactKind.BASE:
@@ -125,9 +124,11 @@ def _held_still(owner: Owner, before: Owner | None) -> bool:
     return owner.vm_state is VmState.DELETED if before is None else owner == before
 
 
-def _missing(look: Look, owner: Owner, kind: ArtefactKind, bases: set[str]) -> Iterator[Finding]:
+def _missing(look: Look, owner: Owner, kind: ArtefactKind, present: Collection[Present]) -> Iterator[Finding]:
+    """A base is nobody's, everything else must be this instance's own."""
+    whose = None if kind is ArtefactKind.BASE else owner.id
     for name in _names(owner, kind):
-        if kind is not ArtefactKind.BASE or name not in bases:
+        if (kind, whose, name) not in present:
             yield Finding(
                 trouble=Trouble.MISSING,
                 kind=kind,
@@ -145,9 +146,9 @@ def _names(owner: Owner, kind: ArtefactKind) -> Iterable[str]:
     names = {
         ArtefactKind.BASE: owner.bases,
         ArtefactKind.CHAIN: (ref.chain,),
-        ArtefactKind.TAP: (ref.tap,),
-        ArtefactKind.LEASE: (owner.address or ref.name,),
-        ArtefactKind.DHCP: (owner.mac,),
+        ArtefactKind.TAP: tuple(map(ref.tap_of, range(len(owner.macs)))),
+        ArtefactKind.LEASE: owner.addresses,
+        ArtefactKind.DHCP: owner.macs,
     }
     return names.get(kind, (ref.name,))
 

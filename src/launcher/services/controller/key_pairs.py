@@ -8,8 +8,15 @@ import hashlib
 import sqlite3
 from collections.abc import Sequence
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_public_key,
+)
 
 from launcher.db import key_pairs
 from launcher.db.database import Database
@@ -37,8 +44,8 @@ class KeyPairs:
         ]
 
     async def create_key_pair(self, ctx: Context, message: CreateKeyPair) -> CreatedKeyPair:
-        private_key, public_key = (None, message.public_key) if message.public_key else generate(message.name)
-        pair = parse(message.name, public_key or "")
+        private_key, public_key = generate(message.name) if message.public_key is None else (None, message.public_key)
+        pair = parse(message.name, public_key)
 
         def work(db: sqlite3.Connection) -> None:
             if len(key_pairs.list_all(db, ctx.project_id)) >= self.quotas.key_pairs:
@@ -65,20 +72,19 @@ def generate(comment: str) -> tuple[str, str]:
 
 def parse(name: str, public_key: str) -> KeyPair:
     """Check one line of OpenSSH's public key format (RFC 4253 §6.6); the fingerprint is ssh-keygen's SHA256."""
-    words = public_key.strip().split(None, 2)
-    if len(public_key) > KEY_LIMIT or "\n" in public_key.strip() or not public_key.isprintable():
+    line = public_key.strip()
+    words = line.split(None, 2)
+    if len(line) > KEY_LIMIT or not line.isprintable():
         raise _bad("it is not one line of text")
     if len(words) < 2 or words[0] not in KEY_TYPES:
         raise _bad(f"it does not begin with one of {', '.join(KEY_TYPES)}")
     try:
         blob = base64.b64decode(words[1], validate=True)
-    except (binascii.Error, ValueError):
-        raise _bad("its second word is not base64") from None
-    inner = blob[4 : 4 + int.from_bytes(blob[:4], "big")]
-    if inner != words[0].encode():
-        raise _bad("its content is of another type than its first word says")
+        load_ssh_public_key(" ".join(words[:2]).encode())
+    except (binascii.Error, ValueError, UnsupportedAlgorithm) as error:
+        raise _bad(f"its second word is no {words[0]} key: {error}") from None
     digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
-    return KeyPair(name=name, type=words[0], public_key=public_key.strip(), fingerprint=f"SHA256:{digest}")
+    return KeyPair(name=name, type=words[0], public_key=line, fingerprint=f"SHA256:{digest}")
 
 
 def _bad(why: str) -> BadRequest:

@@ -85,11 +85,11 @@ class Reports:
                 report.instance_id,
                 report.generation,
                 host=report.host,
-                address=report.address,
+                nics=report.nics,
                 injection=report.injection,
                 now_ms=self.clock.now_ms(),
             ),
-            message=f"running on {report.host} at {report.address}",
+            message=f"running on {report.host} at {', '.join(str(nic.address) for nic in report.nics)}",
         )
 
     async def report_fault(self, ctx: Context, report: ReportFault) -> NextMove:
