@@ -197,6 +197,7 @@ def _controller(
         restart_missing=config.controller.missing == "restart",
         tick=config.controller.tick_s,
         sweep_every=config.controller.sweep_s,
+        host_timeout=config.scheduler.host_timeout_s,
     )
 
 

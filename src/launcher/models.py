@@ -40,7 +40,10 @@ class VmState(StrEnum):
 
 
 class TaskState(StrEnum):
-    """What is being done to it: the launch's steps by name, and its two ways back."""
+    """What is being done to it: the launch's steps by name, and its three ways back.
+
+    `rescheduling` undoes what a host has made of a launch that goes on at another.
+    """
 
     SCHEDULING = "scheduling"
     NETWORKING = "networking"
@@ -49,6 +52,7 @@ class TaskState(StrEnum):
     INJECTING = "injecting"
     FILTERING = "filtering"
     SPAWNING = "spawning"
+    RESCHEDULING = "rescheduling"
     CLEANING = "cleaning"
     DELETING = "deleting"
 
@@ -160,6 +164,7 @@ class LaunchOrder(InstanceRef):
     ramdisk: Image | None = None
     public_key: str | None = None
     availability_zone: str | None = None
+    tried_hosts: tuple[str, ...] = Field(default=(), description="where a step failed that may succeed elsewhere")
 
 
 class Fault(Model):
@@ -228,6 +233,10 @@ class PowerState(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     STOPPED = "stopped"
+
+
+POWERED_OFF = "shutdown"
+"""The cause of an end that the guest asked for itself; every other end came over it."""
 
 
 class Diagnostics(Model):

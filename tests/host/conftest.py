@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.killing import SCORES
+from tests.host.libvirtd import Daemon
 from tests.rabbitmq import Broker
 from tests.serving import LIBRARY, Server
 
@@ -33,6 +34,14 @@ def leave_nothing(server: Server) -> None:
             continue
         if str(server.state).encode() in words and int(process.name) != os.getpid():
             os.kill(int(process.name), signal.SIGKILL)
+
+
+@pytest.fixture
+async def daemon(sandboxed: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
+    daemon = Daemon(tmp_path_factory.mktemp("d"))
+    async with daemon.running:
+        await daemon.start()
+        yield daemon
 
 
 @pytest.fixture(scope="module")

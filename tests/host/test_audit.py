@@ -15,7 +15,7 @@ import libvirt
 import pytest
 
 from tests.contract.virt_rigs import LibvirtRig
-from tests.host.test_libvirt_daemon import Daemon
+from tests.host.libvirtd import Daemon
 from tests.host.test_story import leftovers, qemus
 from tests.rabbitmq import Broker
 from tests.serving import Json, Server

@@ -171,10 +171,11 @@ def list_page(
 
 def get_order(db: sqlite3.Connection, instance_id: InstanceId) -> LaunchOrder:
     """The order of its present generation."""
-    row = db.execute("SELECT spec, generation FROM instances WHERE id = ?", (instance_id,)).fetchone()
+    row = db.execute("SELECT spec, generation, tried_hosts FROM instances WHERE id = ?", (instance_id,)).fetchone()
     if row is None:
         raise NotFound(f"there is no instance {instance_id}")
-    return LaunchOrder.model_validate_json(row["spec"]).model_copy(update={"generation": row["generation"]})
+    moved = {"generation": row["generation"], "tried_hosts": tuple(json.loads(row["tried_hosts"]))}
+    return LaunchOrder.model_validate_json(row["spec"]).model_copy(update=moved)
 
 
 def get_user_data(db: sqlite3.Connection, instance_id: InstanceId) -> str | None:

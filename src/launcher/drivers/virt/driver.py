@@ -39,7 +39,10 @@ class HostResources(Model):
 
 
 PowerWatcher = Callable[[InstanceId, PowerState, str], None]
-"""Called on the event loop with the instance, its new state and the hypervisor's word for the cause."""
+"""Called on the event loop with the instance, its new state and the hypervisor's word for the cause.
+
+The word for an end that the guest asked for is `POWERED_OFF`.
+"""
 
 
 class VirtDriver(Protocol):

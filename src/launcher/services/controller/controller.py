@@ -38,7 +38,7 @@ FIRST_LOOK = 5.0
 
 class Controller(Role):
     """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at,
-    `sweep_every` how often the hosts are (0: never).
+    `sweep_every` how often the hosts are (0: never); without a heartbeat for `host_timeout` a host is dead.
     """
 
     topic = "controller"
@@ -61,6 +61,7 @@ class Controller(Role):
         restart_missing: bool,
         tick: float,
         sweep_every: float = 60.0,
+        host_timeout: float = 60.0,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.db, self.tick, self.library, self.admin = db, tick, library, admin
@@ -86,6 +87,7 @@ class Controller(Role):
             max_attempts=max_attempts,
             build_timeout=build_timeout,
             restart_missing=restart_missing,
+            live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
         self.inventory = Inventory(
             db=db,
