@@ -66,7 +66,7 @@ class Files:
         return self.directory / "log"
 
 
-def command_line(network: Network, files: Files, *, lease_seconds: int, user: str) -> list[str]:
+def command_line(network: Network, files: Files, *, lease_seconds: int, user: str, mtu: int | None = None) -> list[str]:
     """All of dnsmasq's configuration; the host's own files (dnsmasq.conf, hosts, resolv.conf) are not read."""
     cidr = network.cidr
     return [
@@ -86,6 +86,8 @@ def command_line(network: Network, files: Files, *, lease_seconds: int, user: st
         f"--dhcp-hostsfile={files.hosts}",
         f"--dhcp-leasefile={files.leases}",
         f"--dhcp-option=option:router,{network.gateway}",
+        *([f"--dhcp-option=option:mtu,{mtu}"] if mtu else []),
+        *(["--enable-ra", f"--dhcp-range={network.cidr6.network_address},ra-names,64"] if network.cidr6 else []),
         f"--domain={network.domain}",
         f"--local=/{network.domain}/",
         "--no-hosts",
@@ -156,10 +158,10 @@ def release_packet(mac: MacAddress, address: IPv4Address, server: IPv4Address) -
 class Dnsmasq:
     """The DHCP and DNS server of one network. Every verb may be repeated; the caller runs one at a time."""
 
-    def __init__(self, network: Network, directory: Path, *, lease_seconds: int) -> None:
+    def __init__(self, network: Network, directory: Path, *, lease_seconds: int, mtu: int | None = None) -> None:
         self._network = network
         self._files = Files(directory)
-        self._lease_seconds = lease_seconds
+        self._lease_seconds, self._mtu = lease_seconds, mtu
 
     async def ensure(self) -> None:
         """Running with today's arguments: one that a former launcher left is kept when its arguments are the same."""
@@ -220,7 +222,7 @@ class Dnsmasq:
         if not self._files.hosts.exists():
             _replace(self._files.hosts, "")
         user = _user_for(self._files.directory)
-        return command_line(self._network, self._files, lease_seconds=self._lease_seconds, user=user)
+        return command_line(self._network, self._files, lease_seconds=self._lease_seconds, user=user, mtu=self._mtu)
 
     async def _start(self, arguments: list[str]) -> None:
         """Returns when it listens: dnsmasq goes into the background only then."""

@@ -119,6 +119,16 @@ async def remove(device: str) -> None:
             raise
 
 
+async def remove_ours(device: str) -> None:
+    """The device is gone if we made it."""
+    if _read(device, "ifalias") == MARK:
+        await remove(device)
+
+
+def mtu_of(device: str) -> int:
+    return int(_read(device, "mtu"))
+
+
 def list_taps() -> list[Tap]:
     """What the names of our taps say."""
     found = (match for device in _DEVICES.iterdir() if (match := _TAP.fullmatch(device.name)))
