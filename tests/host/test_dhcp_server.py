@@ -107,6 +107,12 @@ async def test_a_guest_makes_itself_the_ipv6_address_of_its_lease(served: FlatDh
     inside("guest", "busybox", "ping", "-6", "-c", "1", "-W", "5", "fd00:92::1")
 
 
+def pid_in(files: Files) -> int:
+    """0 while the file is not there, or not written."""
+    text = files.pid.read_text().strip() if files.pid.exists() else ""
+    return int(text or 0)
+
+
 async def test_one_that_is_killed_is_back_within_seconds(tmp_path: Path) -> None:
     """The role looks after it; nobody has to launch anything first."""
     files = Files(tmp_path / "networks" / LAN.bridge)
@@ -122,14 +128,12 @@ async def test_one_that_is_killed_is_back_within_seconds(tmp_path: Path) -> None
             firewall=FakeFirewall(),
         )
         async with role.serving():
-            before = int(files.pid.read_text())
+            before = pid_in(files)
             os.kill(before, signal.SIGKILL)
 
             async def back() -> bool:
-                pid = int(files.pid.read_text())
+                pid = pid_in(files)
                 return pid != before and process.alive(pid, f"--dhcp-hostsfile={files.hosts}")
 
             await eventually(back, within=10, what="a new DHCP server")
-    assert not process.alive(
-        int(files.pid.read_text() if files.pid.exists() else "0"), f"--dhcp-hostsfile={files.hosts}"
-    )
+    assert not process.alive(pid_in(files), f"--dhcp-hostsfile={files.hosts}")
