@@ -91,7 +91,7 @@ async def test_what_is_broken_by_hand_is_named_and_strangers_are_not(server: Ser
 
         async def unknown_to_dhcp() -> bool:
             """The network role writes the file anew now and then."""
-            (server.state / "networks" / "default" / "hosts").write_text("")
+            (server.state / "networks" / "br100" / "hosts").write_text("")
             return await audit(server) == missing | {("missing", "dhcp", victim["mac"])}
 
         await eventually(unknown_to_dhcp, what="the missing line")
