@@ -24,7 +24,7 @@ from typing import Any
 from launcher.amqp import AmqpBus
 from launcher.bus import Bus, MemoryBus
 from launcher.clock import Clock, SystemClock
-from launcher.config import Config, RoleName
+from launcher.config import Config, NetworkConfig, RoleName
 from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.firewall.driver import FirewallDriver
@@ -39,6 +39,8 @@ from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
+from launcher.drivers.network.uplinks import Tags, Vxlan
+from launcher.drivers.network.vlan import Uplink, VlanNetwork
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.scheduler.simple import SimpleScheduler
@@ -50,7 +52,7 @@ from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import BadRequest, Conflict
 from launcher.identity import new_token
 from launcher.models import Identity, Image
-from launcher.networks import NetworkMode
+from launcher.networks import NetworkMode, Overlay
 from launcher.sandbox import INSIDE
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
@@ -211,11 +213,6 @@ def make_drivers(config: Config, state: Path) -> Drivers:
             network=FakeNetwork(delay=delay),
             images=FakeImages(delay=delay),
         )
-    network: NetworkDriver = (
-        FlatDhcpNetwork(state, lease_seconds=config.network.lease_s)
-        if config.network.mode is NetworkMode.FLAT_DHCP
-        else FlatNetwork()
-    )
     return Drivers(
         virt=LibvirtVirt(
             libvirt_uri(config, state),
@@ -227,13 +224,33 @@ def make_drivers(config: Config, state: Path) -> Drivers:
             allow_project_net_traffic=config.firewall.allow_project_net_traffic,
             metadata_port=config.metadata.port or None,
         ),
-        network=network,
+        network=_network(config.network, state),
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
             injector=choose_injector(config.images.inject, state=state),
         ),
     )
+
+
+def _network(settings: NetworkConfig, state: Path) -> NetworkDriver:
+    match settings.mode:
+        case NetworkMode.FLAT:
+            return FlatNetwork()
+        case NetworkMode.FLAT_DHCP:
+            return FlatDhcpNetwork(state, lease_seconds=settings.lease_s)
+        case NetworkMode.VLAN:
+            return VlanNetwork(state, uplink=_uplink(settings), lease_seconds=settings.lease_s)
+
+
+def _uplink(settings: NetworkConfig) -> Uplink | None:
+    match settings.overlay:
+        case Overlay.VLAN:
+            return Tags(settings.interface)
+        case Overlay.VXLAN:
+            return Vxlan(settings.interface, group=settings.vxlan_group, peers=settings.vxlan_peers)
+        case Overlay.NONE:
+            return None
 
 
 def library_path(config: Config, state: Path) -> Path:

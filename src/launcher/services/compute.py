@@ -100,7 +100,7 @@ class Compute(Role):
             Step(TaskState.NETWORKING, self.allocate_address, self.release_address),
             Step(TaskState.BRIDGING, self.plug, self.unplug),
             Step(TaskState.IMAGING, self.create_disks, self.delete_disks),
-            Step(TaskState.INJECTING, self.inject_key),
+            Step(TaskState.INJECTING, self.inject),
             Step(TaskState.FILTERING, self.apply_firewall, self.remove_firewall),
             Step(TaskState.SPAWNING, self.start_domain, self.destroy_domain, needs_earlier=True),
             report=self.report_step,
@@ -237,8 +237,8 @@ class Compute(Role):
     async def delete_disks(self, work: Launch) -> None:
         await self.images.delete_disks(work.order)
 
-    async def inject_key(self, work: Launch) -> None:
-        work.injection = await self.images.inject_key(work.order)
+    async def inject(self, work: Launch) -> None:
+        work.injection = await self.images.inject(work.order, work.nics)
 
     async def apply_firewall(self, work: Launch) -> None:
         await self.filters.apply(work.within_step(), work.order, work.nics)
