@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from launcher.auditing import NOBODY, ListArtefacts, Look, RemoveArtefacts
+from launcher.auditing import NOBODY, ArtefactKind, ListArtefacts, Look, RemoveArtefacts
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.drivers.firewall.driver import FirewallDriver
@@ -29,12 +29,13 @@ from launcher.messages.compute import (
 )
 from launcher.messages.network import AllocateFixedIp, ReleaseFixedIp
 from launcher.messages.notices import HostHeartbeat
-from launcher.messages.reports import ReportActive, ReportFault, ReportGone, ReportPower, ReportStep
+from launcher.messages.reports import ReportActive, ReportFault, ReportGone, ReportPower, ReportStep, ReportVerified
 from launcher.messages.security_groups import GetPolicy
 from launcher.messaging import Context, Route
 from launcher.models import Diagnostics, HostState, InstanceId, LaunchOrder, PowerState, Span, TaskState
 from launcher.networks import FixedIp
 from launcher.services.artefacts import Artefacts
+from launcher.services.numbers import Numbers
 from launcher.services.role import Role
 from launcher.services.saga import Saga, Step, StepFailed
 from launcher.services.turns import Turns
@@ -78,11 +79,13 @@ class Compute(Role):
         firewall: FirewallDriver,
         network: NetworkDriver,
         images: ImageStore,
+        launcher: str = "",
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.availability_zone, self.heartbeat, self.boot_id = availability_zone, heartbeat, new_span_id(rng)
         self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
-        self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images)
+        self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images, launcher=launcher)
+        self.numbers, self.found_at_start = Numbers(), Look(host=host, kinds=frozenset(), artefacts=())
         self.held: dict[InstanceId, LaunchOrder] = {}
         self.turns = Turns()
         self.filtering = asyncio.Lock()
@@ -121,6 +124,8 @@ class Compute(Role):
         await self.virt.start(self.see_power)
         resources = await self.virt.host_resources()
         log.info("virtualization: %s: %s", resources.virt_type, resources.virt_reason)
+        self.found_at_start = await self.artefacts.look(self.host)
+        self.numbers.see(self.found_at_start)
 
     async def recover(self) -> None:
         await self.beat()
@@ -156,6 +161,8 @@ class Compute(Role):
             work = Launch(ctx, order)
             for step in (self.allocate_address, self.plug, self.apply_firewall):
                 await step(work)
+            mended = self.found_at_start.lacks(order.number, {ArtefactKind.TAP, ArtefactKind.CHAIN})
+            await self.bus.cast(ctx, ReportVerified(instance_id=order.instance_id, mended=mended))
 
     async def refresh_groups(self, ctx: Context, message: RefreshGroups) -> None:
         async with self.filtering:
@@ -187,6 +194,7 @@ class Compute(Role):
 
     async def allocate_address(self, work: Launch) -> None:
         order = work.order
+        self.numbers.take(order)
         requests = [
             AllocateFixedIp(
                 instance_id=order.instance_id,
@@ -212,7 +220,8 @@ class Compute(Role):
             await self.network.plug(work.order, lease.network, lease.nic)
 
     async def unplug(self, work: Launch) -> None:
-        await self.network.unplug(work.order)
+        if self.numbers.has(work.order):
+            await self.network.unplug(work.order)
 
     async def create_disks(self, work: Launch) -> None:
         work.disks = await self.images.create_disks(work.order)
@@ -230,7 +239,8 @@ class Compute(Role):
             await self.firewall.apply(work.order, work.nics, policy)
 
     async def remove_firewall(self, work: Launch) -> None:
-        await self.firewall.remove(work.order)
+        if self.numbers.has(work.order):
+            await self.firewall.remove(work.order)
 
     async def start_domain(self, work: Launch) -> None:
         assert work.disks
@@ -325,6 +335,7 @@ class Compute(Role):
         try:
             await self.launch.unwind(work)
             self.held.pop(order.instance_id, None)
+            self.numbers.release(order)
             async with failpoint("report.gone"):
                 await self.bus.call(work.ctx, ReportGone(instance_id=order.instance_id, generation=order.generation))
         except (StepFailed, StaleGeneration, BusError) as reason:
@@ -343,6 +354,7 @@ class Compute(Role):
             vcpus_used=sum(order.flavor.vcpus for order in self.held.values()),
             memory_used_mb=sum(order.flavor.memory_mb for order in self.held.values()),
             instances=len(self.held),
+            highest_number=self.numbers.highest,
             virt_type=resources.virt_type,
             virt_reason=resources.virt_reason,
             seen_ms=int(self.clock.now_ms()),

@@ -18,6 +18,7 @@ from launcher.messages.reports import (
     ReportGone,
     ReportPower,
     ReportStep,
+    ReportVerified,
 )
 from launcher.messaging import Context, Route
 from launcher.models import Fault, Instance, PowerState, VmState
@@ -56,6 +57,7 @@ class Reports:
             ReportFault.to(self.report_fault),
             ReportGone.to(self.report_gone),
             ReportPower.to(self.report_power),
+            ReportVerified.to(self.report_verified),
             RecordSpans.to(self.record_spans),
         ]
 
@@ -113,6 +115,7 @@ class Reports:
         if report.generation not in (None, instance.generation):
             return  # said of a machine that has been started anew since
         ctx = await self.reconcile.context_of(instance.id)
+        self.reconcile.start_report.missed(instance.id)
         try:
             if report.power is None and self.restart_missing:
                 await self._restart(ctx, instance, report.cause)
@@ -120,6 +123,9 @@ class Reports:
                 await self._stopped(ctx, instance, report.cause)
         except StaleGeneration:
             return
+
+    async def report_verified(self, ctx: Context, report: ReportVerified) -> None:
+        self.reconcile.start_report.verified(report.instance_id, report.mended)
 
     async def record_spans(self, ctx: Context, report: RecordSpans) -> None:
         await self.db.write(lambda db: events.add_spans(db, report.spans))
