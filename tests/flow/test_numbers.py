@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from launcher.drivers.network.driver import Tap
 from launcher.drivers.virt.driver import Domain
 from tests.flow.house import House, Json
 
@@ -34,7 +35,7 @@ def belongings(house: House, survivor: Json) -> list[Any]:
     return [
         house.virt.domains[survivor["id"]],
         order.instance_id,
-        house.network.taps[survivor["number"]],
+        house.network.taps[Tap(survivor["number"])],
         house.images.disks[survivor["id"]].ref,
     ]
 
@@ -88,7 +89,7 @@ async def test_what_another_launcher_runs_is_neither_listed_nor_taken(
     """`launcher gc` used to end its guests."""
     house, theirs = House(tmp_path), next(of_another_launcher)
     house.virt.domains[theirs.instance_id] = theirs
-    house.network.taps[theirs.number] = "br100"
+    house.network.taps[Tap(theirs.number)] = "br100"
     async with house.open():
         made = await house.launch()
         assert made["number"] == theirs.number + 1
@@ -96,4 +97,4 @@ async def test_what_another_launcher_runs_is_neither_listed_nor_taken(
         assert (await house.ask("GET", "/audit", status=200))["findings"] == []
         assert (await house.ask("POST", "/gc", {"dry_run": False}, status=200))["removed"] == []
     assert house.virt.domains[theirs.instance_id] == theirs
-    assert house.network.taps[theirs.number] == "br100"
+    assert house.network.taps[Tap(theirs.number)] == "br100"

@@ -10,6 +10,7 @@ import pytest
 
 from launcher.auditing import ArtefactKind
 from launcher.clock import SystemClock
+from launcher.drivers.network.driver import Tap
 from launcher.services.controller import start_report
 from launcher.services.controller.start_report import StartReport
 from tests.flow.house import House
@@ -47,10 +48,10 @@ async def test_everything_has_its_name(tmp_path: Path, caplog: pytest.LogCapture
         await first.ask("DELETE", f"/instances/{gone['id']}", status=202)
         first.cut()
         await first.until(gone["id"], "DELETED")
-    first.network.taps.pop(broken["number"])
+    first.network.taps.pop(Tap(broken["number"]))
     first.firewall.torn.add(broken["number"])
     first.virt.domains.pop(dead["id"])
-    first.network.taps[gone["number"]] = "br100"
+    first.network.taps[Tap(gone["number"])] = "br100"
     caplog.clear()
     async with first.successor().open():
         assert await told(caplog) == (

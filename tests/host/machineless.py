@@ -49,7 +49,7 @@ def make_drivers(config: Config, state: Path) -> Drivers:
         virt=KeptVirt(state / "domains"),
         firewall=IptablesFirewall(
             allow_project_net_traffic=config.firewall.allow_project_net_traffic,
-            metadata_port=config.network.metadata_port or None,
+            metadata_port=config.metadata.port or None,
         ),
         network=FlatDhcpNetwork(state, lease_seconds=config.network.lease_s),
         images=FakeImages(),

@@ -46,7 +46,7 @@ class IptablesFirewall:
             await self._change(network.bridge, lambda found: rules.open_services(found, network, self._metadata_port))
             await _ensure("iptables", "nat", network, self._redirect)
             # A flat network's bridge may be the host's own way out, whose IPv6 is not ours to stop.
-            if network.mode is NetworkMode.FLAT_DHCP and _speaks_ipv6():
+            if network.mode is not NetworkMode.FLAT and _speaks_ipv6():
                 await _ensure("ip6tables", "filter", network, rules.refuse_ipv6)
 
     async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:

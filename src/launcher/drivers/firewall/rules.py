@@ -35,7 +35,6 @@ METADATA_ADDRESS = "169.254.169.254"
 
 _FROM_A_PORT_OF_A_BRIDGE = f"-m physdev --physdev-is-in -j {SPOOF}"
 _DHCP_REQUEST = "-s 0.0.0.0/32 -d 255.255.255.255/32 -p udp -m udp --sport 68 --dport 67 -j RETURN"
-_DHCP_SERVICE = "-p udp -m udp --dport 67 -j RETURN"
 _DROP = "-j DROP"
 _ANSWERS = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 _TOPS = (
@@ -86,13 +85,14 @@ def open_services(found: Chains, network: Network, metadata_port: int | None) ->
     """What the guests of a network that is served here may ask of this host: addresses, names, metadata."""
     lines = base(found)
     host, gateway = play(found, "\n".join(lines))[HOST], f"{network.gateway}/32"
-    kept = [rule for rule in host[1:-1] if gateway not in rule.split() and rule != _DHCP_SERVICE]
-    services = [_DHCP_SERVICE] if network.mode is NetworkMode.FLAT_DHCP else []
-    ports = [("udp", 53), ("tcp", 53)] if services else []
+    kept = [rule for rule in host[1:-1] if not {gateway, network.bridge} & set(rule.split())]
+    served = network.mode is not NetworkMode.FLAT
+    services = [f"-i {network.bridge} -p udp -m udp --dport 67 -j RETURN"] if served else []
+    ports = [("udp", 53), ("tcp", 53)] if served else []
     ports += [("tcp", metadata_port)] if metadata_port else []
     services += [f"-d {gateway} -p {protocol} -m {protocol} --dport {port} -j RETURN" for protocol, port in ports]
     wanted = [_ANSWERS, *kept, *services, _DROP]
-    return lines if wanted == host else [*lines, *_whole(HOST, wanted)]
+    return lines if sorted(wanted) == sorted(host) else [*lines, *_whole(HOST, wanted)]
 
 
 def apply_instance(
