@@ -50,7 +50,7 @@ from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import BadRequest, Conflict
-from launcher.identity import new_token
+from launcher.identity import new_span_id, new_token
 from launcher.models import Identity, Image
 from launcher.networks import NetworkMode, Overlay
 from launcher.sandbox import INSIDE
@@ -63,6 +63,7 @@ from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
 
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+HOST = Path("/run/launcher")
 ADMIN = Identity(user_id="admin", project_id="admin", is_admin=True)
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,8 @@ async def serve(config: Config, *, state: Path, listener: socket.socket, stop: a
     """Be a launcher until `stop` is set. `listener` is where the API answers."""
     async with AsyncExitStack() as house:
         house.enter_context(_alone_in(state))
+        if RoleName.COMPUTE in config.host.roles and config.virt.driver != "fake":
+            house.enter_context(_alone_in(HOST, hint="stop it, or give this one a network of its own: --sandbox"))
         clock, rng = SystemClock(), SystemRandom()
         bus = await house.enter_async_context(_open_bus(config, clock, rng))
         token = _keep_admin(state, listener, rng)
@@ -144,6 +147,7 @@ async def _roles(
                 firewall=drivers.firewall,
                 network=drivers.network,
                 images=drivers.images,
+                launcher=keep_identity(state),
             )
         )
     if RoleName.API in wanted:
@@ -217,6 +221,7 @@ def make_drivers(config: Config, state: Path) -> Drivers:
         virt=LibvirtVirt(
             libvirt_uri(config, state),
             state_dir=state,
+            launcher=keep_identity(state),
             virt_type=config.virt.virt_type,
             kernel=library.find_kernel(library_path(config, state)),
         ),
@@ -251,6 +256,16 @@ def _uplink(settings: NetworkConfig) -> Uplink | None:
             return Vxlan(settings.interface, group=settings.vxlan_group, peers=settings.vxlan_peers)
         case Overlay.NONE:
             return None
+
+
+def keep_identity(state: Path) -> str:
+    """What tells this launcher from others; it stays with the state directory, even when the database is lost."""
+    path = state / "launcher-id"
+    if not path.exists():
+        draft = path.with_suffix(".new")
+        draft.write_text(new_span_id(SystemRandom()))
+        draft.replace(path)
+    return path.read_text()
 
 
 def library_path(config: Config, state: Path) -> Path:
@@ -320,14 +335,14 @@ def _known_admin(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _alone_in(state: Path) -> Iterator[None]:
-    """One launcher per state directory."""
+def _alone_in(state: Path, *, hint: str = "stop it, or give --state DIR") -> Iterator[None]:
+    """One launcher per directory: the state's, and the host's, whose taps and chains bear no launcher's name."""
     state.mkdir(parents=True, exist_ok=True, mode=0o711)
     with (state / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict(f"another launcher uses {state}", hint="stop it, or give --state DIR") from None
+            raise Conflict(f"another launcher uses {state}", hint=hint) from None
         yield
 
 

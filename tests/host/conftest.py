@@ -9,6 +9,7 @@ import pytest
 
 from tests.host.killing import SCORES
 from tests.host.libvirtd import Daemon
+from tests.host.test_restart_under_traffic import FIGURES
 from tests.rabbitmq import Broker
 from tests.serving import LIBRARY, Server
 
@@ -80,3 +81,5 @@ async def busy(server: Server, broker: Broker) -> Server:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for name, score in config.stash.get(SCORES, {}).items():
         terminalreporter.write_line(f"kill -9: {score} ({name})")
+    for line in config.stash.get(FIGURES, []):
+        terminalreporter.write_line(f"restarts under traffic: {line}")

@@ -132,8 +132,8 @@ def no_second_look(patch: Patch) -> None:
 
 
 def no_sweep(patch: Patch) -> None:
-    async def nothing(self: Sweep) -> None:
-        return None
+    async def nothing(self: Sweep) -> tuple[()]:
+        return ()
 
     patch.setattr(Sweep, "sweep", nothing)
 

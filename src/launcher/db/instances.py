@@ -59,6 +59,13 @@ def next_number(db: sqlite3.Connection) -> int:
     return (row[0] if row else 0) + 1
 
 
+def skip_numbers(db: sqlite3.Connection, highest: int) -> None:
+    """Give no number up to this one: a database that was lost or put back had given it to somebody."""
+    if next_number(db) <= highest:
+        db.execute("DELETE FROM sqlite_sequence WHERE name = 'instances'")
+        db.execute("INSERT INTO sqlite_sequence VALUES ('instances', ?)", (highest,))
+
+
 def mac_taken(db: sqlite3.Connection, mac: str) -> bool:
     return db.execute("SELECT 1 FROM nics WHERE mac = ?", (mac,)).fetchone() is not None
 

@@ -14,7 +14,7 @@ from typing import Any
 from launcher.db import instances
 from launcher.db.instances import BODY
 from launcher.errors import NotFound, StaleGeneration
-from launcher.models import Fault, Instance, InstanceId, LaunchOrder, Model, Nic, TaskState, VmState
+from launcher.models import Fault, Instance, InstanceId, InstanceRef, LaunchOrder, Model, Nic, TaskState, VmState
 
 _LAUNCHING = "vm_state = 'building' AND task_state NOT IN ('cleaning', 'deleting')"
 _STEPPING = f"{_LAUNCHING} AND task_state != 'rescheduling'"
@@ -289,13 +289,14 @@ def nudged(db: sqlite3.Connection, due: Due, *, next_check_ms: float) -> None:
     )
 
 
-def look_at_unfinished(db: sqlite3.Connection, now_ms: float, *, host: str | None = None) -> int:
-    """Make due now what is not at rest: all, or what is of `host` or still waits for one; how many that were."""
-    return db.execute(
+def look_at_unfinished(db: sqlite3.Connection, now_ms: float, *, host: str | None = None) -> list[str]:
+    """Make due now what is not at rest: all, or what is of `host` or still waits for one; the names of these."""
+    rows = db.execute(
         "UPDATE instances SET next_check_ms = :now, nudges = 0"
-        " WHERE next_check_ms IS NOT NULL AND (:host IS NULL OR host = :host OR host IS NULL)",
+        " WHERE next_check_ms IS NOT NULL AND (:host IS NULL OR host = :host OR host IS NULL) RETURNING id, number",
         {"now": now_ms, "host": host},
-    ).rowcount
+    ).fetchall()
+    return [InstanceRef(instance_id=row["id"], number=row["number"]).name for row in rows]
 
 
 def count_active(db: sqlite3.Connection, host: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from launcher.auditing import ArtefactKind
 from launcher.messaging import Call, Cast
 from launcher.models import Generation, InstanceId, LaunchOrder, Model, Nic, PowerState, Span, TaskState
 
@@ -74,6 +75,14 @@ class ReportPower(Cast):
     host: str
     power: PowerState | None
     cause: str
+
+
+class ReportVerified(Cast):
+    """After a restart of its host the machine was found running; these things of it were missing and are back."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    mended: frozenset[ArtefactKind]
 
 
 class RecordSpans(Cast):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from launcher.auditing import NOBODY, ListArtefacts, Look, RemoveArtefacts
+from launcher.auditing import NOBODY, ArtefactKind, ListArtefacts, Look, RemoveArtefacts
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.drivers.firewall.driver import FirewallDriver
@@ -29,12 +29,13 @@ from launcher.messages.compute import (
 )
 from launcher.messages.network import AllocateFixedIp, ReleaseFixedIp
 from launcher.messages.notices import HostHeartbeat
-from launcher.messages.reports import ReportActive, ReportFault, ReportGone, ReportPower, ReportStep
+from launcher.messages.reports import ReportActive, ReportFault, ReportGone, ReportPower, ReportStep, ReportVerified
 from launcher.messaging import Context, Route
 from launcher.models import Diagnostics, HostState, InstanceId, LaunchOrder, PowerState, Span, TaskState
 from launcher.networks import FixedIp
 from launcher.services.artefacts import Artefacts
 from launcher.services.filters import Filters
+from launcher.services.numbers import Numbers
 from launcher.services.role import Role
 from launcher.services.saga import Saga, Step, StepFailed
 from launcher.services.turns import Turns
@@ -85,12 +86,14 @@ class Compute(Role):
         firewall: FirewallDriver,
         network: NetworkDriver,
         images: ImageStore,
+        launcher: str = "",
         second_look: float = 3.0,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.availability_zone, self.heartbeat, self.boot_id = availability_zone, heartbeat, new_span_id(rng)
         self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
-        self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images)
+        self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images, launcher=launcher)
+        self.numbers, self.found_at_start = Numbers(), Look(host=host, kinds=frozenset(), artefacts=())
         self.second_look = second_look
         self.held: dict[InstanceId, LaunchOrder] = {}
         self.turns = Turns()
@@ -130,6 +133,8 @@ class Compute(Role):
         await self.virt.start(self.see_power)
         resources = await self.virt.host_resources()
         log.info("virtualization: %s: %s", resources.virt_type, resources.virt_reason)
+        self.found_at_start = await self.artefacts.look(self.host)
+        self.numbers.see(self.found_at_start)
 
     async def recover(self) -> None:
         await self.beat()
@@ -167,6 +172,8 @@ class Compute(Role):
             work = Launch(ctx, order)
             for step in (self.allocate_address, self.plug, self.apply_firewall):
                 await step(work)
+            mended = self.found_at_start.lacks(order.number, {ArtefactKind.TAP, ArtefactKind.CHAIN})
+            await self.bus.cast(ctx, ReportVerified(instance_id=order.instance_id, mended=mended))
 
     async def _find_domain(self, order: LaunchOrder) -> Domain | None:
         """None when it runs in neither of two looks: a hypervisor that starts may still be finding its guests again."""
@@ -178,8 +185,7 @@ class Compute(Role):
         return None
 
     async def get_console_log(self, ctx: Context, message: GetConsoleLog) -> str:
-        tail = await self.images.read_console(message.order, message.max_bytes)
-        return tail.decode(errors="replace")
+        return (await self.images.read_console(message.order, message.max_bytes)).decode(errors="replace")
 
     async def get_diagnostics(self, ctx: Context, message: GetDiagnostics) -> Diagnostics:
         return await self.virt.get_diagnostics(message.order)
@@ -203,6 +209,7 @@ class Compute(Role):
 
     async def allocate_address(self, work: Launch) -> None:
         order = work.order
+        self.numbers.take(order)
         requests = [
             AllocateFixedIp(
                 instance_id=order.instance_id,
@@ -229,7 +236,8 @@ class Compute(Role):
             await self.network.plug(work.order, lease.network, lease.nic)
 
     async def unplug(self, work: Launch) -> None:
-        await self.network.unplug(work.order)
+        if self.numbers.has(work.order):
+            await self.network.unplug(work.order)
 
     async def create_disks(self, work: Launch) -> None:
         work.disks = await self.images.create_disks(work.order)
@@ -244,7 +252,8 @@ class Compute(Role):
         await self.filters.apply(work.within_step(), work.order, work.nics)
 
     async def remove_firewall(self, work: Launch) -> None:
-        await self.filters.remove(work.order)
+        if self.numbers.has(work.order):
+            await self.filters.remove(work.order)
 
     async def start_domain(self, work: Launch) -> None:
         assert work.disks
@@ -345,6 +354,7 @@ class Compute(Role):
                 await self._report(work, TaskState.RESCHEDULING)
             await self.launch.unwind(work)
             self.held.pop(order.instance_id, None)
+            self.numbers.release(order)
             async with failpoint("report.gone"):
                 await self.bus.call(work.ctx, ReportGone(instance_id=order.instance_id, generation=order.generation))
         except (StepFailed, StaleGeneration, BusError) as reason:
@@ -363,6 +373,7 @@ class Compute(Role):
             vcpus_used=sum(order.flavor.vcpus for order in self.held.values()),
             memory_used_mb=sum(order.flavor.memory_mb for order in self.held.values()),
             instances=len(self.held),
+            highest_number=self.numbers.highest,
             virt_type=resources.virt_type,
             virt_reason=resources.virt_reason,
             policy_version=self.filters.version,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from collections.abc import Sequence
 from random import Random
 
 from launcher.bus import Bus
@@ -23,6 +24,7 @@ from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Context
 from launcher.models import Fault, HostState, Instance, InstanceId, LaunchOrder, TaskState, VmState
 from launcher.services.controller.journal import Journal
+from launcher.services.controller.start_report import StartReport
 
 log = logging.getLogger(__name__)
 
@@ -35,31 +37,34 @@ LONGEST_WAIT = 60.0
 class Reconcile:
     """Looks at the rows that are due and casts what moves them on."""
 
-    def __init__(self, *, db: Database, bus: Bus, clock: Clock, rng: Random, journal: Journal) -> None:
+    def __init__(
+        self, *, db: Database, bus: Bus, clock: Clock, rng: Random, journal: Journal, start_report: StartReport
+    ) -> None:
         self.db, self.bus, self.clock, self.rng, self.journal = db, bus, clock, rng, journal
+        self.start_report = start_report
 
     async def recover(self) -> None:
         """At the start of this process: everything unfinished is due at once."""
         now = self.clock.now_ms()
-        count = await self.db.write(lambda db: moves.look_at_unfinished(db, now))
-        if count:
-            log.info("recover: %d instances were under way; going on with them", count)
+        self.start_report.resume(await self.db.write(lambda db: moves.look_at_unfinished(db, now)))
         await self.tick()
 
     async def host_started(self, host: str) -> None:
         """A compute process is new: go on with what its predecessor had begun, verify what it had finished."""
         now = self.clock.now_ms()
         await self.db.write(lambda db: moves.look_at_unfinished(db, now, host=host))
-        await self._verify(host)
+        orders = await self.db.read(lambda db: moves.list_active_orders(db, host))
+        self.start_report.expect({order.instance_id: order.name for order in orders})
+        await self._verify(host, orders)
         await self.tick()
 
     async def recount(self, host: HostState) -> None:
         """A host that counts less than the rows do has not heard of some of its own since its start."""
         if host.instances < await self.db.read(lambda db: moves.count_active(db, host.name)):
-            await self._verify(host.name)
+            await self._verify(host.name, await self.db.read(lambda db: moves.list_active_orders(db, host.name)))
 
-    async def _verify(self, host: str) -> None:
-        for order in await self.db.read(lambda db: moves.list_active_orders(db, host)):
+    async def _verify(self, host: str, orders: Sequence[LaunchOrder]) -> None:
+        for order in orders:
             ctx = await self.context_of(order.instance_id)
             with contextlib.suppress(BusError):
                 await self.bus.cast(ctx, VerifyInstance(order=order), host=host)

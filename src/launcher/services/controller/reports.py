@@ -18,6 +18,7 @@ from launcher.messages.reports import (
     ReportGone,
     ReportPower,
     ReportStep,
+    ReportVerified,
 )
 from launcher.messaging import Context, Route
 from launcher.models import POWERED_OFF, Fault, Instance, PowerState, VmState
@@ -59,6 +60,7 @@ class Reports:
             ReportFault.to(self.report_fault),
             ReportGone.to(self.report_gone),
             ReportPower.to(self.report_power),
+            ReportVerified.to(self.report_verified),
             RecordSpans.to(self.record_spans),
         ]
 
@@ -120,6 +122,7 @@ class Reports:
         if report.generation != instance.generation:
             return  # said of a machine that has been started anew since
         ctx = await self.reconcile.context_of(instance.id)
+        self.reconcile.start_report.missed(instance.id)
         try:
             if self._starts_again(instance, report):
                 await self._restart(ctx, instance, report.cause)
@@ -136,6 +139,9 @@ class Reports:
         return report.power is None or (
             report.power is PowerState.STOPPED and report.cause != POWERED_OFF and ran >= SHORT_LIFE
         )
+
+    async def report_verified(self, ctx: Context, report: ReportVerified) -> None:
+        self.reconcile.start_report.verified(report.instance_id, report.mended)
 
     async def record_spans(self, ctx: Context, report: RecordSpans) -> None:
         await self.db.write(lambda db: events.add_spans(db, report.spans))
