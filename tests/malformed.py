@@ -21,9 +21,26 @@ from launcher.messaging import Call, Context, Message
 CTX = Context(request_id="req-1", project_id="p", user_id="u", trace_id="0" * 31 + "1", span_id="0" * 15 + "2")
 NASTY = (
     *("", " ", "-rf", "a\nb", "a,b", "a\x00b", "x" * 300, "../../etc/passwd", "ünï", "\u2028", "%s%n", "0.0.0.0/33"),
-    *("' OR 1=1 --", "$(reboot)", "\x1b[2J", "null", "nan", "\U0001f4a5", "web", "default", "node-1", "__init__"),
+    *(
+        "' OR 1=1 --",
+        "$(reboot)",
+        "\x1b[2J",
+        "null",
+        "nan",
+        "\U0001f4a5",
+        "web",
+        "default",
+        "node-1",
+        "__init__",
+        "1",
+        "9" * 30,
+        "9" * 5000,
+    ),
 )
-FORMATS = {"ipv4": "10.0.0.77", "ipv4network": "10.0.0.0/8", "path": "/nowhere"}
+FORMATS = {
+    **{"ipv4": "10.0.0.77", "ipv4network": "10.0.0.0/8", "path": "/nowhere"},
+    **{"ipv6": "fd00::77", "ipv6network": "fd00::/64"},
+}
 OTHERS: tuple[Any, ...] = (
     *(None, True, -1, 0, 2**63, -(2**63) - 1, 10**40, 1e308, 0.5, float("nan"), float("inf")),
     *("", "x", "a\nb", "x" * 10_000, [], [[]], {}, {"": 0}, [1, "2", None], {"a": {"b": []}}),
@@ -134,7 +151,7 @@ class Forger:
             return self.rng.choice(schema.get("enum") or [schema["const"]])
         kinds: dict[str, Callable[[], Any]] = {
             "object": lambda: self._object(schema, defs),
-            "array": lambda: [self._sample(schema["items"], defs) for _ in range(self.rng.choice((0, 1, 1, 3)))],
+            "array": lambda: self._array(schema, defs),
             "string": lambda: self._string(schema),
             "integer": lambda: self._integer(schema),
             "number": lambda: self.rng.choice((0.0, -1.5, 1e308, 1e13)),
@@ -147,6 +164,10 @@ class Forger:
         """Where nothing else is said, also one that no column of a database holds."""
         low, high = int(schema.get("minimum", -LARGEST - 1)), int(schema.get("maximum", 10**30))
         return self.rng.choice((low, high, min(max(low, self.rng.randrange(100)), high)))
+
+    def _array(self, schema: dict[str, Any], defs: dict[str, Any]) -> list[Any]:
+        places = schema.get("prefixItems") or [schema["items"]] * self.rng.choice((0, 1, 1, 3))
+        return [self._sample(place, defs) for place in places]
 
     def _object(self, schema: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
         if "properties" not in schema:

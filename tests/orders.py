@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from launcher.models import Flavor, HostState, Image, ImageFormat, ImageKind, LaunchOrder, Nic
+from launcher.models import Flavor, HostState, Image, ImageFormat, ImageKind, Instance, LaunchOrder, Nic, VmState
 from launcher.networks import FixedIp, Network, NetworkMode
 from launcher.policy import Policy, SecurityGroup
 
@@ -50,6 +50,36 @@ def make_order(number: int = 1, **changes: Any) -> LaunchOrder:
         "image": make_image(),
     }
     return LaunchOrder(**{**values, **changes})
+
+
+def make_instance(number: int = 1, **changes: Any) -> Instance:
+    """A running one, as its owner sees it."""
+    order = make_order(number)
+    values: dict[str, Any] = {
+        **order.model_dump(include={"number", "generation", "project_id", "hostname", "flavor"}),
+        "id": order.instance_id,
+        "user_id": "u",
+        "name": order.hostname,
+        "status": "ACTIVE",
+        "vm_state": VmState.ACTIVE,
+        "task_state": None,
+        "state_since_ms": 0,
+        "host": "node-1",
+        "nics": order.nics,
+        "image_id": order.image.id,
+        "image_name": order.image.name,
+        "key_name": None,
+        "security_groups": ("default",),
+        "availability_zone": "nova",
+        "metadata": {},
+        "reservation_id": "r-00000001",
+        "launch_index": 0,
+        "created_ms": 0,
+        "launched_ms": 1,
+        "fault": None,
+        "trace_id": "0" * 31 + "1",
+    }
+    return Instance(**{**values, **changes})
 
 
 def make_lease(order: LaunchOrder, address: str = "10.0.0.3", network: Network = NETWORK, *, nic: int = 0) -> FixedIp:

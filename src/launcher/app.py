@@ -19,11 +19,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import Any
 
 from launcher.amqp import AmqpBus
 from launcher.bus import Bus, MemoryBus
 from launcher.clock import Clock, SystemClock
-from launcher.config import Config, RoleName
+from launcher.config import Config, NetworkConfig, RoleName
 from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.firewall.choice import choose_firewall
@@ -38,6 +39,8 @@ from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
+from launcher.drivers.network.uplinks import Tags, Vxlan
+from launcher.drivers.network.vlan import Uplink, VlanNetwork
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.scheduler.simple import SimpleScheduler
@@ -48,10 +51,11 @@ from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import BadRequest, Conflict
 from launcher.explaining import Settings
-from launcher.identity import new_token
+from launcher.identity import new_span_id, new_token
 from launcher.models import Identity, Image
-from launcher.networks import NetworkMode
+from launcher.networks import NetworkMode, Overlay
 from launcher.sandbox import INSIDE
+from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
 from launcher.services.compute import Compute
 from launcher.services.controller.controller import Controller
@@ -60,7 +64,7 @@ from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
 
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
-IP_FREEBIND = 15
+HOST = Path("/run/launcher")
 ADMIN = Identity(user_id="admin", project_id="admin", is_admin=True)
 
 log = logging.getLogger(__name__)
@@ -80,6 +84,8 @@ async def serve(config: Config, *, state: Path, listener: socket.socket, stop: a
     """Be a launcher until `stop` is set. `listener` is where the API answers."""
     async with AsyncExitStack() as house:
         house.enter_context(_alone_in(state))
+        if RoleName.COMPUTE in config.host.roles and config.virt.driver != "fake":
+            house.enter_context(_alone_in(HOST, hint="stop it, or give this one a network of its own: --sandbox"))
         clock, rng = SystemClock(), SystemRandom()
         bus = await house.enter_async_context(_open_bus(config, clock, rng))
         token = _keep_admin(state, listener, rng)
@@ -143,12 +149,35 @@ async def _roles(
                 firewall=drivers.firewall,
                 network=drivers.network,
                 images=drivers.images,
+                launcher=keep_identity(state),
             )
         )
     if RoleName.API in wanted:
-        metadata = house.enter_context(contextlib.closing(found)) if (found := _metadata_listener(config)) else None
-        roles.append(ApiServer(host=host, bus=bus, clock=clock, rng=rng, listener=listener, metadata_listener=metadata))
+        roles.append(_api(house, config, host, listener, bus=bus, clock=clock, rng=rng))
     return roles
+
+
+def _api(
+    house: AsyncExitStack,
+    config: Config,
+    host: str,
+    listener: socket.socket,
+    *,
+    bus: Bus,
+    clock: Clock,
+    rng: Random,
+) -> ApiServer:
+    metadata = house.enter_context(contextlib.closing(found)) if (found := _metadata_listener(config)) else None
+    required = config.metadata.token == "required"  # noqa: S105 - a choice
+    return ApiServer(
+        host=host,
+        bus=bus,
+        clock=clock,
+        rng=rng,
+        listener=listener,
+        metadata_listener=metadata,
+        metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
+    )
 
 
 def _controller(
@@ -176,6 +205,7 @@ def _controller(
         restart_missing=config.controller.missing == "restart",
         tick=config.controller.tick_s,
         sweep_every=config.controller.sweep_s,
+        host_timeout=config.scheduler.host_timeout_s,
     )
 
 
@@ -189,20 +219,16 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             network=FakeNetwork(delay=delay),
             images=FakeImages(delay=delay),
         )
-    network: NetworkDriver = (
-        FlatDhcpNetwork(state, lease_seconds=config.network.lease_s)
-        if config.network.mode is NetworkMode.FLAT_DHCP
-        else FlatNetwork()
-    )
     return Drivers(
         virt=LibvirtVirt(
             libvirt_uri(config, state),
             state_dir=state,
+            launcher=keep_identity(state),
             virt_type=config.virt.virt_type,
             kernel=library.find_kernel(library_path(config, state)),
         ),
         firewall=await choose_firewall(config.firewall.driver, firewall_settings(config)),
-        network=network,
+        network=_network(config.network, state),
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
@@ -215,8 +241,38 @@ def firewall_settings(config: Config) -> Settings:
     return Settings(
         allow_host_traffic=config.firewall.allow_host_traffic,
         allow_project_net_traffic=config.firewall.allow_project_net_traffic,
-        metadata_port=config.network.metadata_port or None,
+        metadata_port=config.metadata.port or None,
     )
+
+
+def _network(settings: NetworkConfig, state: Path) -> NetworkDriver:
+    match settings.mode:
+        case NetworkMode.FLAT:
+            return FlatNetwork()
+        case NetworkMode.FLAT_DHCP:
+            return FlatDhcpNetwork(state, lease_seconds=settings.lease_s)
+        case NetworkMode.VLAN:
+            return VlanNetwork(state, uplink=_uplink(settings), lease_seconds=settings.lease_s)
+
+
+def _uplink(settings: NetworkConfig) -> Uplink | None:
+    match settings.overlay:
+        case Overlay.VLAN:
+            return Tags(settings.interface)
+        case Overlay.VXLAN:
+            return Vxlan(settings.interface, group=settings.vxlan_group, peers=settings.vxlan_peers)
+        case Overlay.NONE:
+            return None
+
+
+def keep_identity(state: Path) -> str:
+    """What tells this launcher from others; it stays with the state directory, even when the database is lost."""
+    path = state / "launcher-id"
+    if not path.exists():
+        draft = path.with_suffix(".new")
+        draft.write_text(new_span_id(SystemRandom()))
+        draft.replace(path)
+    return path.read_text()
 
 
 def library_path(config: Config, state: Path) -> Path:
@@ -254,21 +310,22 @@ async def _open_bus(config: Config, clock: Clock, rng: Random) -> AsyncIterator[
 
 
 def _metadata_listener(config: Config) -> socket.socket | None:
-    """On the gateway's address, which need not exist yet (IP_FREEBIND); None where no guest could come."""
-    if config.virt.driver == "fake" or not config.network.metadata_port:
+    """For every gateway, also of networks that are made later; who comes by no bridge is not let in (`door.py`).
+
+    None where no guest could come.
+    """
+    if config.virt.driver == "fake" or not config.metadata.port:
         return None
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
-    listener.bind((str(config.network.network().gateway), config.network.metadata_port))
+    listener.bind(("0.0.0.0", config.metadata.port))  # noqa: S104
     return listener
 
 
 def _keep_admin(state: Path, listener: socket.socket, rng: Random) -> str:
     """The admin's token, made at the first start, in a file that only its owner can read; the CLI reads it too."""
     path, (address, port) = state / "admin.json", listener.getsockname()[:2]
-    known = json.loads(path.read_text()) if path.exists() else {}
-    token = str(known.get("token") or new_token(rng))
+    token = str(_known_admin(path).get("token") or new_token(rng))
     content = {"url": f"http://{address}:{port}", "token": token, **ADMIN.model_dump(exclude={"is_admin"})}
     draft = path.with_suffix(".new")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -277,15 +334,22 @@ def _keep_admin(state: Path, listener: socket.socket, rng: Random) -> str:
     return token
 
 
+def _known_admin(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except (ValueError, TypeError):
+        raise BadRequest(f"{path} is not the JSON that was written", hint="remove it for a new token") from None
+
+
 @contextlib.contextmanager
-def _alone_in(state: Path) -> Iterator[None]:
-    """One launcher per state directory."""
+def _alone_in(state: Path, *, hint: str = "stop it, or give --state DIR") -> Iterator[None]:
+    """One launcher per directory: the state's, and the host's, whose taps and chains bear no launcher's name."""
     state.mkdir(parents=True, exist_ok=True, mode=0o711)
     with (state / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict(f"another launcher uses {state}", hint="stop it, or give --state DIR") from None
+            raise Conflict(f"another launcher uses {state}", hint=hint) from None
         yield
 
 

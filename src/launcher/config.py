@@ -9,12 +9,13 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from launcher.errors import BadRequest
-from launcher.models import Flavor, Model, Quotas
-from launcher.networks import SEGMENTS, Network, NetworkMode, Overlay, ProjectRange
+from launcher.models import Flavor, Model, Name, Quotas
+from launcher.networks import SEGMENTS, BridgeName, DomainName, Network, NetworkMode, Overlay, ProjectRange
 
 
 class RoleName(StrEnum):
@@ -26,18 +27,38 @@ class RoleName(StrEnum):
 
 
 class HostConfig(Model):
-    name: str = ""
+    name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$")
     availability_zone: str = "nova"
     roles: tuple[RoleName, ...] = tuple(RoleName)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class ApiConfig(Model):
-    listen: str = Field(default="127.0.0.1:8774", pattern=r"^[^:\s]+:\d{1,5}$")
+    listen: str = Field(default="127.0.0.1:8774", pattern=r"^[A-Za-z0-9._-]{1,253}:[0-9]{1,5}$")
+
+    @field_validator("listen")
+    @classmethod
+    def _port_exists(cls, listen: str) -> str:
+        if int(listen.rpartition(":")[2]) > 65535:
+            raise ValueError("ports end at 65535")
+        return listen
 
 
 class BusConfig(Model):
     url: str = Field(default="memory:", pattern=r"^(memory:|amqps?://.+)$")
+
+    @field_validator("url")
+    @classmethod
+    def _names_a_broker(cls, url: str) -> str:
+        """In words of our own: `urlsplit` would repeat a part of the password."""
+        try:
+            parts = urlsplit(url)
+            known = url == "memory:" or (parts.hostname and parts.port != 0)
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("there is no host, or no port that exists")
+        return url
 
 
 class VirtConfig(Model):
@@ -53,8 +74,8 @@ class ImagesConfig(Model):
 
 class NetworkConfig(Model):
     mode: NetworkMode = NetworkMode.FLAT_DHCP
-    name: str = "default"
-    bridge: str = "br100"
+    name: Name = "default"
+    bridge: BridgeName = "br100"
     cidr: IPv4Network = IPv4Network("10.0.0.0/24")
     cidr6: IPv6Network | Literal[""] = ""
     overlay: Overlay = Overlay.VLAN
@@ -64,9 +85,8 @@ class NetworkConfig(Model):
     vxlan_group: IPv4Address = IPv4Address("239.255.0.1")
     vxlan_peers: tuple[IPv4Address, ...] = ()
     dns: tuple[IPv4Address, ...] = ()
-    domain: str = "novalocal"
+    domain: DomainName = "novalocal"
     lease_s: int = Field(default=3600, ge=120)
-    metadata_port: int = Field(default=8775, ge=0, le=65535)
 
     @model_validator(mode="after")
     def _roomy(self) -> NetworkConfig:
@@ -103,6 +123,12 @@ class NetworkConfig(Model):
             dns=self.dns,
             domain=self.domain,
         )
+
+
+class MetadataConfig(Model):
+    port: int = Field(default=8775, ge=0, le=65535)
+    token: Literal["optional", "required"] = "optional"  # noqa: S105 - a choice
+    tags: bool = True
 
 
 class FirewallConfig(Model):
@@ -155,6 +181,7 @@ class Config(Model):
     virt: VirtConfig = VirtConfig()
     images: ImagesConfig = ImagesConfig()
     network: NetworkConfig = NetworkConfig()
+    metadata: MetadataConfig = MetadataConfig()
     firewall: FirewallConfig = FirewallConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -173,7 +200,7 @@ def load(path: Path | None, settings: Sequence[str] = ()) -> Config:
         raw = tomllib.loads(path.read_text()) if path else {}
     except OSError as error:
         raise BadRequest(f"{path}: {error.strerror}", hint="see --config") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"{path}: {error}") from None
     for setting in settings:
         _set(raw, setting)
@@ -190,15 +217,18 @@ def _set(raw: dict[str, Any], setting: str) -> None:
     if not (equals and dot and key):
         raise BadRequest(f"--set {setting!r}: expected section.key=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    raw.setdefault(section, {})[key] = value
+        value = tomllib.loads(f"value = {text}") if text.isprintable() else {}
+    except (ValueError, RecursionError):
+        value = {}
+    table = raw.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise BadRequest(f"--set {setting!r}: {section} is no section")
+    table[key] = value.get("value", text)
 
 
 def _words(problem: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown setting {where}"
-    found = re.sub(r"//[^/]*@", "//…@", repr(problem["input"]))  # a URL's password is not for the log
+    found = re.sub(r"//.*@", "//…@", repr(problem["input"]))[:200]  # a URL's password is not for the log
     return f"{where} = {found}: {problem['msg']}"

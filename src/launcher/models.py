@@ -40,7 +40,10 @@ class VmState(StrEnum):
 
 
 class TaskState(StrEnum):
-    """What is being done to it: the launch's steps by name, and its two ways back."""
+    """What is being done to it: the launch's steps by name, and its three ways back.
+
+    `rescheduling` undoes what a host has made of a launch that goes on at another.
+    """
 
     SCHEDULING = "scheduling"
     NETWORKING = "networking"
@@ -49,6 +52,7 @@ class TaskState(StrEnum):
     INJECTING = "injecting"
     FILTERING = "filtering"
     SPAWNING = "spawning"
+    RESCHEDULING = "rescheduling"
     CLEANING = "cleaning"
     DELETING = "deleting"
 
@@ -97,7 +101,9 @@ class Quotas(Model):
     cores: int = Field(default=20, ge=0)
     memory_mb: int = Field(default=51200, ge=0)
     key_pairs: int = Field(default=100, ge=0)
-    security_groups: int = Field(default=50, ge=0)
+    security_groups: int = Field(default=50, ge=1)
+    security_group_rules: int = Field(default=100, ge=1, description="of one group")
+    groups_per_instance: int = Field(default=10, ge=1)
     metadata_items: int = Field(default=128, ge=0)
 
 
@@ -158,6 +164,7 @@ class LaunchOrder(InstanceRef):
     ramdisk: Image | None = None
     public_key: str | None = None
     availability_zone: str | None = None
+    tried_hosts: tuple[str, ...] = Field(default=(), description="where a step failed that may succeed elsewhere")
 
 
 class Fault(Model):
@@ -216,8 +223,10 @@ class HostState(Model):
     vcpus_used: int
     memory_used_mb: int
     instances: int
+    highest_number: int = Field(default=0, description="of all that was ever seen there; none up to it is free")
     virt_type: str
     virt_reason: str
+    policy_version: int = Field(default=0, description="up to which it knows what its packet filters are to be")
     seen_ms: int
 
 
@@ -225,6 +234,10 @@ class PowerState(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     STOPPED = "stopped"
+
+
+POWERED_OFF = "shutdown"
+"""The cause of an end that the guest asked for itself; every other end came over it."""
 
 
 class Diagnostics(Model):
@@ -303,9 +316,11 @@ class CreatedKeyPair(Model):
 
 
 class GuestMetadata(Model):
-    """What the metadata service tells the guest that owns an address."""
+    """What only the guest reads, beside its instance; the metadata service tells it."""
 
     instance: Instance
+    availability_zone: str = Field(description="its host's, or the one asked for while it has none")
     public_key: str | None
-    key_name: str | None
-    user_data: str | None
+    kernel_id: str | None
+    ramdisk_id: str | None
+    user_data: str | None = Field(description="base64")

@@ -9,10 +9,11 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from launcher.models import InstanceId, MacAddress, Model, Name, Nic
+from launcher.models import LARGEST, InstanceId, MacAddress, Model, Name, Nic
 
 BridgeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,14}$")]
 DomainName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}$")]
+MOST_NICS = 8
 SEGMENTS = (2, 2**24 - 1)
 """What names a project's layer 2: a VLAN id (up to 4094) or a VXLAN network identifier."""
 
@@ -34,7 +35,7 @@ class Overlay(StrEnum):
 class Network(Model):
     """A bridge with a range of addresses. The gateway is also the DHCP server. Without a project it is everybody's."""
 
-    id: int = Field(default=0, ge=0, description="0 until the network role has kept it")
+    id: int = Field(default=0, ge=0, le=LARGEST, description="0 until the network role has kept it")
     name: Name
     project_id: str | None = None
     mode: NetworkMode
@@ -88,7 +89,7 @@ class FixedIp(Model):
     """A lease: this address belongs to this NIC of this instance until it is released."""
 
     instance_id: InstanceId
-    nic: int = Field(default=0, ge=0, description="its place among the instance's NICs")
+    nic: int = Field(default=0, ge=0, lt=MOST_NICS, description="its place among the instance's NICs")
     address: IPv4Address
     address6: IPv6Address | None = None
     mac: MacAddress

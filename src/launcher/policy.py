@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Annotated
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from launcher.models import LARGEST, Model, Name
+from launcher.models import LARGEST, InstanceId, Model, Name
 
 GroupId = Annotated[int, Field(ge=1, le=LARGEST)]
+_read = functools.lru_cache(1 << 17)(ip_address)
+
+
+def _address(value: Any) -> IPv4Address | IPv6Address:
+    """The same members come again and again, by the thousand."""
+    return _read(value) if isinstance(value, str) else ip_address(value)
+
+
+Address = Annotated[
+    IPv4Address | IPv6Address,
+    PlainValidator(_address),
+    PlainSerializer(str, when_used="json"),
+    WithJsonSchema({"type": "string"}),
+]
 
 
 class Protocol(StrEnum):
@@ -101,16 +116,27 @@ class SecurityGroup(Model):
 class Policy(Model):
     """What a host must know to filter: groups with their rules, and the addresses of those that a rule names.
 
-    Of an instance: exactly its own groups. Of a change: the groups that changed, or whose rules name one that did.
+    Of an instance: exactly its own groups. Of a change: the groups whose rules, or the members these name, changed.
     """
 
     groups: tuple[SecurityGroup, ...] = ()
-    members: dict[GroupId, tuple[IPv4Address | IPv6Address, ...]] = Field(default_factory=dict)
+    members: dict[GroupId, tuple[Address, ...]] = Field(default_factory=dict)
 
     @property
     def limits_egress(self) -> bool:
         """Whether only what an egress rule lets out goes out: each of the groups has some."""
         return bool(self.groups) and all(group.limits_egress for group in self.groups)
 
-    def members_of(self, rule: Rule) -> Sequence[IPv4Address | IPv6Address]:
+    def members_of(self, rule: Rule) -> Sequence[Address]:
         return self.members.get(rule.group_id, ()) if rule.group_id is not None else ()
+
+
+class PolicyChanges(Model):
+    """What changed for a host up to a version, a number that grows with every change of any policy.
+
+    `policy` has the groups in use there that changed, `regrouped` are the instances whose own set of groups did.
+    """
+
+    version: int
+    policy: Policy
+    regrouped: tuple[InstanceId, ...] = ()

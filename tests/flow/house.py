@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 from random import Random
@@ -30,6 +31,8 @@ from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
 from launcher.models import Identity, LaunchOrder, Quotas
 from launcher.networks import Network, NetworkMode, ProjectRange
+from launcher.services.api.metadata.guests import Source
+from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
 from launcher.services.compute import Compute, Launch
 from launcher.services.controller.controller import Controller
@@ -41,6 +44,11 @@ from tests.waiting import eventually
 TOKEN = "lt_the-admins-token"
 CIDR = IPv4Network("10.0.0.0/24")
 Json = dict[str, Any]
+
+
+def anybody(source: Source) -> bool:
+    """Guests of a house come by the loopback interface, which is no bridge."""
+    return True
 
 
 class Gate:
@@ -67,7 +75,11 @@ class House:
     max_attempts: int = 3
     restart_missing: bool = True
     sweep_every: float = 60.0
+    heartbeat: float = 1.0
     cidr: IPv4Network = CIDR
+    bridge: str = "br100"
+    metadata_at: tuple[str, int] = ("127.0.0.1", 0)
+    metadata_rules: MetadataRules = field(default_factory=lambda: MetadataRules(admits=anybody))
     projects: ProjectRange | None = None
     scheduler_driver: SchedulerDriver | None = None
     roles: tuple[str, ...] = ("controller", "scheduler", "network", "compute", "api")
@@ -84,16 +96,20 @@ class House:
     compute: Compute = field(init=False)
     api: ApiServer = field(init=False)
     url: str = field(init=False)
+    metadata_url: str = field(init=False)
     http: aiohttp.ClientSession = field(init=False)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[House]:
         async with AsyncExitStack() as stack:
-            self.bus = MemoryBus(clock=SystemClock(), rng=Random(self.seed))
+            self.bus = MemoryBus(clock=SystemClock(), rng=Random(self.seed + 1000))  # ids unlike the roles'
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            self.url = "http://{}:{}".format(*listener.getsockname()[:2])
+            metadata = stack.enter_context(socket.create_server(self.metadata_at))
+            self.url, self.metadata_url = (
+                "http://{}:{}".format(*each.getsockname()[:2]) for each in (listener, metadata)
+            )
             headers = {"Authorization": f"Bearer {TOKEN}"}
-            built = await self._build(stack, listener)
+            built = await self._build(stack, listener, metadata)
             self.controller, self.scheduler, self.network_role = (
                 built[name] for name in ("controller", "scheduler", "network")
             )
@@ -103,12 +119,14 @@ class House:
             self.http = await stack.enter_async_context(aiohttp.ClientSession(self.url, headers=headers))
             yield self
 
-    async def _build(self, stack: AsyncExitStack, listener: socket.socket) -> Mapping[str, Any]:
+    async def _build(
+        self, stack: AsyncExitStack, listener: socket.socket, metadata: socket.socket
+    ) -> Mapping[str, Any]:
         controller_db = await stack.enter_async_context(Database.open(self.state / "controller.db", schemas.CONTROLLER))
         network_db = await stack.enter_async_context(Database.open(self.state / "network.db", schemas.NETWORK))
         world: Any = {"host": "node-1", "bus": self.bus, "clock": SystemClock(), "rng": Random(self.seed)}
         mode = NetworkMode.VLAN if self.projects else NetworkMode.FLAT_DHCP
-        network = Network(name="default", mode=mode, bridge="br100", cidr=self.cidr, gateway=self.cidr[1])
+        network = Network(name="default", mode=mode, bridge=self.bridge, cidr=self.cidr, gateway=self.cidr[1])
         return {
             "controller": self._controller(world, controller_db),
             "scheduler": Scheduler(
@@ -123,18 +141,34 @@ class House:
                 firewall=self.firewall,
             ),
             "compute": self._compute(world),
-            "api": ApiServer(**world, listener=listener, metadata_listener=None),
+            "api": ApiServer(
+                **world, listener=listener, metadata_listener=metadata, metadata_rules=self.metadata_rules
+            ),
         }
+
+    @contextlib.asynccontextmanager
+    async def with_host(self, name: str) -> AsyncIterator[House]:
+        """One more compute host on this bus. Its fakes and its troubles are its own; the network role is not."""
+        other = House(self.state)
+        compute = other._compute({"host": name, "bus": self.bus, "clock": SystemClock(), "rng": Random(3)})
+        async with compute.serving():
+            await eventually(partial(self._knows, name), what=f"{name} among the hosts")
+            yield other
+
+    async def _knows(self, name: str) -> bool:
+        found = (await self.ask("GET", "/hosts", status=200))["hosts"]
+        return name in [host["name"] for host in found]
 
     def _compute(self, world: Any) -> Compute:
         compute = Compute(
             **world,
             availability_zone="nova",
-            heartbeat=1.0,
+            heartbeat=self.heartbeat,
             virt=self.virt,
             firewall=self.firewall,
             network=self.network,
             images=self.images,
+            second_look=0.05,
         )
         compute.launch.steps = [replace(step, do=self._troubled(step)) for step in compute.launch.steps]
         return compute
@@ -225,7 +259,7 @@ class House:
         """What the fake host still holds; empty is a clean slate."""
         held = {
             "domains": self.virt.domains,
-            "rules": self.firewall.applied,
+            "rules": sorted(self.firewall.applied),
             "taps": self.network.taps,
             "directories": self.images.disks,
             "leases": [lease for leases in self.network.leases.values() for lease in leases],

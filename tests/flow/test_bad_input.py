@@ -169,30 +169,6 @@ async def test_key_pairs_are_made_once_imported_and_refused(house: House) -> Non
     await house.ask("DELETE", "/keypairs/test", status=404)
 
 
-async def test_security_groups_and_their_rules(house: House) -> None:
-    rules = [{"protocol": "tcp", "from_port": 22}, {"protocol": "icmp", "from_port": 8, "to_port": 0}]
-    made = await house.ask("POST", "/security-groups", {"name": "web", "rules": rules}, status=201)
-    tcp = {"direction": "ingress", "protocol": "tcp", "from_port": 22, "to_port": 22}
-    assert made["rules"][0] == {**tcp, "cidr": "0.0.0.0/0", "group_id": None}
-    await house.ask("POST", "/security-groups", {"name": "web"}, status=409)
-    for bad in (
-        {"protocol": "tcp", "from_port": 5, "to_port": 4},
-        {"protocol": "tcp", "from_port": 70000},
-        {"protocol": "any", "from_port": 1},
-        {"protocol": "icmp", "from_port": 300},
-        {"protocol": "tcp", "cidr": "0.0.0.0/33"},
-        {"protocol": "gre"},
-    ):
-        await house.ask("POST", "/security-groups", {"name": "bad", "rules": [bad]}, status=400)
-    used = await house.launch(security_groups=["web"])
-    await house.ask("DELETE", "/security-groups/web", status=409)
-    await house.until(used["id"], "ACTIVE")
-    await house.ask("DELETE", "/security-groups/default", status=409)
-    await house.ask("DELETE", f"/instances/{used['id']}", status=202)
-    await house.until(used["id"], "DELETED")
-    await house.ask("DELETE", "/security-groups/web", status=204)
-
-
 async def test_the_description_of_the_api_is_valid_and_complete(house: House) -> None:
     from openapi_spec_validator import validate
 

@@ -41,6 +41,29 @@ def launcher(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+async def test_metadata_shows_what_the_guest_is_told(house: House, launcher: Run, tmp_path: Path) -> None:
+    (tmp_path / "script").write_bytes(b"#!/bin/sh\n\x1b[31m\xff\n")
+    await launcher(f"run ami-tiny --name web --metadata a=b --user-data {tmp_path}/script")
+
+    table = (await launcher("metadata web"))[1]
+    rows = [line.split(maxsplit=1) for line in table.splitlines()]
+    assert rows[0] == ["PATH", "VALUE"]
+    assert ["meta-data/tags/instance/a", "b"] in rows
+    assert ["meta-data/instance-type", "m1.tiny"] in rows
+    assert "\x1b" not in table
+
+    assert (await launcher("metadata web /latest/"))[1] == "dynamic\nmeta-data\nuser-data"
+    assert (await launcher("metadata web latest/meta-data/placement/"))[1] == "availability-zone\nregion"
+    meta = json.loads((await launcher("metadata web openstack/latest/meta_data.json"))[1])
+    page = json.loads((await launcher("metadata web openstack/latest/vendor_data.json --json"))[1])
+    assert (meta["name"], meta["meta"]) == ("web", {"a": "b"})
+    assert page["leaves"] == {"openstack/latest/vendor_data.json": "{}"}
+
+    for words in ("metadata web latest/nothing", "metadata nobody"):
+        assert (await launcher(words))[0] == Exit.NOT_FOUND
+    assert "web" in (await launcher("_complete -- metadata w"))[1].split()
+
+
 async def test_from_the_key_to_the_end(house: House, launcher: Run) -> None:
     assert (await launcher("keypair create me"))[1].startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
     assert (await launcher("group create web --rule tcp:22 --rule icmp"))[0] == Exit.OK
@@ -122,6 +145,44 @@ async def test_what_a_launch_needs_can_be_listed(house: House, launcher: Run, tm
     assert "kind" in (await launcher("image show ami-tiny"))[1]
     assert "m1.tiny" in (await launcher("flavor list"))[1]
     assert "node-1" in (await launcher("host list"))[1]
+
+
+async def test_groups_and_their_rules(house: House, launcher: Run) -> None:
+    assert (await launcher("group create web --description front"))[0] == Exit.OK
+    assert (await launcher("group allow web TCP 80 --from 0.0.0.0/0"))[0] == Exit.OK
+    assert (await launcher("group allow default tcp 5432 --from-group web"))[0] == Exit.OK
+    assert (await launcher("group allow web tcp 80"))[0] == Exit.REFUSED
+    shown = (await launcher("group show web"))[1].splitlines()
+    assert shown[0].split() == ["name", "web"]
+    assert shown[-1].split()[1:] == ["ingress", "tcp", "80", "0.0.0.0/0"]
+    rule = json.loads((await launcher("group show default --json"))[1])["rules"][-1]
+    assert (rule["group"], rule["to_port"]) == ("web", 5432)
+    await launcher("run ami-tiny --name one --wait=active")
+    assert (await launcher("group set one web default"))[:2] == (0, "one: web, default\n")
+    assert "web, default" in (await launcher("show one"))[1]
+    assert (await launcher("group delete web"))[0] == Exit.REFUSED
+    assert (await launcher(f"group revoke default --id {rule['id']}"))[0] == Exit.OK
+    assert (await launcher("group revoke web tcp 80"))[0] == Exit.OK
+    assert (await launcher("group revoke web tcp 80"))[0] == Exit.NOT_FOUND
+    assert (await launcher("group set one"))[:2] == (0, "one: default\n")
+    assert (await launcher("group delete web"))[0] == Exit.OK
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("group sh", ["show"]),
+        ("group show w", ["web"]),
+        ("group allow web tcp --from-group d", ["default"]),
+        ("group set o", ["one"]),
+        ("group set one w", ["web"]),
+        ("group revoke web --i", ["--id"]),
+    ],
+)
+async def test_groups_are_completed(house: House, launcher: Run, line: str, words: list[str]) -> None:
+    await launcher("group create web")
+    await launcher("run ami-tiny --name one --wait=active")
+    assert (await launcher(f"_complete -- {line}"))[1].split() == words
 
 
 async def test_a_refused_launch_says_what_is_wrong(house: House, launcher: Run) -> None:

@@ -125,7 +125,7 @@ class Guest:
 class Lan:
     """One bridge with its DHCP server, the filters, and guests."""
 
-    def __init__(self, state: Path, firewall: str, settings: Settings = SETTINGS) -> None:
+    def __init__(self, state: Path, firewall: str = "nftables", settings: Settings = SETTINGS) -> None:
         self.network = FlatDhcpNetwork(state)
         self.firewall = FIREWALLS[firewall](settings)
         self.guests: list[Guest] = []
@@ -189,3 +189,8 @@ def icmp(kind: int, code: int) -> bytes:
     """A request without content; each has an identifier of its own, so that none belongs to a flow already let in."""
     first, identifier = kind << 8 | code, next(_identifiers)
     return struct.pack("!10H", first, ~(first + identifier) & 0xFFFF, identifier, *[0] * 7)
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(await reader.read(100))
+    writer.close()

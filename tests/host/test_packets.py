@@ -28,6 +28,7 @@ from tests.host.lan import (
     Lan,
     a_launch,
     allowing,
+    echo,
     host_socket,
     icmp,
     nothing_came,
@@ -131,11 +132,6 @@ async def test_answers_to_what_the_guest_began_come_in(lan: Lan) -> None:
         await loop.sock_connect(client, (str(LAN.gateway), METADATA_PORT))
         await loop.sock_sendall(client, b"hello")
         assert await loop.sock_recv(client, 100) == b"hello"
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(await reader.read(100))
-    writer.close()
 
 
 async def test_removing_instance_1_leaves_10_to_19_filtered(lan: Lan) -> None:

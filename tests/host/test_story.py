@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -18,13 +19,13 @@ pytestmark = pytest.mark.host
 
 def leftovers(server: Server) -> list[str]:
     """What this host still has of instances."""
-    chains = subprocess.run(["iptables-save"], capture_output=True, text=True, check=True).stdout
-    found = [f"chain {line}" for line in chains.splitlines() if line.startswith((":nova-inst-", ":nova-sg-"))]
+    rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    found = [f"filter of {tap}" for tap in sorted(set(re.findall('comment "(tap[^"]*)"', rules)))]
     found += [str(tap) for tap in Path("/sys/class/net").glob("tap*")]
     found += [str(path) for path in (server.state / "instances").glob("instance-*")]
     found += [str(path) for path in (server.state / "libvirt" / "run" / "qemu").glob("instance-*.pid")]
-    hosts = server.state / "networks" / "default" / "hosts"
-    return found + (hosts.read_text().splitlines() if hosts.exists() else [])
+    hosts = (server.state / "networks").glob("*/hosts")
+    return found + [line for path in hosts for line in path.read_text().splitlines()]
 
 
 async def spans_of(server: Server, name: str) -> list[Json]:
@@ -52,15 +53,15 @@ async def test_a_machine_boots_lets_its_key_in_and_leaves_nothing(server: Server
         assert shown["injection"] == "storage-daemon"
         assert shown["dhcp"]["answered_ms"] >= shown["dhcp"]["requested_ms"]
         assert shown["domain"]["cpu_time_ms"] > 0
-        assert len(leftovers(server)) == 6
+        assert len(leftovers(server)) == 5
         await server.cli("delete", "story", "--wait")
         assert leftovers(server) == []
         assert (await server.cli_json("list"))["instances"] == []
 
 
 async def test_a_port_that_no_rule_opens_is_closed_and_one_that_a_rule_opens_is_open(server: Server) -> None:
-    """With the network's own traffic not let through, the host reaches a guest by its groups' rules only."""
-    server.settings = ["firewall.allow_project_net_traffic=false"]
+    """With the host's own traffic not let through, it reaches a guest by its groups' rules only."""
+    server.settings = ["firewall.allow_host_traffic=false"]
     async with server.running():
         async with server.http() as http:
             rules = [{"protocol": "tcp", "from_port": 22}]
@@ -134,6 +135,40 @@ async def test_kill_9_in_the_middle_of_a_launch_and_a_restart_end_in_a_running_m
         assert len(await asyncio.to_thread(qemus, server)) == 1
         await server.cli("delete", "cut", "--wait")
         assert leftovers(server) == []
+
+
+async def test_a_flat_network_without_dhcp_writes_the_address_into_the_guest(server: Server) -> None:
+    server.settings = ["network.mode=flat", "metadata.port=0"]
+    async with server.running():
+        await server.cli("keypair", "create", "test")
+        words = ["run", "ami-tiny", "--key", "test", "--name", "flat", "--network", "default=10.0.0.77"]
+        await server.cli(*words, "--wait=active,ssh")
+        seen = await server.cli("ssh", "flat", "--", "ifconfig eth0; route -n; ps; cat /etc/network/interfaces")
+        assert "inet addr:10.0.0.77  Bcast:10.0.0.255  Mask:255.255.255.0" in seen
+        assert re.search(r"^0\.0\.0\.0 +10\.0\.0\.1 ", seen, re.MULTILINE)
+        assert "address 10.0.0.77" in seen
+        assert "udhcpc" not in seen
+        assert not (server.state / "networks").exists(), "there is no DHCP server"
+        await server.cli("delete", "flat", "--wait")
+        assert leftovers(server) == []
+
+
+async def test_a_machine_with_two_nics_reaches_both_networks(server: Server) -> None:
+    async with server.running():
+        await server.cli("keypair", "create", "test")
+        await server.cli("network", "create", "back", "10.7.0.0/24")
+        nics = ["--network", "default", "--network", "back=10.7.0.9"]
+        await server.cli("run", "ami-tiny", "--key", "test", "--name", "two", *nics, "--wait=active,ssh")
+        found = await server.get("/instances/two")
+        assert found["addresses"] == ["10.0.0.2", "10.7.0.9"]
+        seen = await server.cli("ssh", "two", "--", "cat /sys/class/net/eth0/address /sys/class/net/eth1/address")
+        assert seen.split() == [nic["mac"] for nic in found["nics"]]
+        await server.cli("ssh", "two", "--", "ifconfig eth1 10.7.0.9 netmask 255.255.255.0; ping -c 1 -W 5 10.7.0.1")
+        await server.cli("network", "delete", "back", code=1)
+        await server.cli("delete", "two", "--wait")
+        assert leftovers(server) == []
+        await server.cli("network", "delete", "back")
+        assert not Path("/sys/class/net/br101").exists()
 
 
 def qemus(server: Server) -> list[Path]:

@@ -92,6 +92,19 @@ def weathers() -> Iterator[Schedule]:
         yield Schedule(weather=weather, roles="split", kills=(f"{number}:reboot",))
 
 
+def changes() -> Iterator[Schedule]:
+    """Groups, their rules and an instance's groups are changed at every moment of its life, in every weather."""
+    for number in POINTS:
+        scene = Schedule(changes=(number, number + 3, number + 6, number + 9))
+        yield replace(scene, launches=3, hosts=1 + number % 2)
+        yield replace(scene, kills=(f"{number + 4}:{KILL_MODES[number % len(KILL_MODES)]}",), deletes=(number + 5,))
+    for weather, roles, seed in itertools.product(BAD_WEATHERS, ("one", "split"), range(8)):
+        numbers = tuple(range(20 + seed * 5, 80 + seed * 5, 9))
+        yield Schedule(seed=seed, weather=weather, roles=roles, hosts=1 + seed % 2, changes=numbers)
+    for fault, number in itertools.product(possible(("firewall.update", "firewall.apply")), (40, 60, REST)):
+        yield Schedule(faults=(fault,), changes=(number, number + 4, number + 8))
+
+
 def restarts() -> Iterator[Schedule]:
     """The host of running machines is rebooted, and what was said of their first generation is said again."""
     scene = Schedule(weather="replaying", roles="split")
@@ -99,6 +112,24 @@ def restarts() -> Iterator[Schedule]:
         yield replace(scene, seed=seed, kills=(f"{number}:reboot",))
     for seed, number in itertools.product(range(4), range(66, 84, 2)):
         yield replace(scene, seed=seed, launches=1, kills=(f"{number}:reboot",), faults=("images.create:slow",))
+
+
+def other_hosts() -> Iterator[Schedule]:
+    """A step fails on one of two hosts; while the launch moves to the other, something else happens, too."""
+    faults = [fault for fault in possible(DO_POINTS) if not fault.endswith((":slow", ":broken"))]
+    modes, weathers = itertools.cycle(KILL_MODES), itertools.cycle(BAD_WEATHERS)
+    for fault, seed in itertools.product(faults, range(3)):
+        yield Schedule(seed=seed, hosts=2, faults=(fault,))
+        yield Schedule(seed=seed, hosts=2, roles="split", faults=(fault,), weather=next(weathers))
+    for fault, number in itertools.product(("virt.spawn:timeout", "virt.spawn:late", "images.create:flaky"), POINTS):
+        scene = Schedule(hosts=2, launches=1 + number % 2, faults=(fault,))
+        yield replace(scene, deletes=(number,))
+        yield replace(scene, kills=(f"{number}:{next(modes)}",))
+        yield replace(scene, roles="split", kills=(f"{number}:{next(modes)}",))
+    for fault, seed in itertools.product(possible(UNDO_POINTS), range(2)):
+        yield Schedule(seed=seed, hosts=2, faults=("virt.spawn:timeout", fault), kills=KILLED[seed])
+    for fault in faults:
+        yield Schedule(hosts=2, faults=("virt.spawn:flaky", fault), deletes=(REST,))
 
 
 def split_kills() -> Iterator[Schedule]:
@@ -114,7 +145,19 @@ def mixtures() -> Iterator[Schedule]:
 
 FAMILIES: dict[str, Callable[[], Iterable[Schedule]]] = {
     family.__name__: family
-    for family in (kills, two_kills, faults, late_starts, deletes, weathers, restarts, split_kills, mixtures)
+    for family in (
+        kills,
+        two_kills,
+        faults,
+        late_starts,
+        deletes,
+        changes,
+        weathers,
+        restarts,
+        other_hosts,
+        split_kills,
+        mixtures,
+    )
 }
 
 

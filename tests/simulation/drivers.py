@@ -86,11 +86,11 @@ class SimFirewall:
 
     async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
         await self.life.touch(
-            self.host, "firewall.apply", lambda: self.host.apply(order, nics[0]), order=order, makes="chains"
+            self.host, "firewall.apply", lambda: self.host.apply(order, nics[0], policy), order=order, makes="chains"
         )
 
     async def update(self, policy: Policy) -> None:
-        await self.life.look()
+        await self.life.touch(self.host, "firewall.update", lambda: self.host.update(policy))
 
     async def remove(self, order: InstanceRef) -> None:
         await self.life.touch(self.host, "firewall.remove", lambda: self.host.remove(order), order=order)
@@ -181,7 +181,7 @@ class SimImages:
         home = Path("/simulated") / order.name
         return Disks(root=home / "disk", root_format=ImageFormat.QCOW2, console_log=home / "console.log")
 
-    async def inject_key(self, order: LaunchOrder) -> Injection:
+    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp] = ()) -> Injection:
         return await self.life.touch(self.host, "images.inject", lambda: Injection.METADATA, order=order)
 
     async def delete_disks(self, order: InstanceRef) -> None:

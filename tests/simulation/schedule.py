@@ -5,7 +5,8 @@ Its text is what a failing run prints and what `python -m tests.simulation.run` 
     --seed 7 --kills 31:after,12:before --faults virt.spawn:late --deletes 40 --weather lossy --roles split
 
 A kill is `NUMBER:MODE`, the number counting side effects since the start or since the last kill; a fault is
-`POINT:KIND`, of the first instance; a delete is a number of side effects since the start, `rest` when all is quiet.
+`POINT:KIND`, of the first instance; a delete is a number of side effects since the start, `rest` when all is quiet, and
+so is a change of the security groups: the kinds of them follow one another.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ FAULTS = ("timeout", "late", "partial", "flaky", "broken", "slow")
 error that may pass, and does at the second time; an error that stays (four times, for an undo); takes 100 s, twice."""
 
 DO_POINTS = ("network.ensure_bridge", "network.set_leases", "network.plug", "images.create", "images.inject",
-             "firewall.apply", "virt.spawn")  # fmt: skip
+             "firewall.apply", "firewall.update", "virt.spawn")  # fmt: skip
 UNDO_POINTS = ("virt.destroy", "firewall.remove", "images.delete", "network.unplug", "network.set_leases")
 ODD_FAULTS = ("virt.spawn:ends", "virt.spawn:stranger", "virt.list:ghost")
 """The guest powers itself off soon; the domain's name is somebody else's; what is gone is listed for a while."""
-INSTANT = {"network.ensure_bridge", "network.set_leases", "images.inject"}
+INSTANT = {"network.ensure_bridge", "network.set_leases", "images.inject", "firewall.update"}
 """Done by the process itself: nobody else goes on with it when it is gone."""
 REST = 0
 """The delete that comes when all is quiet."""
@@ -47,6 +48,7 @@ class Schedule:
     kills: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     deletes: tuple[int, ...] = ()
+    changes: tuple[int, ...] = ()
     weather: str = "fair"
     roles: str = "one"
 
@@ -76,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=_words, default=(), metavar="NUMBER:MODE,…", help=f"modes: {KILL_MODES}")
     parser.add_argument("--faults", type=_words, default=(), metavar="POINT:KIND,…", help=f"kinds: {FAULTS}")
     parser.add_argument("--deletes", type=_numbers, default=(), metavar="NUMBER,…")
+    parser.add_argument("--changes", type=_numbers, default=(), metavar="NUMBER,…")
     parser.add_argument("--weather", choices=WEATHERS, default="fair")
     parser.add_argument("--roles", choices=("one", "split"), default="one")
 
@@ -99,6 +102,7 @@ def draw(seed: int) -> Schedule:
         deletes=tuple(rng.randint(0, 90) for _ in range(rng.choice((0, 1, 1, 2)))),
         weather=rng.choice(WEATHERS),
         roles=rng.choice(("one", "one", "split")),
+        changes=tuple(rng.randint(0, 90) for _ in range(rng.choice((0, 1, 3)))),
     )
 
 

@@ -14,10 +14,18 @@ from typing import Any
 from launcher.config import FLAVORS
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.scheduler.chance import ChanceScheduler
-from launcher.errors import BusError, InsufficientSpace, LauncherError, NotFound
+from launcher.errors import BusError, Conflict, InsufficientSpace, LauncherError, NotFound
 from launcher.messages.instances import CreateInstances, DeleteInstance
-from launcher.messaging import Context
+from launcher.messages.security_groups import (
+    AddRules,
+    CreateSecurityGroup,
+    RemoveRules,
+    RuleSpec,
+    SetInstanceGroups,
+)
+from launcher.messaging import Call, Context
 from launcher.models import Identity, Image, Quotas
+from launcher.policy import Protocol
 from launcher.services.compute import Compute
 from launcher.services.controller.controller import Controller
 from launcher.services.network import NetworkController
@@ -77,6 +85,7 @@ class Simulation:
         self.client = Client(self.world, "client", on_death=lambda *_: None)
         self.asked: dict[int, str] = {}
         self.time_to_delete = {number: asyncio.Event() for number in schedule.deletes}
+        self.time_to_change = {number: asyncio.Event() for number in schedule.changes}
         self.world.on_effect, self.world.on_reboot = self._count, self._reboot
 
     def run(self) -> Outcome:
@@ -104,6 +113,10 @@ class Simulation:
             asyncio.ensure_future(self._delete(index % self.schedule.launches, self.time_to_delete[number]))
             for index, number in enumerate(self.schedule.deletes)
         ]
+        clients += [
+            asyncio.ensure_future(self._change(index, self.time_to_change[number]))
+            for index, number in enumerate(self.schedule.changes)
+        ]
         await self._quiet(clients)
         for problem in self._problems():
             self.world.violate(problem)
@@ -125,12 +138,12 @@ class Simulation:
         world, since, patience = self.world, None, self._patience()
         while world.loop.now < LIMIT:
             await asyncio.sleep(2.0)
+            self.busy_until = world.loop.now if self._busy() else self.busy_until
             if not self._at_rest():
                 since = None
-                self.busy_until = world.loop.now if invariants.restless(world) else self.busy_until
             elif not all(client.done() for client in clients):
                 since = None
-                for event in self.time_to_delete.values():
+                for event in (*self.time_to_delete.values(), *self.time_to_change.values()):
                     event.set()
             elif since is None:
                 since = world.loop.now
@@ -138,6 +151,10 @@ class Simulation:
                 self._clean() or world.loop.now > BAD_WEATHER + patience
             ):
                 return
+
+    def _busy(self) -> bool:
+        prompt = invariants.must_be_prompt(self.schedule)
+        return invariants.restless(self.world) or (prompt and any(invariants.unfiltered(self.world)))
 
     def _patience(self) -> float:
         alone = self.schedule.roles == "one" and self.schedule.weather == "fair" and not self.schedule.faults
@@ -273,9 +290,40 @@ class Simulation:
                 self.world.deleted.add(deleted.id)
                 return None
 
+    async def _change(self, index: int, event: asyncio.Event) -> None:
+        """Ask until there is an answer; that it is done already, or has nobody to be done to, is one."""
+        await event.wait()
+        for request in _changes(index, self.asked.get(0, "vm-0")):
+            while True:
+                try:
+                    await self._bus().call(CTX, request, timeout=10.0)
+                except (BusError, InsufficientSpace):
+                    await asyncio.sleep(1.0)
+                except (Conflict, NotFound):
+                    break
+                except LauncherError as error:
+                    return self.world.violate(f"a change of groups was answered with {error!r}")
+                else:
+                    break
+        return None
+
     def _count(self, total: int) -> None:
-        if event := self.time_to_delete.get(total):
-            event.set()
+        for waiting in (self.time_to_delete, self.time_to_change):
+            if event := waiting.get(total):
+                event.set()
+
+
+def _changes(index: int, instance: str) -> Sequence[Call[Any]]:
+    """A new group whose rule names the usual one, then the groups of an instance and rules, to and fro."""
+    udp = RuleSpec(protocol=Protocol.UDP, from_port=53)
+    web = CreateSecurityGroup(name="web", rules=(RuleSpec(protocol=Protocol.TCP, group="default"),))
+    kinds: list[list[Call[Any]]] = [
+        [AddRules(group="default", rules=(udp,))],
+        [web, SetInstanceGroups(instance_id=instance, groups=("web",))],
+        [RemoveRules(group="default", rules=(udp,)), AddRules(group="web", rules=(udp,))],
+        [SetInstanceGroups(instance_id=instance, groups=("default", "web"))],
+    ]
+    return kinds[index % len(kinds)]
 
 
 def run(schedule: Schedule) -> Outcome:

@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 
-from launcher.db import leases, moves
+from launcher.db import leases, moves, versions
 from launcher.messages.network import ReleaseFixedIp
+from launcher.messages.reports import ReportGone
 from launcher.messaging import Context
-from launcher.models import Fault, Instance, LaunchOrder
+from launcher.models import Fault, HostState, Instance, LaunchOrder
 from launcher.networks import FixedIp
 from launcher.services.compute import Compute, Launch
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.reconcile import Reconcile
+from launcher.services.controller.refresh import Refresh
 from launcher.services.controller.sweep import Sweep
+from launcher.services.filters import Filters
 from launcher.services.turns import Turns
 from tests.simulation.batch import schedules
 from tests.simulation.invariants import must_be_prompt
@@ -129,8 +132,8 @@ def no_second_look(patch: Patch) -> None:
 
 
 def no_sweep(patch: Patch) -> None:
-    async def nothing(self: Sweep) -> None:
-        return None
+    async def nothing(self: Sweep) -> tuple[()]:
+        return ()
 
     patch.setattr(Sweep, "sweep", nothing)
 
@@ -140,6 +143,51 @@ def nothing_put_back(patch: Patch) -> None:
         return None
 
     patch.setattr(Sweep, "_put_back", nothing)
+
+
+def no_look_at_what_a_host_knows(patch: Patch) -> None:
+    async def nothing(self: Refresh, host: HostState) -> None:
+        return None
+
+    patch.setattr(Refresh, "hear_host", nothing)
+
+
+def a_set_of_groups_without_a_version(patch: Patch) -> None:
+    patch.setattr(versions, "regroup", lambda db, number: None)
+
+
+def members_without_a_version(patch: Patch) -> None:
+    patch.setattr(versions, "touch_naming", lambda db, number, group_ids: None)
+
+
+def one_filter_does_not_wait_for_another(patch: Patch) -> None:
+    build = Filters.__init__
+
+    def unlocked(self: Filters, **parts: Any) -> None:
+        build(self, **parts)
+        self.lock = contextlib.nullcontext()  # type: ignore[assignment]
+
+    patch.setattr(Filters, "__init__", unlocked)
+
+
+def another_host_at_once(patch: Patch) -> None:
+    unwind = Compute._unwind
+
+    async def leave_it(self: Compute, work: Launch) -> None:
+        if not work.keep_address:
+            return await unwind(self, work)
+        self.held.pop(work.order.instance_id, None)
+        gone = ReportGone(instance_id=work.order.instance_id, generation=work.order.generation)
+        return await self.bus.call(work.ctx, gone)
+
+    patch.setattr(Compute, "_unwind", leave_it)
+
+
+def an_address_forgotten_between_two_hosts(patch: Patch) -> None:
+    async def gone(self: Reconcile, ctx: Context, instance: Instance, order: LaunchOrder) -> None:
+        await self.gone(ctx, instance.id, instance.generation)
+
+    patch.setattr(Reconcile, "_end_hostless", gone)
 
 
 @dataclass(frozen=True)
@@ -163,6 +211,12 @@ MUTATIONS = [
     Mutation(a_new_lease_every_time, "kills"),
     Mutation(no_second_look, "late_starts"),
     Mutation(no_sweep, "kills", lambda schedule: ":late" in str(schedule) and bool(schedule.deletes)),
+    Mutation(no_look_at_what_a_host_knows, "changes", lambda schedule: schedule.weather == "lossy"),
+    Mutation(a_set_of_groups_without_a_version, "changes"),
+    Mutation(members_without_a_version, "changes"),
+    Mutation(one_filter_does_not_wait_for_another, "changes"),
+    Mutation(another_host_at_once, "other_hosts"),
+    Mutation(an_address_forgotten_between_two_hosts, "other_hosts", lambda schedule: bool(schedule.deletes)),
     Mutation(nothing_put_back, "faults", lambda schedule: "ghost" in str(schedule)),
 ]
 

@@ -21,6 +21,7 @@ from launcher.drivers.virt.driver import PowerWatcher
 from launcher.errors import DomainConflict, HostResourceMissing, NetworkFailed, StaleGeneration
 from launcher.models import InstanceId, InstanceRef, LaunchOrder, PowerState
 from launcher.networks import FixedIp, Network, NetworkMode
+from launcher.policy import Policy
 from tests.simulation.loop import SeededLoop
 from tests.simulation.schedule import Schedule
 
@@ -41,11 +42,16 @@ NETWORK = Network(
 class Chains:
     order: LaunchOrder
     address: FixedIp
+    groups: tuple[int, ...]
 
 
 @dataclass
 class Host:
-    """One compute host. As (kind, number): `partial` is half made, `latecomers` came when nobody waited any more."""
+    """One compute host. As (kind, number): `partial` is half made, `latecomers` came when nobody waited any more.
+
+    `policies` are the groups in use here, as all who are in one are filtered by it; `stale` are groups and chains that
+    came late, so that they may be older than what was there.
+    """
 
     world: World
     name: str
@@ -55,6 +61,8 @@ class Host:
     directories: dict[InstanceId, int] = field(default_factory=dict)
     taps: dict[int, str] = field(default_factory=dict)
     chains: dict[int, Chains] = field(default_factory=dict)
+    policies: dict[int, Policy] = field(default_factory=dict)
+    stale: set[tuple[str, int]] = field(default_factory=set)
     partial: set[tuple[str, int]] = field(default_factory=set)
     latecomers: set[tuple[str, int]] = field(default_factory=set)
     strangers: set[str] = field(default_factory=set)
@@ -86,6 +94,8 @@ class Host:
         apply()
         if kind in self.has(order) - there:
             self.latecomers.add((kind, order.number))
+        if kind == "chains":
+            self.stale |= {("chains", order.number), *(("group", each) for each in self.chains[order.number].groups)}
 
     def has(self, ref: InstanceRef) -> set[str]:
         """The kinds of artefacts of one instance that are here."""
@@ -152,9 +162,20 @@ class Host:
         self.directories.pop(order.instance_id, None)
         self._made("directory", order)
 
-    def apply(self, order: LaunchOrder, address: FixedIp) -> None:
-        self.chains[order.number] = Chains(order, address)
+    def apply(self, order: LaunchOrder, address: FixedIp, policy: Policy) -> None:
+        self.chains[order.number] = Chains(order, address, tuple(group.id for group in policy.groups))
+        self.stale.discard(("chains", order.number))
+        self.update(policy)
         self._made("chains", order)
+
+    def update(self, policy: Policy) -> None:
+        """What it says of a group holds for all who are in it; groups that nobody is in are nobody's."""
+        used = {group for chains in self.chains.values() for group in chains.groups}
+        for group in policy.groups:
+            members = {rule.group_id: policy.members[rule.group_id] for rule in group.rules if rule.group_id}
+            self.policies[group.id] = Policy(groups=(group,), members=members)
+            self.stale.discard(("group", group.id))
+        self.policies = {each: known for each, known in self.policies.items() if each in used}
 
     def remove(self, order: InstanceRef) -> None:
         self._check_stopped(order, "its filters were removed")
@@ -168,6 +189,7 @@ class Host:
             self._end(instance_id)
         self.taps.clear()
         self.chains.clear()
+        self.policies.clear()
         self.bridges.clear()
         self.partial = {item for item in self.partial if item[0] == "directory"}
 

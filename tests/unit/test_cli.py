@@ -246,8 +246,12 @@ async def test_a_created_key_is_shown_once_and_remembered_for_its_owner_only(
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+RULE = {"id": 7, "direction": "ingress", "protocol": "tcp", "from_port": 22, "to_port": 80, "cidr": "10.0.0.0/8"}
+GROUP = {"id": 1, "project_id": "demo", "name": "web", "description": "", "rules": [{**RULE, "group": None}]}
+
+
 async def test_a_group_is_made_from_rules_in_words(stub: StubApi, launcher: Callable[..., Any]) -> None:
-    stub.answers["POST /security-groups"] = lambda _: web.json_response({**(stub.asked[0][1] or {}), "id": 1})
+    stub.answers["POST /security-groups"] = GROUP
     rule = {"protocol": "tcp", "cidr": "10.0.0.0/8", "from_port": 22, "to_port": 80}
 
     words = ("group", "create", "web", "--rule", "tcp:22-80@10.0.0.0/8")
@@ -256,6 +260,50 @@ async def test_a_group_is_made_from_rules_in_words(stub: StubApi, launcher: Call
     assert (code, stub.asked[0][1]) == (0, {"name": "web", "description": "", "rules": [rule]})
     assert "tcp:22-80@10.0.0.0/8" in out
     assert (await launcher("group", "create", "web", "--rule", "tcp:http"))[0] == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ("tcp 80", {"from_port": 80}),
+        ("tcp 80 --from 10.0.0.0/8", {"from_port": 80, "cidr": "10.0.0.0/8"}),
+        ("tcp 5432-5440 --from-group web", {"from_port": 5432, "to_port": 5440, "group": "web"}),
+        ("icmp 8/0", {"protocol": "icmp", "from_port": 8, "to_port": 0}),
+        ("any --egress", {"protocol": "any", "direction": "egress"}),
+        ("tcp 53 --to ::/0", {"from_port": 53, "direction": "egress", "cidr": "::/0"}),
+        ("tcp --egress --to-group db", {"direction": "egress", "group": "db"}),
+    ],
+)
+async def test_rules_are_added_and_removed(
+    stub: StubApi, launcher: Callable[..., Any], words: str, rule: dict[str, Any]
+) -> None:
+    stub.answers["POST /security-groups/web/rules"] = {"rules": GROUP["rules"]}
+    stub.answers["DELETE /security-groups/web/rules"] = lambda _: web.Response(status=204)
+    asked = {"rules": [{"direction": "ingress", "protocol": "tcp", **rule}]}
+
+    code, out, _ = await launcher("group", "allow", "web", *words.split())
+    assert (code, stub.asked) == (0, [("POST /security-groups/web/rules", asked)])
+    assert out.splitlines()[1].split() == ["7", "ingress", "tcp", "22-80", "10.0.0.0/8"]
+    assert (await launcher("group", "revoke", "web", *words.split()))[0] == 0
+    assert stub.asked[1] == ("DELETE /security-groups/web/rules", asked)
+
+
+async def test_a_rule_is_removed_by_its_id(stub: StubApi, launcher: Callable[..., Any]) -> None:
+    stub.answers["DELETE /security-groups/web/rules/7"] = lambda _: web.Response(status=204)
+
+    assert (await launcher("group", "revoke", "web", "--id", "7"))[0] == 0
+    for wrong in ("", "tcp 80 --id 7", "tcp eighty", "tcp 80 --egress --from ::/0", "tcp --from ::/0 --to ::/0"):
+        assert (await launcher("group", "revoke", "web", *wrong.split()))[0] == Exit.USAGE, wrong
+    assert len(stub.asked) == 1
+
+
+async def test_an_instance_is_put_into_groups(stub: StubApi, launcher: Callable[..., Any]) -> None:
+    stub.answers[f"PUT /instances/{ID}/security-groups"] = make_instance()
+
+    code, out, _ = await launcher("group", "set", ID, "web", "db")
+    assert (code, out) == (0, "web: default\n")
+    assert stub.asked[-1][1] == {"security_groups": ["web", "db"]}
+    assert json.loads((await launcher("group", "set", ID, "--json"))[1])["id"] == ID
 
 
 async def test_delete_tries_all_and_waits_for_the_end(stub: StubApi, launcher: Callable[..., Any]) -> None:

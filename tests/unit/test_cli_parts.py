@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +18,11 @@ from launcher.cli import doctor, events, output, wire
 from launcher.cli.checks import host
 from launcher.cli.checks.finding import BROKEN, OK, WITHOUT, Finding
 from launcher.cli.client import Exit, Failure, find_endpoint
+from launcher.cli.groups import parse_rule, rule_words
 from launcher.cli.instances import added
 from launcher.cli.lateness import evidence
 from launcher.cli.login import key_path, ssh_command
 from launcher.cli.main import main
-from launcher.cli.resources import parse_rule, rule_words
 from launcher.cli.websocket import BINARY, CLOSE, PING, Frames, accept_key, frame
 from tests.unit.stub_api import ID, make_instance
 
@@ -83,9 +85,31 @@ def test_durations(ms: float, shown: str) -> None:
     assert output.duration(ms) == shown
 
 
-@pytest.mark.parametrize("words", ["tcp:22", "udp:5000-5010@10.0.0.0/8", "icmp", "icmp:8-0", "any@192.168.0.0/16"])
-def test_rules_keep_their_words(words: str) -> None:
-    assert rule_words({"from_port": None, "to_port": None, **parse_rule(words)}) == words
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ("tcp:22", {"protocol": "tcp", "from_port": 22}),
+        ("udp:5000-5010@10.0.0.0/8", {"protocol": "udp", "from_port": 5000, "to_port": 5010, "cidr": "10.0.0.0/8"}),
+        ("icmp", {"protocol": "icmp"}),
+        ("icmp:8", {"protocol": "icmp", "from_port": 8}),
+        ("icmp:0/0", {"protocol": "icmp", "from_port": 0, "to_port": 0}),
+        ("tcp:0-0@fd00::/8", {"protocol": "tcp", "from_port": 0, "to_port": 0, "cidr": "fd00::/8"}),
+        ("any@10.0.0.7", {"protocol": "any", "cidr": "10.0.0.7"}),
+        ("any@10.0.0.0/99", {"protocol": "any", "cidr": "10.0.0.0/99"}),
+        ("tcp:5432@web", {"protocol": "tcp", "from_port": 5432, "group": "web"}),
+    ],
+)
+def test_rules_in_words(words: str, rule: dict[str, Any]) -> None:
+    assert parse_rule(words) == rule
+    usual = {"direction": "ingress", "from_port": None, "to_port": None, "group": None}
+    shown = {**usual, "cidr": None if "group" in rule else "0.0.0.0/0", **rule}
+    assert rule_words(shown) == words.replace("0-0@", "0@")
+
+
+@pytest.mark.parametrize("words", ["", "@10.0.0.0/8", ":22", "tcp:http", "tcp:22-", "tcp:-22", "tcp:²"])
+def test_words_that_are_no_rule(words: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        parse_rule(words)
 
 
 def test_server_sent_events_with_comments_and_several_lines_of_data() -> None:

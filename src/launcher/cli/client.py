@@ -77,7 +77,7 @@ def find_endpoint(state: str | None, environ: Mapping[str, str] = os.environ) ->
         return Endpoint(str(admin["url"]).rstrip("/"), str(admin["token"]), str(path))
     except OSError as error:
         reason = error.strerror or str(error)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         reason = "not the JSON that `launcher serve` writes"
     unset = " and ".join(name for name in ("LAUNCHER_URL", "LAUNCHER_TOKEN") if not environ.get(name))
     raise Failure(
@@ -111,8 +111,11 @@ class Api:
     def post(self, path: str, body: Json, headers: Mapping[str, str] | None = None) -> Any:
         return _parsed(self.request("POST", path, body=body, headers=headers))
 
-    def delete(self, path: str) -> Any:
-        return _parsed(self.request("DELETE", path) or b"null")
+    def put(self, path: str, body: Json) -> Any:
+        return _parsed(self.request("PUT", path, body=body))
+
+    def delete(self, path: str, body: Json | None = None) -> Any:
+        return _parsed(self.request("DELETE", path, body=body) or b"null")
 
     def request(
         self,
@@ -187,7 +190,7 @@ def refused(status: int, body: bytes) -> Failure:
         problem = json.loads(body)
         detail = problem.get("detail", "") + (f" (field {problem['field']})" if problem.get("field") else "")
         return Failure(problem["title"], exit_code=code, detail=detail, hint=problem.get("hint", ""))
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return Failure(f"the server answered {status}", exit_code=code, detail=body[:300].decode(errors="replace"))
 
 
@@ -233,7 +236,7 @@ def find_id(api: Api, word: str) -> str:
 def _parsed(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Failure("the server's answer is not JSON", detail=body[:300].decode(errors="replace")) from None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from launcher.cli.client import Api, Exit, Failure, find_endpoint
 
@@ -48,6 +49,8 @@ _SOURCES: dict[str, tuple[str, str]] = {
     "keypairs": ("/keypairs", "keypairs"),
     "group": ("/security-groups", "security_groups"),
     "groups": ("/security-groups", "security_groups"),
+    "from_group": ("/security-groups", "security_groups"),
+    "to_group": ("/security-groups", "security_groups"),
 }
 """By the argument's name: the path that lists what may stand there, and the list's name in the answer."""
 
@@ -78,9 +81,10 @@ def complete(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _names(noun: dict[str, str], begun: str = "") -> Sequence[str]:
+def _names(noun: dict[str, Any], begun: str = "") -> Sequence[str]:
     """A thing's name; its id, too, for those who have begun to type one."""
-    return (noun["name"], noun["id"]) if begun and noun.get("id", "").startswith(begun) else (noun["name"],)
+    known = str(noun.get("id", ""))
+    return (noun["name"], known) if begun and known.startswith(begun) else (noun["name"],)
 
 
 def candidates(

@@ -22,8 +22,18 @@ def parse(lines: Iterable[str]) -> Iterator[Json]:
         if line.startswith("data:"):
             data.append(line[5:].removeprefix(" "))
         elif not line and data:
-            yield json.loads("\n".join(data))
+            yield _event("\n".join(data))
             data.clear()
+
+
+def _event(text: str) -> Json:
+    try:
+        event: Json = json.loads(text)
+        if isinstance(event["seq"], int):
+            return event
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise Failure("the server's answer is no event", detail=text[:300])
 
 
 def follow(api: Api, deadline: float, *, after: int = 0, instance_id: str | None = None) -> Iterator[Json]:

@@ -23,7 +23,7 @@ def data_directory(environ: Mapping[str, str] = os.environ) -> Path:
 
 def key_path(name: str) -> Path:
     """Where the private half of a key pair is remembered. Raises Failure for a name that would leave the directory."""
-    if "/" in name or name.startswith("."):
+    if not name or name.startswith(".") or not set("/\0").isdisjoint(name):
         raise Failure(f"{name!r} cannot be the name of a file", exit_code=Exit.USAGE)
     return data_directory() / "keys" / name
 

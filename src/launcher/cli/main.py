@@ -9,7 +9,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from launcher import __version__
-from launcher.cli import audit, completion, events, instances, launch, login, networks, output, resources
+from launcher.cli import (
+    audit,
+    completion,
+    events,
+    groups,
+    instances,
+    launch,
+    login,
+    metadata,
+    networks,
+    output,
+    resources,
+)
 from launcher.cli.client import Failure
 
 _EXIT_CODES = (
@@ -63,12 +75,13 @@ COMMANDS: dict[str, tuple[str | None, Callable[[argparse.ArgumentParser], None]]
     "show": ("all about an instance", instances.add_show),
     "trace": ("where the time of a launch went", instances.add_trace),
     "console": ("what the guest wrote to its console", instances.add_console),
+    "metadata": ("what the guest is told about itself", metadata.add_metadata),
     "ssh": ("log in, or run a command in the guest", login.add_ssh),
     "delete": ("end instances, whatever they are doing", instances.add_delete),
     "events": ("the event log", events.add_events),
     "keypair": ("keys that may log in", resources.add_keypair),
     "network": ("networks", networks.add_network),
-    "group": ("security groups", resources.add_group),
+    "group": ("security groups", groups.add_group),
     "image": ("images", resources.add_image),
     "flavor": ("sizes", resources.add_flavor),
     "host": ("compute hosts", resources.add_host),

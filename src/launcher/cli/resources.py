@@ -1,4 +1,4 @@
-"""The commands on what a launch needs: key pairs, security groups, images, flavors, hosts."""
+"""The commands on what a launch needs: key pairs, images, flavors, hosts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from urllib.parse import quote
 from launcher.cli import output
 from launcher.cli.client import Api, Exit, Failure, Json, find_endpoint
 from launcher.cli.login import key_path, write_key
-
-_ANYWHERE = "0.0.0.0/0"
 
 
 def add_keypair(parser: argparse.ArgumentParser) -> None:
@@ -62,65 +60,6 @@ def list_keypairs(args: argparse.Namespace) -> int:
 
 def delete_keypairs(args: argparse.Namespace) -> int:
     return delete_each(_api(args), "/keypairs", args.keypairs)
-
-
-def add_group(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    create = verbs.add_parser("create", help="a named set of rules; what no rule lets in is dropped")
-    create.add_argument("name")
-    create.add_argument("--description", default="")
-    create.add_argument("--rule", action="append", type=parse_rule, default=[], metavar="RULE", help=_RULE_HELP)
-    create.set_defaults(run=create_group)
-    verbs.add_parser("list", help="those of the project").set_defaults(run=list_groups)
-    delete = verbs.add_parser("delete", help="those that no instance is in")
-    delete.add_argument("groups", nargs="+", metavar="NAME")
-    delete.set_defaults(run=delete_groups)
-
-
-_RULE_SHAPE = "PROTOCOL[:PORT[-PORT]][@CIDR]"
-_RULE_HELP = f"{_RULE_SHAPE}, as tcp:22, udp:5000-5010@10.0.0.0/8, icmp; may be repeated"
-
-
-def parse_rule(word: str) -> Json:
-    """A rule as the API wants it. Only the shape is checked here; the server judges the values."""
-    what, _, cidr = word.partition("@")
-    protocol, _, ports = what.partition(":")
-    first, _, last = ports.partition("-")
-    if not protocol or any(port and not port.isdecimal() for port in (first, last)):
-        raise argparse.ArgumentTypeError(f"{word!r} is not {_RULE_SHAPE}")
-    rule: Json = {"protocol": protocol, "cidr": cidr or _ANYWHERE}
-    if first:
-        rule |= {"from_port": int(first), "to_port": int(last or first)}
-    return rule
-
-
-def create_group(args: argparse.Namespace) -> int:
-    body = {"name": args.name, "description": args.description, "rules": args.rule}
-    group = _api(args).post("/security-groups", body)
-    _show_groups([group], group, args)
-    return Exit.OK
-
-
-def list_groups(args: argparse.Namespace) -> int:
-    found = _api(args).get("/security-groups")
-    _show_groups(found["security_groups"], found, args)
-    return Exit.OK
-
-
-def delete_groups(args: argparse.Namespace) -> int:
-    return delete_each(_api(args), "/security-groups", args.groups)
-
-
-def _show_groups(groups: list[Json], answer: object, args: argparse.Namespace) -> None:
-    rows = [{**group, "rules": ", ".join(map(rule_words, group["rules"])) or "none"} for group in groups]
-    show_rows(rows, answer, ("name", "rules", "description"), args)
-
-
-def rule_words(rule: Json) -> str:
-    """A rule in the words of `--rule`."""
-    first, last = rule["from_port"], rule["to_port"]
-    ports = "" if first is None else f":{first}" if last in (None, first) else f":{first}-{last}"
-    return f"{rule['protocol']}{ports}" + (f"@{rule['cidr']}" if rule["cidr"] != _ANYWHERE else "")
 
 
 def add_image(parser: argparse.ArgumentParser) -> None:

@@ -6,10 +6,12 @@ that `launcher list` does, 30 of 80 ms; and the WebSocket of `launcher ssh` star
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator, Mapping
 
 _PIECE, _HEAD_LIMIT = 65536, 65536
+_STATUS = re.compile(rb"[1-5][0-9][0-9]")
 
 
 class WireError(Exception):
@@ -42,7 +44,7 @@ class Answer:
         self.sock = sock
         self.buffer = bytearray()
         words = self._line().split(None, 2)
-        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not _STATUS.fullmatch(words[1]):
             raise WireError("the answer is not HTTP")
         self.status = int(words[1])
         self.headers: dict[str, str] = {}

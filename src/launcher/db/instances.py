@@ -25,7 +25,10 @@ BODY = """json_object(
         SELECT address6, position + 1000 FROM nics WHERE nics.number = instances.number AND address6 IS NOT NULL
         ORDER BY place)),
     'flavor', json(flavor), 'image_id', image_id, 'image_name', image_name, 'key_name', key_name,
-    'security_groups', json(security_groups), 'availability_zone', availability_zone, 'metadata', json(metadata),
+    'security_groups', (SELECT json_group_array(name) FROM (
+        SELECT security_groups.name FROM group_members JOIN security_groups ON security_groups.id = group_id
+        WHERE group_members.number = instances.number ORDER BY position)),
+    'availability_zone', availability_zone, 'metadata', json(metadata),
     'reservation_id', reservation_id, 'launch_index', launch_index, 'created_ms', CAST(created_ms AS INTEGER),
     'launched_ms', CAST(launched_ms AS INTEGER), 'deleted_ms', CAST(deleted_ms AS INTEGER),
     'fault', json(fault), 'trace_id', trace_id)"""
@@ -56,6 +59,13 @@ def next_number(db: sqlite3.Connection) -> int:
     return (row[0] if row else 0) + 1
 
 
+def skip_numbers(db: sqlite3.Connection, highest: int) -> None:
+    """Give no number up to this one: a database that was lost or put back had given it to somebody."""
+    if next_number(db) <= highest:
+        db.execute("DELETE FROM sqlite_sequence WHERE name = 'instances'")
+        db.execute("INSERT INTO sqlite_sequence VALUES ('instances', ?)", (highest,))
+
+
 def mac_taken(db: sqlite3.Connection, mac: str) -> bool:
     return db.execute("SELECT 1 FROM nics WHERE mac = ?", (mac,)).fetchone() is not None
 
@@ -67,7 +77,6 @@ def create(
     name: str,
     user_id: str,
     key_name: str | None,
-    security_groups: Sequence[str],
     metadata: dict[str, str],
     user_data: str | None,
     reservation_id: str,
@@ -96,7 +105,6 @@ def create(
         "image_id": order.image.id,
         "image_name": order.image.name,
         "key_name": key_name,
-        "security_groups": json.dumps(security_groups),
         "availability_zone": order.availability_zone,
         "metadata": json.dumps(metadata),
         "user_data": user_data,
@@ -170,18 +178,17 @@ def list_page(
 
 def get_order(db: sqlite3.Connection, instance_id: InstanceId) -> LaunchOrder:
     """The order of its present generation."""
-    row = db.execute("SELECT spec, generation FROM instances WHERE id = ?", (instance_id,)).fetchone()
+    row = db.execute("SELECT spec, generation, tried_hosts FROM instances WHERE id = ?", (instance_id,)).fetchone()
     if row is None:
         raise NotFound(f"there is no instance {instance_id}")
-    return LaunchOrder.model_validate_json(row["spec"]).model_copy(update={"generation": row["generation"]})
+    moved = {"generation": row["generation"], "tried_hosts": tuple(json.loads(row["tried_hosts"]))}
+    return LaunchOrder.model_validate_json(row["spec"]).model_copy(update=moved)
 
 
-def get_guest(db: sqlite3.Connection, instance_id: InstanceId) -> tuple[str | None, str | None]:
-    """Its public key and its user data (base64)."""
-    row = db.execute(
-        "SELECT json_extract(spec, '$.public_key') AS key, user_data FROM instances WHERE id = ?", (instance_id,)
-    ).fetchone()
-    return row["key"], row["user_data"]
+def get_user_data(db: sqlite3.Connection, instance_id: InstanceId) -> str | None:
+    """Base64."""
+    found: str | None = db.execute("SELECT user_data FROM instances WHERE id = ?", (instance_id,)).fetchone()[0]
+    return found
 
 
 def get_traces(db: sqlite3.Connection, instance_id: InstanceId) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from launcher.messaging import Call, Cast
 from launcher.models import Diagnostics, LaunchOrder
-from launcher.policy import GroupId
 
 
 class RunInstance(Cast):
@@ -16,11 +17,16 @@ class RunInstance(Cast):
 
 
 class TerminateInstance(Cast):
-    """Undo the launch, whole or half done, and report ReportGone."""
+    """Undo the launch, whole or half done, and report ReportGone.
+
+    With `keep_address` the launch goes on at another host: its lease stays, and the controller is asked first, because
+    this order may come so late that the instance is here again.
+    """
 
     topic = "compute"
     traced = True
     order: LaunchOrder
+    keep_address: bool = False
 
 
 class VerifyInstance(Cast):
@@ -31,16 +37,16 @@ class VerifyInstance(Cast):
 
 
 class RefreshGroups(Cast):
-    """These groups' rules or members have changed: ask for the policy and let it hold."""
+    """What this host filters by has changed, for the last time at this version: ask for it, and let it hold."""
 
     topic = "compute"
-    group_ids: tuple[GroupId, ...]
+    version: int
 
 
 class GetConsoleLog(Call[str]):
     topic = "compute"
     order: LaunchOrder
-    max_bytes: int
+    max_bytes: int = Field(ge=1, le=102400)
 
 
 class GetDiagnostics(Call[Diagnostics]):

@@ -6,10 +6,10 @@ from ipaddress import IPv4Address
 
 from pydantic import Field
 
+from launcher.groups import GroupRef
 from launcher.messaging import Call
 from launcher.models import LARGEST, Event, GuestMetadata, Instance, InstanceId, Model, Name, Readiness, Span
-
-MOST_NICS = 8
+from launcher.networks import MOST_NICS
 
 
 class NicRequest(Model):
@@ -35,7 +35,7 @@ class CreateInstances(Call[list[Instance]]):
     key_name: str | None = None
     min_count: int = Field(default=1, ge=1, le=1000)
     max_count: int = Field(default=1, ge=1, le=1000)
-    security_groups: tuple[str, ...] = ()
+    security_groups: tuple[GroupRef, ...] = ()
     networks: tuple[NicRequest, ...] = Field(default=(), max_length=MOST_NICS)
     user_data: str | None = Field(default=None, description="base64")
     availability_zone: str | None = None

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from launcher.messaging import Call
 from launcher.models import DhcpEvidence, Hostname, InstanceId, MacAddress, Name
-from launcher.networks import SEGMENTS, BridgeName, FixedIp, Network
+from launcher.networks import MOST_NICS, SEGMENTS, BridgeName, FixedIp, Network
 
 
 class AllocateFixedIp(Call[FixedIp]):
@@ -23,7 +23,7 @@ class AllocateFixedIp(Call[FixedIp]):
     traced = True
     instance_id: InstanceId
     project_id: str
-    nic: int = Field(default=0, ge=0)
+    nic: int = Field(default=0, ge=0, lt=MOST_NICS)
     mac: MacAddress
     hostname: Hostname
     network: str | None = None
@@ -62,6 +62,13 @@ class FindLease(Call[FixedIp | None]):
     topic = "network"
     address: IPv4Address
     bridge: str | None = None
+
+
+class ListAddresses(Call[list[FixedIp]]):
+    """The leases of one instance, in the order of its NICs."""
+
+    topic = "network"
+    instance_id: InstanceId
 
 
 class GetDhcpEvidence(Call[DhcpEvidence | None]):

@@ -2,59 +2,122 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, model_validator
 
+from launcher.addresses import AnyCidrText
+from launcher.groups import Group, GroupRef, GroupRule
 from launcher.messaging import Call
-from launcher.models import InstanceId, Model, Name
-from launcher.policy import GroupId, Policy, Protocol, SecurityGroup
+from launcher.models import Instance, InstanceId, Model, Name
+from launcher.policy import Direction, Policy, PolicyChanges, Protocol
 
-Cidr = Annotated[
-    IPv4Network,
-    BeforeValidator(lambda value: value if isinstance(value, str | IPv4Network) else str(value)),
-    WithJsonSchema(
-        {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?$", "examples": ["10.0.0.0/8"]}
-    ),
-]
-"""Written as text: `ipaddress` alone takes 5 and true for addresses, too."""
+_ICMPV6 = ("icmpv6", "icmp6", "ipv6-icmp")
+
+
+def _lower(word: object) -> object:
+    return word.lower() if isinstance(word, str) else word
 
 
 class RuleSpec(Model):
-    """A rule as a user writes it."""
+    """A rule as a user writes it. Its other end is a `cidr` or a `group` of the project, not both; neither means
+    everybody who speaks IPv4. Ports of icmp are type and code. Words are taken in any case.
+    """
 
-    protocol: Protocol
+    direction: Direction = Direction.INGRESS
+    protocol: Annotated[Protocol, BeforeValidator(_lower)]
     from_port: int | None = Field(default=None, ge=0, le=65535)
     to_port: int | None = Field(default=None, ge=0, le=65535)
-    cidr: Cidr = IPv4Network("0.0.0.0/0")
+    cidr: AnyCidrText | None = None
+    group: GroupRef | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _icmpv6(cls, values: Any) -> Any:
+        """ICMPv6 is icmp with a range of IPv6, or with a group."""
+        if not isinstance(values, dict) or _lower(values.get("protocol")) not in _ICMPV6:
+            return values
+        if values.get("group") is not None:
+            return {**values, "protocol": Protocol.ICMP}
+        cidr = values.get("cidr") or "::/0"
+        if ":" not in str(cidr):
+            raise ValueError("icmpv6 goes with a cidr of IPv6")
+        return {**values, "protocol": Protocol.ICMP, "cidr": cidr}
+
+    @model_validator(mode="after")
+    def _one_end(self) -> RuleSpec:
+        if self.cidr is not None and self.group is not None:
+            raise ValueError("a rule names a cidr or a group, not both")
+        return self
 
 
-class CreateSecurityGroup(Call[SecurityGroup]):
+class CreateSecurityGroup(Call[Group]):
+    """Raises Conflict when the name is taken, QuotaExceeded."""
+
     topic = "controller"
     name: Name
     description: str = Field(default="", max_length=255)
-    rules: tuple[RuleSpec, ...] = Field(default=(), max_length=100)
+    rules: tuple[RuleSpec, ...] = Field(default=(), max_length=1000)
 
 
-class ListSecurityGroups(Call[list[SecurityGroup]]):
+class ListSecurityGroups(Call[list[Group]]):
     topic = "controller"
+
+
+class GetSecurityGroup(Call[Group]):
+    topic = "controller"
+    group: GroupRef
 
 
 class DeleteSecurityGroup(Call[None]):
-    """Raises Conflict while an instance is in it, and for `default`."""
+    """Raises Conflict while an instance is in it or another group's rule names it, and for `default`."""
 
     topic = "controller"
-    name: str
+    group: GroupRef
 
 
-class GetPolicy(Call[Policy]):
-    """What a host needs to filter: for one instance (its groups, as they are now), or these groups.
+class AddRules(Call[list[GroupRule]]):
+    """All of them or, with Conflict where one is there already, or QuotaExceeded, none."""
 
-    Asked anew for every use, by one host one at a time: an answer is then never older than the one before it.
-    Raises NotFound for an instance that is deleted; groups that are not there are left out.
+    topic = "controller"
+    group: GroupRef
+    rules: tuple[RuleSpec, ...] = Field(min_length=1, max_length=1000)
+
+
+class RemoveRules(Call[None]):
+    """By value and by id. All of them or, with NotFound where one is not there, none.
+
+    Without a group the ids may be of any group of the project.
     """
 
     topic = "controller"
-    instance_id: InstanceId | None = None
-    group_ids: tuple[GroupId, ...] = ()
+    group: GroupRef | None = None
+    rules: tuple[RuleSpec, ...] = Field(default=(), max_length=1000)
+    ids: tuple[int, ...] = Field(default=(), max_length=1000)
+
+
+class SetInstanceGroups(Call[Instance]):
+    """These are an instance's groups from now on; none means `default`. Raises Conflict when it is being deleted."""
+
+    topic = "controller"
+    instance_id: str = Field(description="its id, or a unique name in the project")
+    groups: tuple[GroupRef, ...] = Field(default=(), max_length=1000)
+
+
+class GetPolicy(Call[Policy]):
+    """What a host needs to filter one instance: its groups, as they are now.
+
+    Asked anew for every use, by one host one at a time: an answer is then never older than the one before it.
+    Raises StaleGeneration for an instance that is on its way out, or gone.
+    """
+
+    topic = "controller"
+    instance_id: InstanceId
+
+
+class GetPolicyChanges(Call[PolicyChanges]):
+    """What changed for a host since a version; since 0 it is all."""
+
+    topic = "controller"
+    host: str
+    since: int

@@ -24,6 +24,7 @@ from launcher.messages.network import (
     DeleteNetwork,
     FindLease,
     GetDhcpEvidence,
+    ListAddresses,
     ListNetworks,
     ReleaseFixedIp,
 )
@@ -68,6 +69,7 @@ class NetworkController(Role):
             ReleaseFixedIp.to(self.release_fixed_ip),
             CheckNetworks.to(self.check_networks),
             FindLease.to(self.find_lease),
+            ListAddresses.to(self.list_addresses),
             GetDhcpEvidence.to(self.get_dhcp_evidence),
             CreateNetwork.to(self.create_network),
             ListNetworks.to(self.list_networks),
@@ -140,6 +142,9 @@ class NetworkController(Role):
 
     async def find_lease(self, ctx: Context, message: FindLease) -> FixedIp | None:
         return await self.db.read(lambda db: leases.find_by_address(db, message.address, message.bridge))
+
+    async def list_addresses(self, ctx: Context, message: ListAddresses) -> list[FixedIp]:
+        return await self.db.read(lambda db: leases.list_of_instance(db, message.instance_id))
 
     async def get_dhcp_evidence(self, ctx: Context, message: GetDhcpEvidence) -> DhcpEvidence | None:
         found = await self.db.read(lambda db: leases.list_of_instance(db, message.instance_id))

@@ -84,7 +84,7 @@ def kvm(state: Path) -> Finding:
     if lack := _lack(Path("/dev/kvm")):
         return Finding("kvm", WITHOUT, f"{lack}; {by_emulation}")
     try:
-        tried = json.loads((state / KVM_MEMORY).read_text())["verdict"]
+        tried = dict(json.loads((state / KVM_MEMORY).read_text())["verdict"])
     except (OSError, ValueError, KeyError, TypeError):
         return Finding("kvm", OK, "/dev/kvm opens; whether a kernel runs under it, the server tries at its start")
     if tried.get("virt_type") == "kvm":
@@ -139,7 +139,7 @@ _PROBED = (
         "",
         "modprobe nf_conntrack; or another iptables: update-alternatives",
     ),
-    ("8021q", "made and gone", "projects are kept apart by bridges of their own, not by VLANs", "modprobe 8021q"),
+    ("8021q", "made and gone", '[network] mode = "vlan" needs overlay = "vxlan" or "none"', "modprobe 8021q"),
 )
 
 

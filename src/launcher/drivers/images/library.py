@@ -23,7 +23,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from launcher.drivers.images import gate
 from launcher.errors import BadImage, NotFound
-from launcher.models import Image, ImageFormat, ImageKind, Model, Name
+from launcher.models import LARGEST, Image, ImageFormat, ImageKind, Model, Name
 
 DESCRIPTION = "image.json"
 LONGEST_DESCRIPTION = 64 * 1024
@@ -37,8 +37,8 @@ class StoredFile(Model):
     """One file as it was when it entered the library. Sizes in bytes."""
 
     format: ImageFormat
-    size: int = Field(ge=0)
-    virtual_size: int = Field(ge=0)
+    size: int = Field(ge=0, le=LARGEST)
+    virtual_size: int = Field(ge=0, le=LARGEST)
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -48,7 +48,7 @@ class Description(Model):
     disk: StoredFile
     kernel: StoredFile | None = None
     ramdisk: StoredFile | None = None
-    min_memory_mb: int = Field(default=0, ge=0)
+    min_memory_mb: int = Field(default=0, ge=0, le=LARGEST)
     kernel_args: str = ""
 
 
@@ -182,17 +182,24 @@ def _read_description(directory: Path) -> Description:
             f"no image {directory.name!r} in the image library {directory.parent}",
             hint="`launcher image build-tiny` makes ami-tiny",
         ) from None
-    except ValidationError as error:
-        raise BadImage(f"{path}: {error.errors()[0]['msg']}", hint="add the image again") from None
+    except (OSError, ValidationError) as error:
+        why = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
+        raise BadImage(f"{path}: {why}", hint="add the image again") from None
 
 
 def _image(path: Path, kind: ImageKind, stored: StoredFile) -> Image:
     """One file as the catalogue knows it. Raises BadImage when the file is not what was stored."""
-    found = path.lstat() if os.path.lexists(path) else None
+    try:
+        found = path.lstat()
+    except OSError:
+        found = None
     if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != stored.size:
         raise BadImage(f"{path} is not the file of {stored.size} bytes that was stored", hint="add the image again")
     name = path.parent.name if kind is ImageKind.MACHINE else f"{path.parent.name}-{kind}"
-    image = Image(id="", name=name, kind=kind, path=path, **stored.model_dump())
+    try:
+        image = Image(id="", name=name, kind=kind, path=path, **stored.model_dump())
+    except ValidationError as error:
+        raise BadImage(f"{path}: {error.errors()[0]['msg']}") from None
     return image.model_copy(update={"id": _content_id(image)})
 
 

@@ -35,9 +35,11 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _LOG_LINE = re.compile(
     rf"(?P<month>{'|'.join(_MONTHS)}) +"
-    r"(?P<day>\d+) (?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d) dnsmasq-dhcp\[\d+\]: (?:\d+ )?"
+    r"(?P<day>\d\d?) (?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d) dnsmasq-dhcp\[\d+\]: (?:\d+ )?"
     r"(?P<words>(?P<kind>DHCP[A-Z]+)\(\S+\) (?:[\d.]+ )?(?P<mac>[0-9a-f:]{17})(?: .*)?)"
 )
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_LEASE = re.compile(rf"[0-9]+ ([0-9a-f]{{2}}(?::[0-9a-f]{{2}}){{5}}) ({_OCTET}(?:\.{_OCTET}){{3}}) \S+ \S+")
 _REQUESTS, _ANSWERS = {"DHCPDISCOVER", "DHCPREQUEST"}, {"DHCPOFFER", "DHCPACK"}
 
 
@@ -52,6 +54,10 @@ class Files:
         return self.directory / "hosts"
 
     @property
+    def names(self) -> Path:
+        return self.directory / "names"
+
+    @property
     def leases(self) -> Path:
         return self.directory / "leases"
 
@@ -64,7 +70,7 @@ class Files:
         return self.directory / "log"
 
 
-def command_line(network: Network, files: Files, *, lease_seconds: int, user: str) -> list[str]:
+def command_line(network: Network, files: Files, *, lease_seconds: int, user: str, mtu: int | None = None) -> list[str]:
     """All of dnsmasq's configuration; the host's own files (dnsmasq.conf, hosts, resolv.conf) are not read."""
     cidr = network.cidr
     return [
@@ -84,9 +90,12 @@ def command_line(network: Network, files: Files, *, lease_seconds: int, user: st
         f"--dhcp-hostsfile={files.hosts}",
         f"--dhcp-leasefile={files.leases}",
         f"--dhcp-option=option:router,{network.gateway}",
+        *([f"--dhcp-option=option:mtu,{mtu}"] if mtu else []),
+        *(["--enable-ra", f"--dhcp-range={network.cidr6.network_address},ra-only,64"] if network.cidr6 else []),
         f"--domain={network.domain}",
         f"--local=/{network.domain}/",
         "--no-hosts",
+        f"--addn-hosts={files.names}",
         "--no-resolv",
         "--strict-order",
         *(f"--server={server}" for server in network.dns),
@@ -99,6 +108,16 @@ def host_lines(leases: Sequence[FixedIp]) -> str:
     Names carry the domain: dnsmasq would take a bare `ignore`, `infinite` or `45` for an instruction.
     """
     return "".join(f"{lease.mac},{_full_name(lease)},{lease.address}\n" for lease in leases)
+
+
+def name_lines(leases: Sequence[FixedIp]) -> str:
+    """The names that it answers for, from the lease on and not only when the guest has asked for its address."""
+    return "".join(
+        f"{address} {_full_name(lease)}\n"
+        for lease in leases
+        for address in (lease.address, lease.address6)
+        if address is not None
+    )
 
 
 def _full_name(lease: FixedIp) -> str:
@@ -118,7 +137,7 @@ def read_evidence(log: str, lease: FixedIp, *, written_s: float) -> DhcpEvidence
     """
     requested = answered = None
     words = ""
-    for line in log.splitlines():
+    for line in log.split("\n"):
         seen = _LOG_LINE.fullmatch(line) if lease.mac in line else None
         if seen is None or seen["mac"] != lease.mac:
             continue
@@ -139,7 +158,7 @@ def _milliseconds(seen: re.Match[str], written_s: float) -> int:
 def stray_leases(lease_file: str, hosts: str) -> list[tuple[MacAddress, IPv4Address]]:
     """What dnsmasq has leased (`expiry mac address name client-id` a line) to a NIC that is not to have it any more."""
     wanted = {(mac, address) for mac, _, address in (line.split(",") for line in hosts.splitlines())}
-    leased = [(words[1], words[2]) for line in lease_file.splitlines() if len(words := line.split()) == 5]
+    leased = [(found[1], found[2]) for line in lease_file.split("\n") if (found := _LEASE.fullmatch(line))]
     return [(mac, IPv4Address(address)) for mac, address in leased if (mac, address) not in wanted]
 
 
@@ -154,10 +173,10 @@ def release_packet(mac: MacAddress, address: IPv4Address, server: IPv4Address) -
 class Dnsmasq:
     """The DHCP and DNS server of one network. Every verb may be repeated; the caller runs one at a time."""
 
-    def __init__(self, network: Network, directory: Path, *, lease_seconds: int) -> None:
+    def __init__(self, network: Network, directory: Path, *, lease_seconds: int, mtu: int | None = None) -> None:
         self._network = network
         self._files = Files(directory)
-        self._lease_seconds = lease_seconds
+        self._lease_seconds, self._mtu = lease_seconds, mtu
 
     async def ensure(self) -> None:
         """Running with today's arguments: one that a former launcher left is kept when its arguments are the same."""
@@ -175,7 +194,7 @@ class Dnsmasq:
     async def publish(self, leases: Sequence[FixedIp]) -> None:
         """Make these its leases: a file and a signal, whose effect is not waited for."""
         with self._blaming():
-            if not await asyncio.to_thread(self._publish, host_lines(leases)):
+            if not await asyncio.to_thread(self._publish, host_lines(leases), name_lines(leases)):
                 await self._start(await asyncio.to_thread(self._prepare))
 
     def get_evidence(self, lease: FixedIp) -> DhcpEvidence:
@@ -215,10 +234,11 @@ class Dnsmasq:
     def _prepare(self) -> list[str]:
         """The directory, a hosts file, and the command line for them."""
         self._files.directory.mkdir(parents=True, exist_ok=True)
-        if not self._files.hosts.exists():
-            _replace(self._files.hosts, "")
+        for file in (self._files.hosts, self._files.names):
+            if not file.exists():
+                _replace(file, "")
         user = _user_for(self._files.directory)
-        return command_line(self._network, self._files, lease_seconds=self._lease_seconds, user=user)
+        return command_line(self._network, self._files, lease_seconds=self._lease_seconds, user=user, mtu=self._mtu)
 
     async def _start(self, arguments: list[str]) -> None:
         """Returns when it listens: dnsmasq goes into the background only then."""
@@ -235,12 +255,13 @@ class Dnsmasq:
                 hint=f"see {self._files.log}, and who has ports 53 and 67 of {self._network.gateway}: `ss -lunp`",
             ) from error
 
-    def _publish(self, hosts: str) -> bool:
+    def _publish(self, hosts: str, names: str) -> bool:
         """Write, tell, tidy; whether there is a running dnsmasq that was told."""
-        changed = _read(self._files.hosts) != hosts
-        if changed:
+        wanted = {self._files.names: names, self._files.hosts: hosts}
+        changed = {file: text for file, text in wanted.items() if _read(file) != text}
+        for file, text in changed.items():
             self._files.directory.mkdir(parents=True, exist_ok=True)
-            _replace(self._files.hosts, hosts)
+            _replace(file, text)
         pid = self._find()
         if pid is None:
             return False
@@ -307,7 +328,7 @@ def _arguments(pid: int) -> list[str]:
 def _read(path: Path) -> str:
     """A file's text; an absent file is an empty one."""
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except FileNotFoundError:
         return ""
 

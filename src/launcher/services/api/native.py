@@ -11,9 +11,9 @@ from pydantic import Field
 from launcher.auditing import Audit, AuditHosts, Collected, CollectGarbage
 from launcher.bus import Bus
 from launcher.errors import BadImage, BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
+from launcher.groups import GroupRef
 from launcher.messages.catalogue import ListFlavors, ListHosts, ListImages, RegisterImage
 from launcher.messages.instances import (
-    MOST_NICS,
     CreateInstances,
     DeleteInstance,
     GetConsoleOutput,
@@ -24,9 +24,8 @@ from launcher.messages.instances import (
     NicRequest,
 )
 from launcher.messages.key_pairs import CreateKeyPair, DeleteKeyPair, ListKeyPairs
-from launcher.messages.security_groups import CreateSecurityGroup, DeleteSecurityGroup, ListSecurityGroups, RuleSpec
 from launcher.models import CreatedKeyPair, Flavor, HostState, Image, Instance, KeyPair, Model, Name, Readiness, Span
-from launcher.policy import SecurityGroup
+from launcher.networks import MOST_NICS
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 
 PAGE = 1000
@@ -43,7 +42,7 @@ class InstancesBody(Model):
     count: int | None = Field(default=None, ge=1, le=1000)
     min_count: int | None = Field(default=None, ge=1, le=1000)
     max_count: int | None = Field(default=None, ge=1, le=1000)
-    security_groups: tuple[str, ...] = Field(default=(), max_length=50)
+    security_groups: tuple[GroupRef, ...] = Field(default=(), max_length=1000)
     networks: tuple[NicRequest, ...] = Field(default=(), max_length=MOST_NICS, description="a NIC for each")
     user_data: str | None = Field(default=None, max_length=100_000, description="base64 of at most 64 KiB")
     availability_zone: str | None = Field(default=None, max_length=255)
@@ -69,14 +68,6 @@ class KeyPairBody(Model):
 
     name: Name
     public_key: str | None = Field(default=None, min_length=1, max_length=16384)
-
-
-class GroupBody(Model):
-    """POST /security-groups."""
-
-    name: Name
-    description: str = Field(default="", max_length=255)
-    rules: tuple[RuleSpec, ...] = Field(default=(), max_length=100)
 
 
 class ImageBody(Model):
@@ -108,10 +99,6 @@ class CreatedKey(KeyPair):
     """A key pair just made; `private_key` is shown this once."""
 
     private_key: str | None = None
-
-
-class GroupList(Model):
-    security_groups: list[SecurityGroup]
 
 
 class ImageList(Model):
@@ -218,25 +205,6 @@ class Native:
             ),
             Endpoint("GET", "/keypairs", self.list_key_pairs, "List key pairs", response=KeyPairList),
             Endpoint("DELETE", "/keypairs/{name}", self.delete_key_pair, "Delete a key pair", status=204),
-            Endpoint(
-                "POST",
-                "/security-groups",
-                self.create_group,
-                "Make a security group",
-                status=201,
-                body=GroupBody,
-                response=SecurityGroup,
-                raises=(QuotaExceeded, Conflict),
-            ),
-            Endpoint("GET", "/security-groups", self.list_groups, "List security groups", response=GroupList),
-            Endpoint(
-                "DELETE",
-                "/security-groups/{name}",
-                self.delete_group,
-                "Delete a security group",
-                status=204,
-                raises=(Conflict,),
-            ),
         ]
 
     def _catalogue(self) -> Sequence[Endpoint]:
@@ -315,18 +283,6 @@ class Native:
 
     async def delete_key_pair(self, ask: Ask) -> Answer:
         await self.bus.call(ask.ctx, DeleteKeyPair(name=ask.path["name"]))
-        return Answer()
-
-    async def create_group(self, ask: Ask) -> Answer:
-        body: GroupBody = ask.body
-        message = CreateSecurityGroup(name=body.name, description=body.description, rules=body.rules)
-        return Answer(await self.bus.call(ask.ctx, message))
-
-    async def list_groups(self, ask: Ask) -> Answer:
-        return Answer(GroupList(security_groups=await self.bus.call(ask.ctx, ListSecurityGroups())))
-
-    async def delete_group(self, ask: Ask) -> Answer:
-        await self.bus.call(ask.ctx, DeleteSecurityGroup(name=ask.path["name"]))
         return Answer()
 
     async def register_image(self, ask: Ask) -> Answer:

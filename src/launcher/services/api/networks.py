@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from pydantic import Field
 
+from launcher.addresses import AddressText, CidrText, PrefixText
 from launcher.bus import Bus
-from launcher.errors import NotFound
+from launcher.errors import Conflict, Forbidden, NoMoreFixedIps, NotFound
 from launcher.messages.network import CreateNetwork, DeleteNetwork, ListNetworks
 from launcher.models import Model, Name
 from launcher.networks import SEGMENTS, BridgeName, Network
@@ -19,13 +19,13 @@ class NetworkBody(Model):
     """POST /networks. Without a project it is everybody's; what is left out is chosen."""
 
     name: Name
-    cidr: IPv4Network
+    cidr: CidrText
     project_id: str | None = Field(default=None, min_length=1, max_length=255)
-    gateway: IPv4Address | None = Field(default=None, description="the first address")
+    gateway: AddressText | None = Field(default=None, description="the first address")
     bridge: BridgeName | None = None
     segment: int | None = Field(default=None, ge=SEGMENTS[0], le=SEGMENTS[1], description="mode vlan: VLAN id or VNI")
-    cidr6: IPv6Network | None = Field(default=None, description="a /64 for SLAAC")
-    dns: tuple[IPv4Address, ...] | None = Field(default=None, max_length=4)
+    cidr6: PrefixText | None = Field(default=None, description="a /64 for SLAAC")
+    dns: tuple[AddressText, ...] | None = Field(default=None, max_length=4)
 
 
 class NetworkList(Model):
@@ -50,10 +50,18 @@ class NativeNetworks:
                 status=201,
                 body=NetworkBody,
                 response=Network,
+                raises=(Forbidden, Conflict, NoMoreFixedIps),
             ),
             Endpoint("GET", "/networks", self.list_networks, "List networks", response=NetworkList),
-            Endpoint("GET", one, self.get_network, "Show a network", response=Network),
-            Endpoint("DELETE", one, self.delete_network, "Delete a network nobody is in (administrators)", status=204),
+            Endpoint("GET", one, self.get_network, "Show a network", response=Network, raises=(Conflict,)),
+            Endpoint(
+                "DELETE",
+                one,
+                self.delete_network,
+                "Delete a network nobody is in (administrators)",
+                status=204,
+                raises=(Forbidden, Conflict),
+            ),
         ]
 
     async def create_network(self, ask: Ask) -> Answer:

@@ -29,7 +29,9 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     refs, schemas = models_json_schema(list(models.items()), ref_template=_REF)  # type: ignore[arg-type]
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, refs)
+        paths.setdefault(re.sub(r":[^}]*}", "}", endpoint.path), {})[endpoint.method.lower()] = _operation(
+            endpoint, refs
+        )
     return {
         "openapi": "3.1.0",
         "info": {"title": "launcher", "version": __version__, "summary": "The native API"},
@@ -90,7 +92,7 @@ def _problem(description: str, refs: Any) -> dict[str, Any]:
 
 
 def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
-    names = re.findall(r"{(\w+)}", endpoint.path)
+    names = re.findall(r"{(\w+)(?::[^}]*)?}", endpoint.path)
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 

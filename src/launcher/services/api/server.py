@@ -8,6 +8,7 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from random import Random
 from typing import Any
 
@@ -26,7 +27,9 @@ from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
-from launcher.services.api.metadata import Metadata
+from launcher.services.api.groups import NativeGroups
+from launcher.services.api.metadata.service import Metadata, MetadataRules
+from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
 from launcher.services.api.native import Native
 from launcher.services.api.networks import NativeNetworks
@@ -40,7 +43,7 @@ BODY_TIMEOUT = 10.0
 IDLE_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 5.0
 HEALTH_TIMEOUT = 5.0
-TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
+TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -70,12 +73,17 @@ class ApiServer(Role):
         rng: Random,
         listener: socket.socket,
         metadata_listener: socket.socket | None,
+        metadata_rules: MetadataRules | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
+        rules = metadata_rules or MetadataRules()
+        self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
-        self.endpoints = [*Native(bus=bus).endpoints, *NativeNetworks(bus=bus).endpoints, *self._own_endpoints()]
-        self.runners: list[web.AppRunner] = []
+        view = MetadataView(bus=bus, metadata=self.metadata)
+        natives = (Native(bus=bus), NativeGroups(bus=bus), NativeNetworks(bus=bus), view)
+        self.endpoints = [*(each for native in natives for each in native.endpoints), *self._own_endpoints()]
+        self.open = AsyncExitStack()
 
     @property
     def notices(self) -> Sequence[Route]:
@@ -93,13 +101,11 @@ class ApiServer(Role):
         """The door opens last, when everybody behind it is there."""
         await self._listen(self.application(), self.listener)
         if self.metadata_listener is not None:
-            metadata = Metadata(bus=self.bus).application(self.own_context())
-            await self._listen(metadata, self.metadata_listener)
+            await self.open.enter_async_context(self.metadata.serving(self.metadata_listener))
 
     async def stop(self) -> None:
         self.watch.close()
-        for runner in self.runners:
-            await runner.cleanup()
+        await self.open.aclose()
 
     def application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard], client_max_size=BODY_LIMIT)
@@ -142,7 +148,7 @@ class ApiServer(Role):
             application, access_log=None, keepalive_timeout=IDLE_TIMEOUT, shutdown_timeout=SHUTDOWN_TIMEOUT
         )
         await runner.setup()
-        self.runners.append(runner)
+        self.open.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener).start()
 
     # --- one request ---------------------------------------------------------------------------------
@@ -204,7 +210,7 @@ class ApiServer(Role):
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized("a bearer token is needed", hint="Authorization: Bearer … (admin.json has one)")
-        parent = TRACEPARENT.match(request.headers.get("traceparent", ""))
+        parent = TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
         ctx = Context(
             request_id=request[REQUEST_ID],
             project_id="",

@@ -14,7 +14,7 @@ from random import Random
 
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.db import idempotency, images, instances, key_pairs, security_groups
+from launcher.db import idempotency, images, instances, key_pairs, members, security_groups
 from launcher.db.database import Database
 from launcher.errors import BadRequest, BusError, LauncherError, NotFound, QuotaExceeded
 from launcher.failpoints import failpoint
@@ -41,6 +41,7 @@ class Plan:
     flavor: Flavor
     count: int
     reservation_id: str
+    group_ids: tuple[int, ...]
 
 
 class Admission:
@@ -91,7 +92,8 @@ class Admission:
                 return [instances.get(db, instance_id) for instance_id in known], [], []
         flavor = self._flavor(request.flavor)
         count = self._allowed(db, ctx, request, flavor)
-        plan = Plan(ctx, request, flavor, count, new_reservation_id(self.rng))
+        groups = security_groups.choose(db, ctx.project_id, request.security_groups, self.quotas.groups_per_instance)
+        plan = Plan(ctx, request, flavor, count, new_reservation_id(self.rng), groups)
         orders = [self._create(db, plan, index) for index in range(count)]
         made = [instances.get(db, order.instance_id) for order in orders]
         noted = [self.journal.note(db, instance) for instance in made]
@@ -134,7 +136,6 @@ class Admission:
             name=name,
             user_id=plan.ctx.user_id,
             key_name=plan.request.key_name,
-            security_groups=_groups(db, plan.ctx.project_id, plan.request.security_groups),
             metadata=plan.request.metadata,
             user_data=plan.request.user_data,
             reservation_id=plan.reservation_id,
@@ -145,6 +146,7 @@ class Admission:
             next_check_ms=now + self.first_look * 1000,
             deadline_ms=now + self.build_timeout * 1000,
         )
+        members.put(db, number, plan.group_ids)
         return order
 
     def _order(self, db: sqlite3.Connection, plan: Plan, number: int, name: str) -> LaunchOrder:
@@ -217,12 +219,6 @@ def _images(db: sqlite3.Connection, name_or_id: str, flavor: Flavor) -> tuple[Im
     kernel = images.get(db, machine.kernel_id) if machine.kernel_id else None
     ramdisk = images.get(db, machine.ramdisk_id) if machine.ramdisk_id else None
     return machine, kernel, ramdisk
-
-
-def _groups(db: sqlite3.Connection, project_id: str, names: tuple[str, ...]) -> list[str]:
-    """Their names, each once; NotFound when one is none."""
-    wanted = dict.fromkeys(names or (security_groups.DEFAULT,))
-    return [security_groups.get(db, project_id, name).name for name in wanted]
 
 
 def _display_name(asked: str | None, number: int, index: int, count: int) -> str:

@@ -1,7 +1,8 @@
 """The cloud controller: owns the instances and all that belongs to a project, and keeps every launch moving.
 
 One file per noun; this one puts them together. Accepting a launch is `admission.py`, what the other roles report is
-`reports.py`, what brings a stuck launch on is `reconcile.py`, what nobody owns is found by `sweep.py`.
+`reports.py`, what brings a stuck launch on is `reconcile.py`, what nobody owns is found by `sweep.py`, that the hosts
+filter by what the rows say is `refresh.py`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from random import Random
 
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.db import credentials, events
+from launcher.db import credentials, events, instances
 from launcher.db.database import Database
 from launcher.messages.access import Authenticate, Ping
 from launcher.messages.instances import CreateInstances
@@ -24,8 +25,10 @@ from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
 from launcher.services.controller.reconcile import Reconcile
+from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
 from launcher.services.controller.security_groups import SecurityGroups
+from launcher.services.controller.start_report import StartReport
 from launcher.services.controller.sweep import Sweep
 from launcher.services.role import Role
 
@@ -36,7 +39,7 @@ FIRST_LOOK = 5.0
 
 class Controller(Role):
     """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at,
-    `sweep_every` how often the hosts are (0: never).
+    `sweep_every` how often the hosts are (0: never); without a heartbeat for `host_timeout` a host is dead.
     """
 
     topic = "controller"
@@ -59,11 +62,18 @@ class Controller(Role):
         restart_missing: bool,
         tick: float,
         sweep_every: float = 60.0,
+        host_timeout: float = 60.0,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.db, self.tick, self.library, self.admin = db, tick, library, admin
-        self.journal = Journal(db=db, bus=bus, clock=clock)
-        self.reconcile = Reconcile(db=db, bus=bus, clock=clock, rng=rng, journal=self.journal)
+        self.refresh = Refresh(db=db, bus=bus, context=self.own_context)
+        self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
+        self.sweep_every, self.highest_number = sweep_every, 0
+        self.sweep = Sweep(db=db, bus=bus, hosts=lambda: self.catalogue.hosts, context=self.own_context)
+        self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
+        self.reconcile = Reconcile(
+            db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report
+        )
         self.admission = Admission(
             db=db,
             bus=bus,
@@ -83,13 +93,19 @@ class Controller(Role):
             max_attempts=max_attempts,
             build_timeout=build_timeout,
             restart_missing=restart_missing,
+            live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
-        self.inventory = Inventory(db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile)
+        self.inventory = Inventory(
+            db=db,
+            bus=bus,
+            clock=clock,
+            journal=self.journal,
+            reconcile=self.reconcile,
+            hosts=lambda: self.catalogue.hosts,
+        )
         self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.key_pairs = KeyPairs(db=db, quotas=quotas)
-        self.security_groups = SecurityGroups(db=db, quotas=quotas)
-        self.sweep_every = sweep_every
-        self.sweep = Sweep(db=db, bus=bus, hosts=lambda: self.catalogue.hosts, context=self.own_context)
+        self.security_groups = SecurityGroups(db=db, quotas=quotas, journal=self.journal)
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -110,9 +126,15 @@ class Controller(Role):
         return [HostHeartbeat.to(self.hear_host)]
 
     @property
-    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
+    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[object]]]]:
         sweep = [(self.sweep_every, self.sweep.sweep)] if self.sweep_every else []
-        return [(self.tick, self.reconcile.tick), (3600.0, self.prune), *sweep]
+        return [
+            (self.tick, self.reconcile.tick),
+            (self.tick, self.start_report.tick),
+            (PAUSE, self.refresh.next_round),
+            (3600.0, self.prune),
+            *sweep,
+        ]
 
     async def start(self) -> None:
         token_sha256, identity = self.admin
@@ -120,6 +142,7 @@ class Controller(Role):
         await self.catalogue.register(self.library)
 
     async def recover(self) -> None:
+        self.refresh.recover()
         await self.reconcile.recover()
 
     async def ping(self, ctx: Context, message: Ping) -> None:
@@ -129,10 +152,14 @@ class Controller(Role):
         return await self.db.read(lambda db: credentials.resolve(db, message.token_sha256))
 
     async def hear_host(self, ctx: Context, message: HostHeartbeat) -> None:
+        if message.host.highest_number > self.highest_number:
+            self.highest_number = message.host.highest_number
+            await self.db.write(lambda db: instances.skip_numbers(db, message.host.highest_number))
         if self.catalogue.hear_host(message):
             await self.reconcile.host_started(message.host.name)
         else:
             await self.reconcile.recount(message.host)
+        await self.refresh.hear_host(message.host)
 
     async def prune(self) -> None:
         oldest = self.clock.now_ms() - TRACES_KEPT_MS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from launcher.bus import Bus
@@ -26,7 +26,7 @@ from launcher.messages.instances import (
 )
 from launcher.messages.network import GetDhcpEvidence
 from launcher.messaging import Context, Encoded, Route
-from launcher.models import Event, GuestMetadata, Instance, Readiness, Span, TaskState, VmState
+from launcher.models import Event, GuestMetadata, HostState, Instance, Readiness, Span, TaskState, VmState
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.readiness import CONSOLE_LINES, verdict
 from launcher.services.controller.reconcile import Reconcile
@@ -35,6 +35,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 LOOK_TIMEOUT = 5.0
+DEFAULT_ZONE = "nova"
 STATES = {
     "BUILD": VmState.BUILDING,
     "ACTIVE": VmState.ACTIVE,
@@ -47,8 +48,18 @@ STATES = {
 class Inventory:
     """Sees only what belongs to the asking project; an admin may name anybody's instance."""
 
-    def __init__(self, *, db: Database, bus: Bus, clock: Clock, journal: Journal, reconcile: Reconcile) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        bus: Bus,
+        clock: Clock,
+        journal: Journal,
+        reconcile: Reconcile,
+        hosts: Callable[[], Mapping[str, HostState]],
+    ) -> None:
         self.db, self.bus, self.clock, self.journal, self.reconcile = db, bus, clock, journal, reconcile
+        self.hosts = hosts
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -64,7 +75,7 @@ class Inventory:
         ]
 
     async def get_instance(self, ctx: Context, message: GetInstance) -> Instance:
-        return await self._resolve(ctx, message.instance_id)
+        return await resolve(self.db, ctx, message.instance_id)
 
     async def list_instances(self, ctx: Context, message: ListInstances) -> Encoded[list[Instance]]:
         if message.all_projects and not ctx.is_admin:
@@ -89,7 +100,7 @@ class Inventory:
 
     async def delete_instance(self, ctx: Context, message: DeleteInstance) -> Instance:
         """From every state; repeating it is success. The row moves first, then the host is told."""
-        instance = await self._resolve(ctx, message.instance_id)
+        instance = await resolve(self.db, ctx, message.instance_id)
         if instance.vm_state is VmState.DELETED or instance.task_state is TaskState.DELETING:
             return instance
         now = self.clock.now_ms()
@@ -106,7 +117,7 @@ class Inventory:
         return await self.db.read(lambda db: instances.get(db, instance.id))
 
     async def get_console_output(self, ctx: Context, message: GetConsoleOutput) -> str:
-        instance = await self._resolve(ctx, message.instance_id)
+        instance = await resolve(self.db, ctx, message.instance_id)
         if instance.host is None:
             return ""
         order = await self.db.read(lambda db: instances.get_order(db, instance.id))
@@ -114,7 +125,7 @@ class Inventory:
 
     async def get_readiness(self, ctx: Context, message: GetReadiness) -> Readiness:
         """Ask everybody who knows something; who does not answer is left out."""
-        instance = await self._resolve(ctx, message.instance_id)
+        instance = await resolve(self.db, ctx, message.instance_id)
         order = await self.db.read(lambda db: instances.get_order(db, instance.id))
         dhcp = await _or_none(self.bus.call(ctx, GetDhcpEvidence(instance_id=instance.id), timeout=LOOK_TIMEOUT))
         domain, console = None, ""
@@ -135,11 +146,11 @@ class Inventory:
         )
 
     async def get_trace(self, ctx: Context, message: GetTrace) -> list[Span]:
-        instance = await self._resolve(ctx, message.instance_id)
+        instance = await resolve(self.db, ctx, message.instance_id)
         return await self.db.read(lambda db: events.list_spans(db, instances.get_traces(db, instance.id), instance.id))
 
     async def list_events(self, ctx: Context, message: ListEvents) -> list[Event]:
-        found = await self._resolve(ctx, message.instance_id) if message.instance_id else None
+        found = await resolve(self.db, ctx, message.instance_id) if message.instance_id else None
         return await self.db.read(
             lambda db: events.list_after(
                 db, message.after, project_id=ctx.project_id, instance_id=found.id if found else None
@@ -149,18 +160,27 @@ class Inventory:
     async def get_guest_metadata(self, ctx: Context, message: GetGuestMetadata) -> GuestMetadata:
         instance = await self.db.read(lambda db: instances.find_live(db, message.instance_id))
         if instance is None:
-            raise NotFound("no live instance owns this address")
-        key, user_data = await self.db.read(lambda db: instances.get_guest(db, instance.id))
-        return GuestMetadata(instance=instance, public_key=key, key_name=instance.key_name, user_data=user_data)
+            raise NotFound(f"there is no live instance {message.instance_id}")
+        order = await self.db.read(lambda db: instances.get_order(db, instance.id))
+        host = self.hosts().get(instance.host or "")
+        return GuestMetadata(
+            instance=instance,
+            availability_zone=(host.availability_zone if host else instance.availability_zone) or DEFAULT_ZONE,
+            public_key=order.public_key,
+            kernel_id=order.kernel.id if order.kernel else None,
+            ramdisk_id=order.ramdisk.id if order.ramdisk else None,
+            user_data=await self.db.read(lambda db: instances.get_user_data(db, instance.id)),
+        )
 
-    async def _resolve(self, ctx: Context, name_or_id: str) -> Instance:
-        """In the caller's project first; an admin may then reach any other by its id."""
-        try:
-            return await self.db.read(lambda db: instances.resolve(db, ctx.project_id, name_or_id))
-        except NotFound:
-            if not ctx.is_admin:
-                raise
-            return await self.db.read(lambda db: instances.resolve(db, None, name_or_id))
+
+async def resolve(db: Database, ctx: Context, name_or_id: str) -> Instance:
+    """In the caller's project first; an admin may then reach any other by its id."""
+    try:
+        return await db.read(lambda rows: instances.resolve(rows, ctx.project_id, name_or_id))
+    except NotFound:
+        if not ctx.is_admin:
+            raise
+        return await db.read(lambda rows: instances.resolve(rows, None, name_or_id))
 
 
 async def _or_none(asking: Awaitable[T]) -> T | None:

@@ -8,32 +8,38 @@ from collections.abc import Callable
 
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.db import events, instances
+from launcher.db import events, instances, members, versions
 from launcher.db.database import Database
 from launcher.errors import BusError
 from launcher.failpoints import failpoint
 from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context
 from launcher.models import Event, Instance
+from launcher.services.controller.refresh import Refresh
 
 
 class Journal:
-    """Commits moves together with their events and publishes them afterwards."""
+    """Commits moves together with their events and publishes them afterwards.
 
-    def __init__(self, *, db: Database, bus: Bus, clock: Clock) -> None:
-        self.db, self.bus, self.clock = db, bus, clock
+    What a move changes for the other members of the instance's groups is part of it, and `refresh` hears of that.
+    """
+
+    def __init__(self, *, db: Database, bus: Bus, clock: Clock, refresh: Refresh) -> None:
+        self.db, self.bus, self.clock, self.refresh = db, bus, clock, refresh
 
     async def record(
         self, ctx: Context, move: Callable[[sqlite3.Connection], Instance], *, message: str = ""
     ) -> Instance:
         """Raises what `move` raises; then nothing was changed and nobody is told."""
 
-        def work(db: sqlite3.Connection) -> tuple[Instance, Event]:
+        def work(db: sqlite3.Connection) -> tuple[Instance, Event, int]:
             instance = move(db)
-            return instance, self.note(db, instance, message=message)
+            members.settle(db, instance)
+            return instance, self.note(db, instance, message=message), versions.get(db)
 
         async with failpoint("move"):
-            instance, event = await self.db.write(work)
+            instance, event, version = await self.db.write(work)
+        self.refresh.hear_of(version)
         await self.publish(ctx, event)
         return instance
 
