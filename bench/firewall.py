@@ -127,20 +127,8 @@ def plug(number: int) -> int:
     there = os.open("/proc/self/ns/net", os.O_RDONLY)
     libc.setns(home, 0)
     order, (lease,), _ = launch(number, 1)
-    ip(
-        "link",
-        "add",
-        order.tap,
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "eth0",
-        "address",
-        lease.mac,
-        "netns",
-        f"/proc/{os.getpid()}/fd/{there}",
-    )
+    path = f"/proc/{os.getpid()}/fd/{there}"
+    ip(*f"link add {order.tap} type veth peer name eth0 address {lease.mac} netns {path}".split())
     ip("link", "set", order.tap, "master", NET.bridge, "up")
     libc.setns(there, 0)
     ip("address", "add", f"{lease.address}/16", "dev", "eth0")
@@ -212,8 +200,8 @@ def measure_packets(name: str) -> tuple[list[float], list[float]]:
         return latency(one, other, target), [throughput(one, other, target) for _ in range(3)]
     finally:
         for number, place in ((COUNTS[-1] - PROJECTS, one), (COUNTS[-1], other)):
-            os.close(place)
             ip("link", "del", launch(number, 1)[0].tap)
+            os.close(place)
 
 
 async def measure(name: str, rows: dict[str, dict[str, Sequence[float]]]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.drivers.firewall import flows
+from launcher.drivers.firewall.flows import Flows
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
 from tests.host.lan import (
     FIREWALLS,
@@ -43,6 +43,12 @@ async def lan(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[L
     await lan.start()
     yield lan
     await lan.stop()
+
+
+@pytest.fixture
+def flows() -> Iterator[Flows]:
+    with contextlib.closing(Flows()) as made:
+        yield made
 
 
 @pytest.fixture
@@ -158,7 +164,7 @@ async def test_an_egress_rule_that_goes_ends_what_it_let_out(lan: Lan) -> None:
     assert nothing_came(listener)
 
 
-async def test_only_the_flows_of_the_address_are_cut(lan: Lan, sender: socket.socket) -> None:
+async def test_only_the_flows_of_the_address_are_cut(lan: Lan, sender: socket.socket, flows: Flows) -> None:
     one, other = await lan.launch(1, OPEN_UDP), await lan.launch(2, OPEN_UDP)
     await begin(sender, one)
     await begin(sender, other)
@@ -167,7 +173,7 @@ async def test_only_the_flows_of_the_address_are_cut(lan: Lan, sender: socket.so
     assert flows.cut(other.lease.address) == 1
 
 
-async def test_a_full_table_is_gone_through(lan: Lan, sender: socket.socket) -> None:
+async def test_a_full_table_is_gone_through(lan: Lan, sender: socket.socket, flows: Flows) -> None:
     """More flows than one answer of the kernel holds."""
     await lan.launch(1, OPEN_UDP)
     for port in range(10_000, 12_000):

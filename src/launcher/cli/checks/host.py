@@ -32,6 +32,7 @@ _PROGRAMS = (
     ("ip", "iproute2", ""),
     ("dnsmasq", "dnsmasq-base", ""),
     ("iptables-restore", "iptables", ""),
+    ("nft", "nftables", ""),
     ("rabbitmq-server", "rabbitmq-server", "the roles talk over the bus in memory, with the same bytes"),
     ("ssh", "openssh-client", "`launcher ssh` cannot log in; the console can be read"),
     ("mke2fs", "e2fsprogs", "`launcher image build-tiny` cannot make the tiny image; bring images of your own"),
@@ -120,10 +121,15 @@ async def probes() -> list[Finding]:
     bridge = "link add probe0 type bridge\n"
     vlan = f"{bridge}link add link probe0 name probe1 type vlan id 100\n"
     filters = "*filter\n-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT\nCOMMIT\n"
+    tables = "table bridge probe { chain a { ether type arp arp operation request drop; }; }\n"
+    tables += (
+        "table inet probe { map a { type ifname . ipv4_addr : verdict; }; chain a { ct state established accept; }; }\n"
+    )
     results = await asyncio.gather(
         _try("ip", "-batch", "-", stdin=bridge),
         _try("ip", "-batch", "-", stdin="tuntap add dev probe0 mode tap\n"),
         _try("iptables-restore", stdin=filters),
+        _try("nft", "-f", "-", stdin=tables),
         _try("ip", "-batch", "-", stdin=vlan),
     )
     return [sandbox, *(_probed(*each) for each in zip(_PROBED, results, strict=True))]
@@ -139,6 +145,7 @@ _PROBED = (
         "",
         "modprobe nf_conntrack; or another iptables: update-alternatives",
     ),
+    ("nftables", "tables of bridge and inet load", "", "modprobe nf_tables nf_tables_bridge nft_ct"),
     ("8021q", "made and gone", '[network] mode = "vlan" needs overlay = "vxlan" or "none"', "modprobe 8021q"),
 )
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from launcher.drivers.firewall import flows
-from launcher.drivers.firewall.flows import Flow
+from launcher.drivers.firewall.flows import Flow, Flows
 from launcher.drivers.firewall.knowledge import Guest
 from launcher.explaining import Kind, Packet, Settings, explain
 from launcher.policy import Direction
@@ -15,13 +14,13 @@ from launcher.ports import Port
 _KINDS = {1: Kind.ICMP, 6: Kind.TCP, 17: Kind.UDP, 58: Kind.ICMP}
 
 
-async def cut_all(ports: Sequence[Port]) -> None:
+async def cut_all(flows: Flows, ports: Sequence[Port]) -> None:
     """Of addresses that had another owner until now."""
     if ports:
         await asyncio.to_thread(flows.cut, *(address for port in ports for address in port.addresses))
 
 
-async def cut_forbidden(guests: Sequence[Guest], settings: Settings) -> None:
+async def cut_forbidden(flows: Flows, guests: Sequence[Guest], settings: Settings) -> None:
     """Between these instances and anybody, what the rules of now do not let begin. Raises FirewallFailed."""
     owners = {
         address: (guest, nic) for guest in guests for nic, port in enumerate(guest.ports) for address in port.addresses

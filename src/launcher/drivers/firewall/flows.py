@@ -14,6 +14,7 @@ import errno
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -50,31 +51,51 @@ class Flow:
     key: bytes
 
 
-def cut(*addresses: Address) -> int:
-    """Forget every flow from or to these addresses; how many those were. Blocks. Raises FirewallFailed."""
-    return cut_where(addresses, lambda flow: True)
+class Flows:
+    """The table of this network namespace, by one socket: to close one takes the kernel milliseconds.
 
+    Each call blocks, one at a time, and raises FirewallFailed.
+    """
 
-def cut_where(addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
-    """Forget those of the flows from or to these addresses; how many those were. Blocks. Raises FirewallFailed."""
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as netlink:
-            netlink.bind((0, 0))
-            return sum(_cut(netlink, version, addresses, unwanted) for version in {each.version for each in addresses})
-    except OSError as error:
-        raise FirewallFailed(
-            f"the connections of {', '.join(map(str, addresses))} cannot be looked up: {error.strerror}",
-            hint="load the kernel module: `modprobe nf_conntrack_netlink`",
-        ) from error
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
 
+    def cut(self, *addresses: Address) -> int:
+        """Forget every flow from or to these addresses; how many those were."""
+        return self.cut_where(addresses, lambda flow: True)
 
-def _cut(netlink: socket.socket, version: int, addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
-    family = struct.pack("BBH", _FAMILIES[version], 0, 0)
-    packed = {address.packed for address in addresses if address.version == version}
-    keys = [flow.key for flow in _flows_of(netlink, family, packed) if unwanted(flow)]
-    for key in keys:
-        _delete(netlink, family + key)
-    return len(keys)
+    def cut_where(self, addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
+        """Forget those of the flows from or to these addresses; how many those were."""
+        with self._lock:
+            try:
+                return sum(self._cut(version, addresses, unwanted) for version in {each.version for each in addresses})
+            except OSError as error:
+                self._close()
+                raise FirewallFailed(
+                    f"the connections of {', '.join(map(str, addresses))} cannot be looked up: {error.strerror}",
+                    hint="load the kernel module: `modprobe nf_conntrack_netlink`",
+                ) from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _cut(self, version: int, addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
+            self._socket.bind((0, 0))
+        family = struct.pack("BBH", _FAMILIES[version], 0, 0)
+        packed = {address.packed for address in addresses if address.version == version}
+        keys = [flow.key for flow in _flows_of(self._socket, family, packed) if unwanted(flow)]
+        for key in keys:
+            _delete(self._socket, family + key)
+        return len(keys)
 
 
 def _flows_of(netlink: socket.socket, family: bytes, packed: set[bytes]) -> Iterator[Flow]:

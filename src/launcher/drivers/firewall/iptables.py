@@ -13,6 +13,7 @@ from launcher.drivers import process
 from launcher.drivers.firewall import chains, frames, rules
 from launcher.drivers.firewall.chains import Chains
 from launcher.drivers.firewall.cutting import cut_all, cut_forbidden
+from launcher.drivers.firewall.flows import Flows
 from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
 from launcher.drivers.firewall.nft_tables import Tables
 from launcher.drivers.firewall.ruleset import Ruleset
@@ -41,6 +42,7 @@ class IptablesFirewall:
         self._settings = settings
         self._lock = asyncio.Lock()
         self._knowledge = Knowledge()
+        self._flows = Flows()
         self._frames = Ruleset(FRAMES)
         self._four, self._six = Filter("iptables"), Filter("ip6tables")
 
@@ -52,6 +54,7 @@ class IptablesFirewall:
             await self._four.change("the base chains", rules.base)
 
     async def stop(self) -> None:
+        self._flows.close()
         await self._frames.stop()
 
     async def ensure_base(self, network: Network) -> None:
@@ -73,9 +76,9 @@ class IptablesFirewall:
             new = [port for port in guest.ports if not rules.leads_to(found, order, port)]
             await self._put(guest)
             self._knowledge.tell(guest)
-        await cut_all(new)
+        await cut_all(self._flows, new)
         if len(new) < len(guest.ports):
-            await cut_forbidden([guest], self._settings)
+            await cut_forbidden(self._flows, [guest], self._settings)
 
     async def update(self, policy: Policy) -> None:
         report_nonsense(policy)
@@ -87,7 +90,7 @@ class IptablesFirewall:
             for before, after in changed:
                 if before.policy.limits_egress != after.policy.limits_egress:
                     await self._put(after)
-        await cut_forbidden([after for _, after in changed], self._settings)
+        await cut_forbidden(self._flows, [after for _, after in changed], self._settings)
 
     async def remove(self, order: InstanceRef) -> None:
         def plan(found: Chains) -> list[str]:

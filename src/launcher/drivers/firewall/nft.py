@@ -30,6 +30,7 @@ class Nft:
         self._timeout = timeout
         self._running = contextlib.AsyncExitStack()
         self._process: Process | None = None
+        self._kernel: socket.socket | None = None
         self._lock = asyncio.Lock()
 
     async def run(self, commands: str, *, terse: bool = False) -> str:
@@ -58,9 +59,23 @@ class Nft:
                 found += json.loads(listing)["nftables"]
         return found
 
+    def generation(self) -> int:
+        """The number of this network namespace's last transaction, whoever's. Raises OSError without nftables.
+
+        By one socket for all: before it closes one the kernel finishes everybody's transactions, for milliseconds.
+        """
+        if self._kernel is None:
+            self._kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+            self._kernel.settimeout(5.0)
+        self._kernel.send(struct.pack("=IHHIIBBH", 20, _GET_GENERATION, _NLM_F_REQUEST, 0, 0, 0, 0, 0))
+        return _attribute(self._kernel.recv(4096)[20:], _GENERATION_ID)
+
     async def stop(self) -> None:
         async with self._lock:
             await self._end()
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
 
     async def _ask(self, commands: bytes, terse: bool) -> tuple[int, bytes, bytes]:
         if self._process is None:
@@ -79,15 +94,6 @@ class Nft:
     async def _end(self) -> None:
         self._process = None
         await self._running.aclose()
-
-
-def generation() -> int:
-    """The number of this network namespace's last transaction, whoever's. Raises OSError without nftables."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
-        kernel.settimeout(5.0)
-        kernel.send(struct.pack("=IHHIIBBH", 20, _GET_GENERATION, _NLM_F_REQUEST, 0, 0, 0, 0, 0))
-        answer = kernel.recv(4096)
-    return _attribute(answer[20:], _GENERATION_ID)
 
 
 def _attribute(attributes: bytes, wanted: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from launcher.drivers.firewall.nft import Nft, generation
+from launcher.drivers.firewall.nft import Nft
 from launcher.drivers.firewall.nft_tables import Tables
 from launcher.errors import FirewallFailed, ProgramFailed
 
@@ -40,7 +40,7 @@ class Ruleset:
     async def change(self, subject: str, plan: Plan) -> None:
         """Plan on what is remembered; where that fails or finds nothing to do, plan again on a fresh look."""
         with self._blaming(subject):
-            before = generation()
+            before = self._nft.generation()
             # Until the transaction has ended nothing is known for certain, not even when it is cancelled.
             seen, self._seen = self._seen, None
             if seen is not None and (before == self._generation or await self._is_still(seen)):
@@ -50,7 +50,7 @@ class Ruleset:
                         await self._nft.run(commands)
                         self._seen, self._generation = seen, before + 1
                         return
-            before, tables = generation(), await self._look()
+            before, tables = self._nft.generation(), await self._look()
             plan(tables)
             if commands := tables.take_commands():
                 await self._nft.run(commands)
