@@ -1,0 +1,151 @@
+"""What an instance may not send, one lie at a time, whoever it is for; and that it is the lie that stops it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
+
+import pytest
+
+from launcher.explaining import EVERYBODY, NOWHERE, Kind, Packet
+from launcher.policy import Policy, Protocol, Rule, SecurityGroup
+from tests.host import frames
+from tests.host.lan import FIREWALLS
+from tests.host.place import (
+    ADDRESSES,
+    FAR,
+    NET,
+    OTHER_MAC,
+    OUTSIDE,
+    OUTSIDE6,
+    SETTINGS,
+    STRANGER,
+    Place,
+    Who,
+    forget_flows,
+    numbers,
+)
+
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("sandboxed")]
+
+EVERYTHING = SecurityGroup(
+    id=1,
+    name="open",
+    rules=(
+        Rule(protocol=Protocol.ANY, cidr=IPv4Network("0.0.0.0/0")),
+        Rule(protocol=Protocol.ANY, cidr=IPv6Network("::/0")),
+    ),
+)
+OPEN = [Policy(groups=(EVERYTHING,)), Policy(groups=(EVERYTHING,))]
+OWN, OTHERS = IPv4Address(ADDRESSES[0]), IPv4Address(ADDRESSES[1])
+MULTICAST = IPv6Address("ff02::1")
+
+
+@dataclass
+class Lie:
+    """What is changed of an honest packet."""
+
+    honest: dict[str, Any]
+    lie: dict[str, Any]
+    six: bool = False
+
+
+UDP: dict[str, Any] = {"kind": Kind.UDP, "source_port": 4000, "port": 5000}
+ARP: dict[str, Any] = {"kind": Kind.ARP}
+ADVERT: dict[str, Any] = {"kind": Kind.ICMP, "icmp_type": 136, "icmp_code": 0}
+LIES = {
+    "another MAC": Lie(UDP, {"mac": OTHER_MAC}),
+    "another instance's address": Lie(UDP, {"source": OTHERS}),
+    "nobody's address": Lie(UDP, {"source": STRANGER}),
+    "an outside address": Lie(UDP, {"source": OUTSIDE}),
+    "the gateway's address": Lie(UDP, {"source": NET.gateway}),
+    "no address": Lie(UDP, {"source": NOWHERE}),
+    "ARP from another MAC": Lie(ARP, {"arp_mac": OTHER_MAC}),
+    "ARP for another address": Lie(ARP, {"source": OTHERS}),
+    "ARP for the gateway": Lie(ARP, {"source": NET.gateway}),
+    "a DHCP offer": Lie(UDP, {"source_port": 67, "port": 68}),
+    "a DHCP offer in the gateway's name": Lie(UDP, {"source_port": 67, "port": 68, "source": NET.gateway}),
+    "a DHCPv6 answer": Lie(UDP, {"source_port": 547, "port": 546}, six=True),
+    "a router advertisement": Lie(ADVERT, {"icmp_type": 134}, six=True),
+    "a redirect": Lie(ADVERT, {"icmp_type": 137}, six=True),
+    "another's IPv6 address": Lie(UDP, {"source": OUTSIDE6}, six=True),
+    "an advertisement of another's address": Lie(ADVERT, {"advertised": OUTSIDE6}, six=True),
+    "a frame of another kind": Lie(UDP, {"kind": Kind.FRAME}),
+}
+
+
+@pytest.fixture(params=sorted(FIREWALLS))
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    firewall = FIREWALLS[request.param](SETTINGS)
+    place = Place(firewall)
+    await firewall.ensure_base(NET)
+    await place.filter(OPEN)
+    forget_flows()
+    place.settle()
+    yield place
+    place.close()
+    await firewall.stop()
+
+
+def packet(place: Place, target: Who, six: bool, **changes: Any) -> Packet:
+    (one,), (other,) = place.launches[0][2], place.launches[1][2]
+    ends: dict[str, Any] = {"source": one.address, "destination": OUTSIDE if target == FAR else other.address}
+    if six:
+        ends = {"source": one.address6, "destination": OUTSIDE6 if target == FAR else other.address6}
+    return Packet(**{**ends, **changes})
+
+
+async def test_no_lie_leaves_an_instance(place: Place) -> None:
+    """Each lie is sent to an instance and to the outside, and after it the same without the lie."""
+    sent = []
+    for words, case in LIES.items():
+        for target in (1, FAR):
+            for changes in ({**case.honest, **case.lie}, case.honest):
+                number = next(numbers)
+                place.say(0, target, packet(place, target, case.six, **changes), number)
+                sent.append((words, target, changes is case.honest, number))
+    place.settle()
+    wrong = [
+        (words, target, "honest" if honest else "lie")
+        for words, target, honest, number in sent
+        if (number in place.machine(target).heard) is not honest
+    ]
+    assert wrong == []
+
+
+async def test_nothing_tagged_leaves_or_reaches_an_instance(place: Place) -> None:
+    """A tag hides the packet from the filters of IP."""
+    for sender, target in ((0, 1), (0, FAR), (FAR, 0)):
+        number = next(numbers)
+        machine, other = place.machine(sender), place.machine(target)
+        content = frames.ip(Packet(kind=Kind.UDP, source=OWN, destination=OTHERS, port=5000), number)
+        tagged = struct.pack("!HH", 7, 0x0800) + content
+        machine.wire.send(frames.ethernet(other.mac, machine.mac, 0x8100, tagged))
+        place.settle()
+        assert number not in other.heard
+
+
+@pytest.mark.parametrize("target", [EVERYBODY, NET.cidr.broadcast_address, IPv4Address("224.0.0.251"), STRANGER])
+async def test_a_broadcast_is_no_way_around_the_groups(place: Place, target: IPv4Address) -> None:
+    """A guest with a rule for nobody heard what was sent to all."""
+    await place.filter([OPEN[0], Policy()])
+    for sender, mac in ((0, frames.BROADCAST), (FAR, frames.BROADCAST), (0, place.guests[1].mac)):
+        number = next(numbers)
+        source = OWN if sender == 0 else OUTSIDE
+        said = Packet(kind=Kind.UDP, source=source, destination=target, source_port=4000, port=5000)
+        machine = place.machine(sender)
+        machine.wire.send(frames.build(said, machine.mac, mac, number))
+        place.settle()
+        assert number not in place.guests[1].heard
+
+
+async def test_router_advertisements_come_in_from_routers(place: Place) -> None:
+    number = next(numbers)
+    router = IPv6Address("fe80::1")
+    said = Packet(kind=Kind.ICMP, source=router, destination=MULTICAST, icmp_type=134, icmp_code=0)
+    place.far.wire.send(frames.build(said, place.far.mac, "33:33:00:00:00:01", number))
+    place.settle()
+    assert all(number in guest.heard for guest in place.guests)
