@@ -62,7 +62,14 @@ class NativeGroups:
         every, one = "/security-groups", "/security-groups/{group}"
         return [
             Endpoint(
-                "POST", every, self.create_group, "Make a security group", status=201, body=GroupBody, response=Group
+                "POST",
+                every,
+                self.create_group,
+                "Make a security group",
+                status=201,
+                body=GroupBody,
+                response=Group,
+                raises=(QuotaExceeded, Conflict, NotFound),
             ),
             Endpoint("GET", every, self.list_groups, "List security groups", response=GroupList),
             Endpoint("GET", one, self.get_group, "Show a security group", response=Group),
