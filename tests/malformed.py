@@ -21,9 +21,26 @@ from launcher.messaging import Call, Context, Message
 CTX = Context(request_id="req-1", project_id="p", user_id="u", trace_id="0" * 31 + "1", span_id="0" * 15 + "2")
 NASTY = (
     *("", " ", "-rf", "a\nb", "a,b", "a\x00b", "x" * 300, "../../etc/passwd", "ünï", "\u2028", "%s%n", "0.0.0.0/33"),
-    *("' OR 1=1 --", "$(reboot)", "\x1b[2J", "null", "nan", "\U0001f4a5", "web", "default", "node-1", "__init__"),
+    *(
+        "' OR 1=1 --",
+        "$(reboot)",
+        "\x1b[2J",
+        "null",
+        "nan",
+        "\U0001f4a5",
+        "web",
+        "default",
+        "node-1",
+        "__init__",
+        "1",
+        "9" * 30,
+        "9" * 5000,
+    ),
 )
-FORMATS = {"ipv4": "10.0.0.77", "ipv4network": "10.0.0.0/8", "path": "/nowhere"}
+FORMATS = {
+    **{"ipv4": "10.0.0.77", "ipv4network": "10.0.0.0/8", "path": "/nowhere"},
+    **{"ipv6": "fd00::77", "ipv6network": "fd00::/64"},
+}
 OTHERS: tuple[Any, ...] = (
     *(None, True, -1, 0, 2**63, -(2**63) - 1, 10**40, 1e308, 0.5, float("nan"), float("inf")),
     *("", "x", "a\nb", "x" * 10_000, [], [[]], {}, {"": 0}, [1, "2", None], {"a": {"b": []}}),

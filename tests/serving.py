@@ -28,6 +28,7 @@ class Server:
 
     state: Path
     settings: Sequence[str] = ()
+    program: str = "launcher"
     options: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
@@ -69,7 +70,7 @@ class Server:
         with self.log.open("ab") as log:
             self.log_begins = self.log.stat().st_size
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "launcher", *argv),
+                *(sys.executable, "-m", self.program, *argv),
                 stdout=log,
                 stderr=log,
                 stdin=asyncio.subprocess.DEVNULL,

@@ -24,7 +24,7 @@ from typing import Any
 from launcher.amqp import AmqpBus
 from launcher.bus import Bus, MemoryBus
 from launcher.clock import Clock, SystemClock
-from launcher.config import Config, RoleName
+from launcher.config import Config, NetworkConfig, RoleName
 from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.firewall.driver import FirewallDriver
@@ -39,6 +39,8 @@ from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
+from launcher.drivers.network.uplinks import Tags, Vxlan
+from launcher.drivers.network.vlan import Uplink, VlanNetwork
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.scheduler.simple import SimpleScheduler
@@ -48,9 +50,9 @@ from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import BadRequest, Conflict
-from launcher.identity import new_token
+from launcher.identity import new_span_id, new_token
 from launcher.models import Identity, Image
-from launcher.networks import NetworkMode
+from launcher.networks import NetworkMode, Overlay
 from launcher.sandbox import INSIDE
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
@@ -61,6 +63,7 @@ from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
 
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+HOST = Path("/run/launcher")
 ADMIN = Identity(user_id="admin", project_id="admin", is_admin=True)
 
 log = logging.getLogger(__name__)
@@ -80,6 +83,8 @@ async def serve(config: Config, *, state: Path, listener: socket.socket, stop: a
     """Be a launcher until `stop` is set. `listener` is where the API answers."""
     async with AsyncExitStack() as house:
         house.enter_context(_alone_in(state))
+        if RoleName.COMPUTE in config.host.roles and config.virt.driver != "fake":
+            house.enter_context(_alone_in(HOST, hint="stop it, or give this one a network of its own: --sandbox"))
         clock, rng = SystemClock(), SystemRandom()
         bus = await house.enter_async_context(_open_bus(config, clock, rng))
         token = _keep_admin(state, listener, rng)
@@ -142,6 +147,7 @@ async def _roles(
                 firewall=drivers.firewall,
                 network=drivers.network,
                 images=drivers.images,
+                launcher=keep_identity(state),
             )
         )
     if RoleName.API in wanted:
@@ -197,6 +203,7 @@ def _controller(
         restart_missing=config.controller.missing == "restart",
         tick=config.controller.tick_s,
         sweep_every=config.controller.sweep_s,
+        host_timeout=config.scheduler.host_timeout_s,
     )
 
 
@@ -210,15 +217,11 @@ def make_drivers(config: Config, state: Path) -> Drivers:
             network=FakeNetwork(delay=delay),
             images=FakeImages(delay=delay),
         )
-    network: NetworkDriver = (
-        FlatDhcpNetwork(state, lease_seconds=config.network.lease_s)
-        if config.network.mode is NetworkMode.FLAT_DHCP
-        else FlatNetwork()
-    )
     return Drivers(
         virt=LibvirtVirt(
             libvirt_uri(config, state),
             state_dir=state,
+            launcher=keep_identity(state),
             virt_type=config.virt.virt_type,
             kernel=library.find_kernel(library_path(config, state)),
         ),
@@ -226,13 +229,43 @@ def make_drivers(config: Config, state: Path) -> Drivers:
             allow_project_net_traffic=config.firewall.allow_project_net_traffic,
             metadata_port=config.metadata.port or None,
         ),
-        network=network,
+        network=_network(config.network, state),
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
             injector=choose_injector(config.images.inject, state=state),
         ),
     )
+
+
+def _network(settings: NetworkConfig, state: Path) -> NetworkDriver:
+    match settings.mode:
+        case NetworkMode.FLAT:
+            return FlatNetwork()
+        case NetworkMode.FLAT_DHCP:
+            return FlatDhcpNetwork(state, lease_seconds=settings.lease_s)
+        case NetworkMode.VLAN:
+            return VlanNetwork(state, uplink=_uplink(settings), lease_seconds=settings.lease_s)
+
+
+def _uplink(settings: NetworkConfig) -> Uplink | None:
+    match settings.overlay:
+        case Overlay.VLAN:
+            return Tags(settings.interface)
+        case Overlay.VXLAN:
+            return Vxlan(settings.interface, group=settings.vxlan_group, peers=settings.vxlan_peers)
+        case Overlay.NONE:
+            return None
+
+
+def keep_identity(state: Path) -> str:
+    """What tells this launcher from others; it stays with the state directory, even when the database is lost."""
+    path = state / "launcher-id"
+    if not path.exists():
+        draft = path.with_suffix(".new")
+        draft.write_text(new_span_id(SystemRandom()))
+        draft.replace(path)
+    return path.read_text()
 
 
 def library_path(config: Config, state: Path) -> Path:
@@ -302,14 +335,14 @@ def _known_admin(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _alone_in(state: Path) -> Iterator[None]:
-    """One launcher per state directory."""
+def _alone_in(state: Path, *, hint: str = "stop it, or give --state DIR") -> Iterator[None]:
+    """One launcher per directory: the state's, and the host's, whose taps and chains bear no launcher's name."""
     state.mkdir(parents=True, exist_ok=True, mode=0o711)
     with (state / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict(f"another launcher uses {state}", hint="stop it, or give --state DIR") from None
+            raise Conflict(f"another launcher uses {state}", hint=hint) from None
         yield
 
 

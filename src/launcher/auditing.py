@@ -6,6 +6,7 @@ directory by the file `instance-id`, a tap by its alias, filters by their chain'
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 from launcher.messaging import Call, Notice
@@ -43,11 +44,19 @@ class Artefact(Model):
 
 
 class Look(Model):
-    """What one role found when it looked for these kinds. Without a `host` they are the network's."""
+    """What one role found when it looked for these kinds. Without a `host` they are the network's.
+
+    `others` are the numbers that another launcher's machines have there: what they name is left out.
+    """
 
     host: str | None
     kinds: frozenset[ArtefactKind]
     artefacts: tuple[Artefact, ...]
+    others: frozenset[int] = frozenset()
+
+    def lacks(self, number: int, kinds: Collection[ArtefactKind]) -> frozenset[ArtefactKind]:
+        """Which of these kinds the instance with this number did not have, or not whole."""
+        return frozenset(kinds) - {each.kind for each in self.artefacts if each.number == number and each.whole}
 
 
 class Trouble(StrEnum):

@@ -202,6 +202,9 @@ class Dispatcher:
             return route.message.model_validate(envelope.args)
         except ValidationError as error:
             raise BadMessage(f"{envelope.method}: {_complaints(error)}") from None
+        except Exception as error:
+            log.error("a validator failed", exc_info=error)
+            raise BadMessage(f"{envelope.method}: unexpected {type(error).__name__}") from None
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

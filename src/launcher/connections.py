@@ -18,6 +18,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.connection import make_url
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 
+from launcher import unreadable
 from launcher.bus import log_death
 
 T = TypeVar("T", AbstractConnection, AbstractChannel)
@@ -31,6 +32,8 @@ EXCHANGE, DEAD_EXCHANGE, DEAD_QUEUE, DEAD_KEPT = "launcher", "launcher.dlx", "la
 HEARTBEAT = 10  # s; a broker that does not answer is given up after 3 × (10 + 1)
 CONNECT_PATIENCE, CLOSE_PATIENCE, RETRY_INTERVAL = 5.0, 2.0, 1.0  # s
 FAILURES = (*CONNECTION_EXCEPTIONS, TimeoutError, asyncio.CancelledError)
+
+unreadable.let_in()
 
 
 class Kept(Generic[T]):

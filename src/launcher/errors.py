@@ -12,6 +12,7 @@
     │   └── NoHostYet                  503 no_host_yet           no host has reported; worth waiting
     ├── NoMoreFixedIps                 503 no_more_fixed_ips
     ├── InsufficientSpace              507 insufficient_space
+    ├── StoreUnavailable               503 store_unavailable     the database file cannot be used now
     ├── Unreachable                    502 unreachable           the guest does not answer
     ├── BadImage                       422 bad_image
     ├── BusError                       503 bus_error
@@ -121,6 +122,10 @@ class NoMoreFixedIps(LauncherError):
 
 class InsufficientSpace(LauncherError):
     code, status = "insufficient_space", 507
+
+
+class StoreUnavailable(LauncherError):
+    code, status, retriable = "store_unavailable", 503, True
 
 
 class Unreachable(LauncherError):

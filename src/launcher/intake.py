@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 
+from launcher import unreadable
 from launcher.bus import Dispatcher, Reply
 from launcher.connections import EXCHANGE, FAILURES, Kept, Loss, open_channel, pass_on, patiently, resolve
 from launcher.dead_letters import DeadLetters
@@ -92,6 +93,8 @@ class Intake:
     def _accept(self, letter: AbstractIncomingMessage) -> Callable[[], Awaitable[None]]:
         """Hand a message over; returns how to settle it."""
         try:
+            if letter.type == unreadable.TYPE:
+                raise BadMessage("its AMQP properties cannot be decoded")
             self.hand_over(letter.message_id, letter.body, self.reply_to(letter))
         except BadMessage as error:
             self.dead.bury(letter.routing_key or "", error, letter.body)

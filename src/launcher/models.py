@@ -40,7 +40,10 @@ class VmState(StrEnum):
 
 
 class TaskState(StrEnum):
-    """What is being done to it: the launch's steps by name, and its two ways back."""
+    """What is being done to it: the launch's steps by name, and its three ways back.
+
+    `rescheduling` undoes what a host has made of a launch that goes on at another.
+    """
 
     SCHEDULING = "scheduling"
     NETWORKING = "networking"
@@ -49,6 +52,7 @@ class TaskState(StrEnum):
     INJECTING = "injecting"
     FILTERING = "filtering"
     SPAWNING = "spawning"
+    RESCHEDULING = "rescheduling"
     CLEANING = "cleaning"
     DELETING = "deleting"
 
@@ -160,6 +164,7 @@ class LaunchOrder(InstanceRef):
     ramdisk: Image | None = None
     public_key: str | None = None
     availability_zone: str | None = None
+    tried_hosts: tuple[str, ...] = Field(default=(), description="where a step failed that may succeed elsewhere")
 
 
 class Fault(Model):
@@ -218,6 +223,7 @@ class HostState(Model):
     vcpus_used: int
     memory_used_mb: int
     instances: int
+    highest_number: int = Field(default=0, description="of all that was ever seen there; none up to it is free")
     virt_type: str
     virt_reason: str
     policy_version: int = Field(default=0, description="up to which it knows what its packet filters are to be")
@@ -228,6 +234,10 @@ class PowerState(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     STOPPED = "stopped"
+
+
+POWERED_OFF = "shutdown"
+"""The cause of an end that the guest asked for itself; every other end came over it."""
 
 
 class Diagnostics(Model):

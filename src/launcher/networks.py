@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from launcher.models import InstanceId, MacAddress, Model, Name, Nic
+from launcher.models import LARGEST, InstanceId, MacAddress, Model, Name, Nic
 
 BridgeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,14}$")]
 DomainName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}$")]
@@ -35,7 +35,7 @@ class Overlay(StrEnum):
 class Network(Model):
     """A bridge with a range of addresses. The gateway is also the DHCP server. Without a project it is everybody's."""
 
-    id: int = Field(default=0, ge=0, description="0 until the network role has kept it")
+    id: int = Field(default=0, ge=0, le=LARGEST, description="0 until the network role has kept it")
     name: Name
     project_id: str | None = None
     mode: NetworkMode

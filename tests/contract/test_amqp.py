@@ -10,9 +10,11 @@ import warnings
 
 import aio_pika
 import pytest
+from pamqp.commands import Basic
 
 from launcher.amqp import AmqpBus
 from launcher.bus import no_span
+from launcher.connections import EXCHANGE
 from launcher.errors import BusUnavailable, NoRoute, RpcTimeout
 from tests.contract.wire import CTX, Add, Tick, Wire, Work, Worker, amqp_bus, until
 from tests.rabbitmq import Broker, Cable, free_ports
@@ -327,3 +329,28 @@ async def test_a_call_that_was_in_a_deleted_queue_is_made_without_it(
         async with asyncio.timeout(15):
             assert [(await call).total for call in calls] == [1 + number for number in range(200)]
         assert len(worker.contexts) == 201
+
+
+UNREADABLE = {
+    "no UTF-8": b"\x04\x00\x02\xff\xfe",
+    "a date beyond all years": b"\x00\x40" + b"\xff" * 8,
+    "a header whose name is no UTF-8": b"\x20\x00\x00\x00\x00\x05\x02\xff\xfet\x01",
+}
+
+
+@pytest.mark.parametrize("properties", UNREADABLE.values(), ids=UNREADABLE.keys())
+async def test_properties_that_nobody_can_decode_are_a_dead_letter(
+    amqp: Wire[AmqpBus], broker: Broker, monkeypatch: pytest.MonkeyPatch, properties: bytes
+) -> None:
+    worker = Worker()
+    async with amqp.bus.serve("alpha", "one", worker.routes, no_span):
+        async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
+            exchange = await channel.get_exchange(EXCHANGE, ensure=False)
+            with monkeypatch.context() as patched:
+                patched.setattr(Basic.Properties, "marshal", lambda _: properties)
+                await exchange.publish(aio_pika.Message(b"{}"), "alpha")
+        await until(lambda: amqp.bus.dead.count == 1)
+        assert amqp.bus.ready
+        assert (await amqp.peer.call(CTX, Add(a=1, b=2))).total == 3
+    assert "cannot be decoded" in amqp.bus.dead.newest[0].reason
+    assert amqp.bus.dead.count == 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import IPv4Address
+from typing import Annotated
 
 import pytest
+from pydantic import BeforeValidator
 
 from launcher.bus import QUEUE_LIMIT, no_span
 from launcher.errors import (
@@ -17,7 +19,7 @@ from launcher.errors import (
     RpcTimeout,
     UnknownMethod,
 )
-from launcher.messaging import Call, Context, Notice
+from launcher.messaging import Call, Cast, Context, Notice
 from launcher.models import Span
 from tests.contract.wire import (
     CTX,
@@ -292,6 +294,27 @@ async def test_poison_is_a_dead_letter_and_the_role_lives_on(wire: AnyWire, body
     letter = wire.bus.dead.newest[0]
     assert (letter.routing_key, letter.body) == ("alpha", body)
     assert letter.reason
+
+
+class Fragile(Cast):
+    """Its validator has a bug."""
+
+    topic = "alpha"
+    label: Annotated[str, BeforeValidator(lambda value: value.no_such_thing)]
+
+
+async def test_a_validator_with_a_bug_does_not_end_the_role(wire: AnyWire) -> None:
+    worker = Worker()
+
+    async def never(_: Context, __: Fragile) -> None:
+        raise AssertionError
+
+    async with wire.bus.serve("alpha", "one", [*worker.routes, Fragile.to(never)], no_span):
+        await wire.put("alpha", envelope(method='"fragile"'))
+        await until(lambda: wire.bus.dead.count == 1)
+        await wire.peer.cast(CTX, Work(label="healthy"))
+        assert await worker.next() == "healthy"
+    assert wire.bus.dead.newest[0].reason == "fragile: unexpected AttributeError"
 
 
 async def test_an_unknown_cast_is_a_dead_letter(wire: AnyWire) -> None:

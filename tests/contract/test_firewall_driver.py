@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.firewall.fake import FakeFirewall
 from launcher.drivers.firewall.iptables import IptablesFirewall
 from launcher.errors import FirewallFailed
+from launcher.networks import NetworkMode
 from launcher.policy import Protocol, Rule, SecurityGroup
 from tests.orders import NETWORK, make_launch, make_order
 
@@ -98,6 +100,15 @@ async def real(sandboxed: None) -> AsyncIterator[IptablesFirewall]:
 
 @pytest.mark.host
 class TestIptables:
+    @pytest.mark.parametrize("mode", NetworkMode)
+    async def test_ipv6_is_refused_on_every_bridge_of_ours(self, real: IptablesFirewall, mode: NetworkMode) -> None:
+        """Of projects' vlans it was not."""
+        if not Path("/proc/net/if_inet6").exists():
+            pytest.skip("HOST TEST NOT RUN: this kernel has no IPv6")
+        await real.ensure_base(NETWORK.model_copy(update={"mode": mode, "bridge": f"br-{mode.replace('_', '-')}"}))
+        found = subprocess.run(["ip6tables-save", "-t", "filter"], check=True, capture_output=True, text=True).stdout
+        assert (f"-i br-{mode.replace('_', '-')} -j DROP" in found) == (mode is not NetworkMode.FLAT)
+
     async def test_it_cleans_up_after_itself(self, real: IptablesFirewall) -> None:
         before = saved()
         await real.apply(*make_launch(1, SSH, WEB))

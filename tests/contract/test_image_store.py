@@ -128,7 +128,7 @@ async def test_bases_are_listed_and_kept(store: ImageStore, orders: Orders) -> N
 
 async def test_a_whole_injection_leaves_no_export(store: ImageStore, orders: Orders) -> None:
     await store.create_disks(orders())
-    await store.inject_key(orders())
+    await store.inject(orders())
     assert list(await store.list_exports()) == []
     await store.remove_exports()
 
@@ -149,21 +149,21 @@ async def test_a_flavor_smaller_than_the_image_is_refused_with_both_sizes(store:
 
 async def test_a_key_is_injected_once(store: ImageStore, orders: Orders) -> None:
     await store.create_disks(orders())
-    way = await store.inject_key(orders())
+    way = await store.inject(orders())
     assert way in (Injection.STORAGE_DAEMON, Injection.METADATA)
-    assert await store.inject_key(orders()) is way
+    assert await store.inject(orders()) is way
     with pytest.raises(InjectionFailed, match="another key"):
-        await store.inject_key(orders(public_key="ssh-ed25519 BBBB you@there"))
+        await store.inject(orders(public_key="ssh-ed25519 BBBB you@there"))
 
 
 async def test_no_key_is_no_injection(store: ImageStore, orders: Orders) -> None:
     await store.create_disks(orders())
-    assert await store.inject_key(orders(public_key=None)) is Injection.NONE
+    assert await store.inject(orders(public_key=None)) is Injection.NONE
 
 
 async def test_a_key_needs_a_disk(store: ImageStore, orders: Orders) -> None:
     with pytest.raises(InjectionFailed, match="instance-00000001"):
-        await store.inject_key(orders())
+        await store.inject(orders())
 
 
 async def test_a_console_that_has_said_nothing_is_empty(store: ImageStore, orders: Orders) -> None:
@@ -176,13 +176,13 @@ async def test_a_console_that_has_said_nothing_is_empty(store: ImageStore, order
 
 async def test_the_fake_fails_where_it_is_told_to(orders: Orders) -> None:
     async def fail(verb: str, order: InstanceRef) -> None:
-        if verb == "inject_key":
+        if verb == "inject":
             raise InjectionFailed(f"{order.name}: as ordered")
 
     fake = FakeImages(before=fail)
     await fake.create_disks(orders())
     with pytest.raises(InjectionFailed, match="as ordered"):
-        await fake.inject_key(orders())
+        await fake.inject(orders())
 
 
 # --- files -------------------------------------------------------------------------------------------
@@ -365,20 +365,22 @@ async def test_a_disk_whose_key_was_recorded_is_never_opened_again(
     first = LocalImages(tmp_path / "instances", library=library, injector=MetadataOnly())
     await first.start()
     await first.create_disks(orders())
-    await first.inject_key(orders())
+    await first.inject(orders())
     successor = LocalImages(tmp_path / "instances", library=library, injector=NeverInjector())
     await successor.start()
-    assert await successor.inject_key(orders()) is Injection.METADATA
+    assert await successor.inject(orders()) is Injection.METADATA
 
 
 async def test_a_record_torn_by_a_power_cut_is_none(files: LocalImages, orders: Orders) -> None:
     disks = await files.create_disks(orders())
     (disks.root.parent / "injection").write_text("")
-    assert await files.inject_key(orders()) is Injection.METADATA
+    assert await files.inject(orders()) is Injection.METADATA
 
 
 class NeverInjector(MetadataOnly):
     """Must not be asked."""
 
-    async def inject(self, disk: Path, format: ImageFormat, public_key: str) -> None:
+    async def inject(
+        self, disk: Path, format: ImageFormat, public_key: str | None, interfaces: str | None = None
+    ) -> None:
         raise DriverError(f"{disk} was opened again")

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 from random import Random
@@ -145,6 +146,19 @@ class House:
             ),
         }
 
+    @contextlib.asynccontextmanager
+    async def with_host(self, name: str) -> AsyncIterator[House]:
+        """One more compute host on this bus. Its fakes and its troubles are its own; the network role is not."""
+        other = House(self.state)
+        compute = other._compute({"host": name, "bus": self.bus, "clock": SystemClock(), "rng": Random(3)})
+        async with compute.serving():
+            await eventually(partial(self._knows, name), what=f"{name} among the hosts")
+            yield other
+
+    async def _knows(self, name: str) -> bool:
+        found = (await self.ask("GET", "/hosts", status=200))["hosts"]
+        return name in [host["name"] for host in found]
+
     def _compute(self, world: Any) -> Compute:
         compute = Compute(
             **world,
@@ -154,6 +168,7 @@ class House:
             firewall=self.firewall,
             network=self.network,
             images=self.images,
+            second_look=0.05,
         )
         compute.launch.steps = [replace(step, do=self._troubled(step)) for step in compute.launch.steps]
         return compute

@@ -118,6 +118,27 @@ async def test_no_address_left_is_an_error_of_networking(tmp_path: Path) -> None
         await house.until(third["id"], "ACTIVE")
 
 
+async def test_a_small_network_takes_as_many_as_it_has_addresses_and_goes_on_when_one_is_free(tmp_path: Path) -> None:
+    async with House(tmp_path, cidr=IPv4Network("10.0.0.0/29")).open() as house:
+        made = [await house.launch() for _ in range(8)]
+
+        async def at_rest() -> list[Json] | None:
+            found = [await house.ask("GET", f"/instances/{each['id']}", status=200) for each in made]
+            return found if {each["status"] for each in found} <= {"ACTIVE", "ERROR"} else None
+
+        found = await eventually(at_rest, what="all at rest")
+        active = [each for each in found if each["status"] == "ACTIVE"]
+        assert {each["addresses"][0] for each in active} == {f"10.0.0.{number}" for number in range(2, 7)}
+        assert len(house.network.leases["default"]) == 5
+        faults = [each["fault"] for each in found if each["status"] == "ERROR"]
+        assert [(fault["code"], fault["step"]) for fault in faults] == [("no_more_fixed_ips", "networking")] * 3
+        assert {fault["message"] for fault in faults} == {"no free address in network default (10.0.0.0/29, 5 usable)"}
+        await house.ask("DELETE", f"/instances/{active[2]['id']}", status=202)
+        await house.until(active[2]["id"], "DELETED")
+        last = await house.launch()
+        assert (await house.until(last["id"], "ACTIVE"))["addresses"] == active[2]["addresses"]
+
+
 async def test_count_makes_as_many_with_names_and_one_reservation(house: House) -> None:
     body = {"image": "ami-tiny", "flavor": "m1.tiny", "name": "web", "count": 3}
     made = (await house.ask("POST", "/instances", body, status=202))["instances"]

@@ -73,7 +73,6 @@ async def test_what_is_another_networks_is_refused(house: House, changes: Json, 
     "changes",
     [
         {"cidr": "0.0.0.0/33"},
-        {"cidr": "10.1.0.1/24"},
         {"cidr": "10.1.0.0/31"},
         {"gateway": "10.1.0.0"},
         {"gateway": "10.1.0.7"},

@@ -14,7 +14,7 @@ SEED = 20120229
 STREAMS = "^/events$|/tcp/"
 """They do not end by themselves, so `test_bad_input.py` asks them."""
 
-# What fits its schema may still mean nothing: a key that is none, ports for a protocol without, 7.0 for 7.
+# What fits its schema may still mean nothing: a key that is none, an empty range, ports for icmp, 7.0 for 7.
 CONFIGURATION = """
 [[operations]]
 include-name = [
@@ -55,9 +55,9 @@ async def asked(house: House) -> Counter[tuple[str, int]]:
 
 
 async def test_whatever_is_asked_is_answered_as_described(house: House, tmp_path: Path) -> None:
-    await schemathesis(house, tmp_path, f"--header=Authorization: Bearer {TOKEN}", "--max-examples=25")
+    await schemathesis(house, tmp_path, f"--header=Authorization: Bearer {TOKEN}", "--max-examples=15")
     counted = await asked(house)
-    assert counted.total() > 1000
+    assert counted.total() > 800
     assert [each for each in counted if each[1] >= 500] == []
     assert sum(times for (_, status), times in counted.items() if status < 300) > 100
     assert house.bus.dead.count == 0
@@ -66,8 +66,8 @@ async def test_whatever_is_asked_is_answered_as_described(house: House, tmp_path
 
 
 async def test_without_a_token_only_what_is_public_is_told(house: House, tmp_path: Path) -> None:
-    await schemathesis(house, tmp_path, "--max-examples=5")
+    await schemathesis(house, tmp_path, "--max-examples=2")
     counted = await asked(house)
-    assert counted.total() > 300
+    assert counted.total() > 200
     told = {endpoint for endpoint, status in counted if status not in (401, 405)}
     assert told <= PUBLIC

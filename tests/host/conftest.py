@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.host.killing import SCORES
+from tests.host.libvirtd import Daemon
+from tests.host.test_restart_under_traffic import FIGURES
 from tests.rabbitmq import Broker
 from tests.serving import LIBRARY, Server
 
@@ -33,6 +35,14 @@ def leave_nothing(server: Server) -> None:
             continue
         if str(server.state).encode() in words and int(process.name) != os.getpid():
             os.kill(int(process.name), signal.SIGKILL)
+
+
+@pytest.fixture
+async def daemon(sandboxed: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
+    daemon = Daemon(tmp_path_factory.mktemp("d"))
+    async with daemon.running:
+        await daemon.start()
+        yield daemon
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +81,5 @@ async def busy(server: Server, broker: Broker) -> Server:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for name, score in config.stash.get(SCORES, {}).items():
         terminalreporter.write_line(f"kill -9: {score} ({name})")
+    for line in config.stash.get(FIGURES, []):
+        terminalreporter.write_line(f"restarts under traffic: {line}")

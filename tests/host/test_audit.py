@@ -15,7 +15,7 @@ import libvirt
 import pytest
 
 from tests.contract.virt_rigs import LibvirtRig
-from tests.host.test_libvirt_daemon import Daemon
+from tests.host.libvirtd import Daemon
 from tests.host.test_story import leftovers, qemus
 from tests.rabbitmq import Broker
 from tests.serving import Json, Server
@@ -206,7 +206,9 @@ async def test_a_lost_state_directory_is_no_order_to_end_the_guests(server: Serv
         assert {trouble for trouble, _, _ in found} == {"unknown"}
         assert {kind for _, kind, _ in found} == {"domain", "chain", "directory", "tap", "lease", "dhcp"}
         await server.cli("gc", code=1)
-        await server.cli("run", "ami-tiny", "--name", "first", code=6)
+        await server.cli("run", "ami-tiny", "--name", "first")
+        assert (await server.get("/instances/first"))["number"] == 2
+        await server.cli("delete", "first", "--wait")
 
         async def told() -> bool:
             return "sweep: unknown domain instance-00000001" in server.said

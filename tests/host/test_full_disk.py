@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from tests.host.killing import leases
 from tests.host.test_story import leftovers
 from tests.serving import Json, Server
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.host
 BODY = {"image": "ami-tiny", "flavor": "m1.tiny"}
@@ -83,6 +84,73 @@ async def test_a_full_state_volume_refuses_launches_and_recovers(server: Server,
             return {each["status"] for each in found} <= {"ACTIVE", "ERROR"}
 
         await eventually(at_rest, within=90, what="the others at rest")
+
+
+FAKE = ["virt.driver=fake", "quotas.instances=10000", "quotas.cores=10000", "quotas.memory_mb=10000000"]
+
+
+async def test_launches_under_way_outlive_a_full_state_volume(server: Server, state: Volume) -> None:
+    """Both databases are on it: no step can be reported, no address leased or released, until there is space."""
+    server.settings = [*FAKE, "fake.step_delay_s=0.2", "controller.sweep_s=0"]
+    async with server.running():
+        assert (await post(server, name="under-way", count=30))[0] == 202
+
+        async def found() -> list[Json]:
+            instances: list[Json] = (await server.get("/instances?limit=1000"))["instances"]
+            return instances
+
+        async def begun() -> bool:
+            return any(each["task_state"] not in (None, "scheduling") for each in await found())
+
+        await eventually(begun, what="the first step")
+        state.fill()
+        await until(lambda: server.said.count("the state volume is full") >= 10, within=60)
+        assert len(await found()) == 30  # reading goes on
+        state.free()
+
+        async def at_rest() -> list[Json] | None:
+            instances = await found()
+            return instances if {each["status"] for each in instances} <= {"ACTIVE", "ERROR"} else None
+
+        ended = await eventually(at_rest, within=120, what="all at rest")
+        faults = {each["fault"]["code"] for each in ended if each["fault"]}
+        assert faults <= {"insufficient_space", "store_unavailable"}
+        active = [each for each in ended if each["status"] == "ACTIVE"]
+        assert active
+        assert len(leases(server)) == len(active)
+        assert "Traceback" not in server.said
+        assert "differences: 0" in await server.cli("audit")
+        assert (await post(server, name="afterwards"))[0] == 202
+        await server.until_instance("afterwards", status="ACTIVE")
+
+
+async def test_a_start_on_a_full_state_volume_says_so(server: Server, state: Volume) -> None:
+    server.settings = FAKE
+    state.fill()
+    await server.spawn()
+    await until(lambda: server.ended)
+    assert server.process is not None
+    assert server.process.returncode == 1
+    assert "Traceback" not in server.said
+    assert "launcher serve: no space left" in server.said or "the state volume is full" in server.said, server.said
+    state.free()
+    async with server.running():
+        assert (await post(server, name="afterwards"))[0] == 202
+        await server.until_instance("afterwards", status="ACTIVE")
+
+
+async def test_a_lock_on_the_database_costs_time_only(server: Server) -> None:
+    """As a backup with the sqlite3 program may hold it. POST says that it did not accept."""
+    server.settings = FAKE
+    async with server.running():
+        with contextlib.closing(sqlite3.connect(server.state / "controller.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            status, said = await post(server, name="early")
+            assert (status, said["code"]) == (503, "store_unavailable")
+            other.execute("ROLLBACK")
+        assert (await post(server, name="afterwards"))[0] == 202
+        await server.until_instance("afterwards", status="ACTIVE")
+        assert [each["name"] for each in (await server.get("/instances"))["instances"]] == ["afterwards"]
 
 
 async def test_a_full_instances_volume_fails_launches_by_name_and_recovers(server: Server, instances: Volume) -> None:

@@ -74,6 +74,43 @@ async def test_a_key_gets_into_a_fresh_disk(daemon: StorageDaemon, tmp_path: Pat
     assert (tmp_path / "base").read_bytes() == base
 
 
+TEXT = "auto eth0\niface eth0 inet static\n    address 10.0.0.2\n"
+INTERFACES = "/etc/network/interfaces"
+
+
+@pytest.mark.parametrize("found", ["nothing", "a folder", "another file", "the same file"])
+async def test_addresses_get_into_a_disk_whatever_was_there(daemon: StorageDaemon, tmp_path: Path, found: str) -> None:
+    def tree_with(tree: Path) -> None:
+        home(tree)
+        folder = tree / "etc/network"
+        (folder if found != "nothing" else tree / "etc").mkdir(parents=True)
+        if found.endswith("file"):
+            (folder / "interfaces").write_text(TEXT if found == "the same file" else "iface eth0 inet dhcp\n" * 500)
+
+    disk = await make_disk(tmp_path, tree_with)
+    await daemon.inject(disk, ImageFormat.QCOW2, KEY, TEXT)
+    assert await debugfs(disk, f"cat {INTERFACES}") == TEXT
+    assert "Mode:  0644" in await debugfs(disk, f"stat {INTERFACES}")
+    assert await debugfs(disk, f"cat {KEYS}") == f"{KEY}\n"
+
+
+async def test_addresses_go_without_a_key(daemon: StorageDaemon, tmp_path: Path) -> None:
+    disk = await make_disk(tmp_path, lambda tree: (tree / "etc").mkdir(parents=True))
+    await daemon.inject(disk, ImageFormat.QCOW2, None, TEXT)
+    assert await debugfs(disk, f"cat {INTERFACES}") == TEXT
+
+
+@pytest.mark.parametrize("path", ["etc", "etc/network", "etc/network/interfaces"])
+async def test_a_link_on_the_way_of_addresses_is_refused(daemon: StorageDaemon, tmp_path: Path, path: str) -> None:
+    def link(tree: Path) -> None:
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).symlink_to("/root")
+
+    disk = await make_disk(tmp_path, link)
+    with pytest.raises(InjectionFailed, match=f"/{path} in the disk is a symlink"):
+        await daemon.inject(disk, ImageFormat.QCOW2, None, TEXT)
+
+
 async def test_the_keys_that_are_there_stay(daemon: StorageDaemon, tmp_path: Path) -> None:
     def with_key(tree: Path) -> None:
         (tree / "root/.ssh").mkdir(parents=True)

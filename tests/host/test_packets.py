@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import itertools
 import os
 import socket
@@ -270,10 +271,10 @@ async def test_icmp_types_and_codes(
 
 async def test_answers_to_what_the_guest_began_come_in(lan: Lan) -> None:
     guest, loop = await lan.launch(1), asyncio.get_running_loop()
-    server = await asyncio.start_server(echo, str(LAN.gateway), OPEN)
+    server = await asyncio.start_server(echo, str(LAN.gateway), METADATA_PORT)
     client = guest.open(socket.SOCK_STREAM)
     async with server, asyncio.timeout(LIMIT):
-        await loop.sock_connect(client, (str(LAN.gateway), OPEN))
+        await loop.sock_connect(client, (str(LAN.gateway), METADATA_PORT))
         await loop.sock_sendall(client, b"hello")
         assert await loop.sock_recv(client, 100) == b"hello"
 
@@ -303,17 +304,20 @@ async def test_removing_instance_1_leaves_10_to_19_filtered(lan: Lan) -> None:
 async def test_a_guest_cannot_send_as_another(lan: Lan) -> None:
     liar, victim = await lan.launch(1), await lan.launch(2, OPEN_UDP)
     liar.run("ip", "address", "add", "10.90.0.77/24", "dev", "eth0")
-    at_guest = victim.listen_udp(OPEN)
-    with host_socket() as at_host:
-        at_host.bind((str(LAN.gateway), OPEN))
+    at_guest, loop = victim.listen_udp(OPEN), asyncio.get_running_loop()
+    with socket.create_server((str(LAN.gateway), METADATA_PORT)) as at_host:
+        at_host.setblocking(False)
         for source in ("10.90.0.77", str(liar.lease.address)):
-            sender = liar.open(socket.SOCK_DGRAM)
+            sender, caller = liar.open(socket.SOCK_DGRAM), liar.open(socket.SOCK_STREAM)
             sender.bind((source, 0))
-            for target in (victim.lease.address, LAN.gateway):
-                sender.sendto(source.encode(), (str(target), OPEN))
-        truth = (str(liar.lease.address).encode(), str(liar.lease.address))
-        assert await received(at_guest) == truth
-        assert await received(at_host) == truth
+            sender.sendto(source.encode(), (str(victim.lease.address), OPEN))
+            caller.bind((source, 0))
+            assert caller.connect_ex((str(LAN.gateway), METADATA_PORT)) == errno.EINPROGRESS
+        assert await received(at_guest) == (str(liar.lease.address).encode(), str(liar.lease.address))
+        async with asyncio.timeout(LIMIT):
+            accepted, caller_address = await loop.sock_accept(at_host)
+        accepted.close()
+        assert caller_address[0] == str(liar.lease.address)
 
 
 async def test_ipv6_is_no_way_around(lan: Lan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -134,6 +135,40 @@ async def test_kill_9_in_the_middle_of_a_launch_and_a_restart_end_in_a_running_m
         assert len(await asyncio.to_thread(qemus, server)) == 1
         await server.cli("delete", "cut", "--wait")
         assert leftovers(server) == []
+
+
+async def test_a_flat_network_without_dhcp_writes_the_address_into_the_guest(server: Server) -> None:
+    server.settings = ["network.mode=flat", "metadata.port=0"]
+    async with server.running():
+        await server.cli("keypair", "create", "test")
+        words = ["run", "ami-tiny", "--key", "test", "--name", "flat", "--network", "default=10.0.0.77"]
+        await server.cli(*words, "--wait=active,ssh")
+        seen = await server.cli("ssh", "flat", "--", "ifconfig eth0; route -n; ps; cat /etc/network/interfaces")
+        assert "inet addr:10.0.0.77  Bcast:10.0.0.255  Mask:255.255.255.0" in seen
+        assert re.search(r"^0\.0\.0\.0 +10\.0\.0\.1 ", seen, re.MULTILINE)
+        assert "address 10.0.0.77" in seen
+        assert "udhcpc" not in seen
+        assert not (server.state / "networks").exists(), "there is no DHCP server"
+        await server.cli("delete", "flat", "--wait")
+        assert leftovers(server) == []
+
+
+async def test_a_machine_with_two_nics_reaches_both_networks(server: Server) -> None:
+    async with server.running():
+        await server.cli("keypair", "create", "test")
+        await server.cli("network", "create", "back", "10.7.0.0/24")
+        nics = ["--network", "default", "--network", "back=10.7.0.9"]
+        await server.cli("run", "ami-tiny", "--key", "test", "--name", "two", *nics, "--wait=active,ssh")
+        found = await server.get("/instances/two")
+        assert found["addresses"] == ["10.0.0.2", "10.7.0.9"]
+        seen = await server.cli("ssh", "two", "--", "cat /sys/class/net/eth0/address /sys/class/net/eth1/address")
+        assert seen.split() == [nic["mac"] for nic in found["nics"]]
+        await server.cli("ssh", "two", "--", "ifconfig eth1 10.7.0.9 netmask 255.255.255.0; ping -c 1 -W 5 10.7.0.1")
+        await server.cli("network", "delete", "back", code=1)
+        await server.cli("delete", "two", "--wait")
+        assert leftovers(server) == []
+        await server.cli("network", "delete", "back")
+        assert not Path("/sys/class/net/br101").exists()
 
 
 def qemus(server: Server) -> list[Path]:

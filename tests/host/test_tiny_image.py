@@ -122,7 +122,7 @@ async def guest(tmp_path: Path, images: list[Image]) -> AsyncIterator[Guest]:
         await store.start()
         opened.push_async_callback(store.stop)
         disks = await store.create_disks(order)
-        assert await store.inject_key(order) is Injection.STORAGE_DAEMON
+        assert await store.inject(order) is Injection.STORAGE_DAEMON
         argv = qemu(order, disks, port)
         running = await opened.enter_async_context(process.spawn(argv, stdin=asyncio.subprocess.PIPE))
         yield Guest(running, disks.console_log, key, port)

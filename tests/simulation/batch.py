@@ -114,6 +114,24 @@ def restarts() -> Iterator[Schedule]:
         yield replace(scene, seed=seed, launches=1, kills=(f"{number}:reboot",), faults=("images.create:slow",))
 
 
+def other_hosts() -> Iterator[Schedule]:
+    """A step fails on one of two hosts; while the launch moves to the other, something else happens, too."""
+    faults = [fault for fault in possible(DO_POINTS) if not fault.endswith((":slow", ":broken"))]
+    modes, weathers = itertools.cycle(KILL_MODES), itertools.cycle(BAD_WEATHERS)
+    for fault, seed in itertools.product(faults, range(3)):
+        yield Schedule(seed=seed, hosts=2, faults=(fault,))
+        yield Schedule(seed=seed, hosts=2, roles="split", faults=(fault,), weather=next(weathers))
+    for fault, number in itertools.product(("virt.spawn:timeout", "virt.spawn:late", "images.create:flaky"), POINTS):
+        scene = Schedule(hosts=2, launches=1 + number % 2, faults=(fault,))
+        yield replace(scene, deletes=(number,))
+        yield replace(scene, kills=(f"{number}:{next(modes)}",))
+        yield replace(scene, roles="split", kills=(f"{number}:{next(modes)}",))
+    for fault, seed in itertools.product(possible(UNDO_POINTS), range(2)):
+        yield Schedule(seed=seed, hosts=2, faults=("virt.spawn:timeout", fault), kills=KILLED[seed])
+    for fault in faults:
+        yield Schedule(hosts=2, faults=("virt.spawn:flaky", fault), deletes=(REST,))
+
+
 def split_kills() -> Iterator[Schedule]:
     """Every role is a process of its own, and only the one at work is killed."""
     for number, mode in itertools.product(POINTS, KILL_MODES):
@@ -127,7 +145,19 @@ def mixtures() -> Iterator[Schedule]:
 
 FAMILIES: dict[str, Callable[[], Iterable[Schedule]]] = {
     family.__name__: family
-    for family in (kills, two_kills, faults, late_starts, deletes, changes, weathers, restarts, split_kills, mixtures)
+    for family in (
+        kills,
+        two_kills,
+        faults,
+        late_starts,
+        deletes,
+        changes,
+        weathers,
+        restarts,
+        other_hosts,
+        split_kills,
+        mixtures,
+    )
 }
 
 

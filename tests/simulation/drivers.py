@@ -178,7 +178,7 @@ class SimImages:
         home = Path("/simulated") / order.name
         return Disks(root=home / "disk", root_format=ImageFormat.QCOW2, console_log=home / "console.log")
 
-    async def inject_key(self, order: LaunchOrder) -> Injection:
+    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp] = ()) -> Injection:
         return await self.life.touch(self.host, "images.inject", lambda: Injection.METADATA, order=order)
 
     async def delete_disks(self, order: InstanceRef) -> None:

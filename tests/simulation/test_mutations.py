@@ -13,6 +13,7 @@ import pytest
 
 from launcher.db import leases, moves, versions
 from launcher.messages.network import ReleaseFixedIp
+from launcher.messages.reports import ReportGone
 from launcher.messaging import Context
 from launcher.models import Fault, HostState, Instance, LaunchOrder
 from launcher.networks import FixedIp
@@ -131,8 +132,8 @@ def no_second_look(patch: Patch) -> None:
 
 
 def no_sweep(patch: Patch) -> None:
-    async def nothing(self: Sweep) -> None:
-        return None
+    async def nothing(self: Sweep) -> tuple[()]:
+        return ()
 
     patch.setattr(Sweep, "sweep", nothing)
 
@@ -169,6 +170,26 @@ def one_filter_does_not_wait_for_another(patch: Patch) -> None:
     patch.setattr(Filters, "__init__", unlocked)
 
 
+def another_host_at_once(patch: Patch) -> None:
+    unwind = Compute._unwind
+
+    async def leave_it(self: Compute, work: Launch) -> None:
+        if not work.keep_address:
+            return await unwind(self, work)
+        self.held.pop(work.order.instance_id, None)
+        gone = ReportGone(instance_id=work.order.instance_id, generation=work.order.generation)
+        return await self.bus.call(work.ctx, gone)
+
+    patch.setattr(Compute, "_unwind", leave_it)
+
+
+def an_address_forgotten_between_two_hosts(patch: Patch) -> None:
+    async def gone(self: Reconcile, ctx: Context, instance: Instance, order: LaunchOrder) -> None:
+        await self.gone(ctx, instance.id, instance.generation)
+
+    patch.setattr(Reconcile, "_end_hostless", gone)
+
+
 @dataclass(frozen=True)
 class Mutation:
     """A rule, how to take it out, and which schedules should notice."""
@@ -194,6 +215,8 @@ MUTATIONS = [
     Mutation(a_set_of_groups_without_a_version, "changes"),
     Mutation(members_without_a_version, "changes"),
     Mutation(one_filter_does_not_wait_for_another, "changes"),
+    Mutation(another_host_at_once, "other_hosts"),
+    Mutation(an_address_forgotten_between_two_hosts, "other_hosts", lambda schedule: bool(schedule.deletes)),
     Mutation(nothing_put_back, "faults", lambda schedule: "ghost" in str(schedule)),
 ]
 

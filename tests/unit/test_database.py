@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from launcher.db.database import Database
-from launcher.errors import InsufficientSpace, LauncherError, NotFound
+from launcher.db import database as database_module
+from launcher.db.database import PRAGMAS, Database
+from launcher.errors import InsufficientSpace, LauncherError, NotFound, StoreUnavailable
 
 SCHEMA = ("CREATE TABLE words (word TEXT PRIMARY KEY) STRICT",)
 
@@ -68,6 +70,37 @@ async def test_a_full_disk_is_a_named_error_and_passes(tmp_path: Path) -> None:
         await database.write(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchall())
         await database.write(add("after"))
         assert len(await database.read(words)) == kept + 1
+
+
+async def test_a_lock_that_somebody_else_holds_is_a_named_error_and_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to come out as a bug of ours."""
+    monkeypatch.setattr(database_module, "PRAGMAS", PRAGMAS.replace("busy_timeout = 5000", "busy_timeout = 20"))
+    async with Database.open(tmp_path / "x.db", SCHEMA) as database:
+        with contextlib.closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            outcomes = await asyncio.gather(
+                *(database.write(add(f"{number}")) for number in range(5)), return_exceptions=True
+            )
+            assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+            assert await database.read(words) == []
+            other.execute("ROLLBACK")
+        await database.write(add("after"))
+        assert await database.read(words) == ["after"]
+
+
+@pytest.mark.parametrize("name", ["SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN"])
+async def test_a_file_that_fails_is_a_named_error_in_writing_and_reading(tmp_path: Path, name: str) -> None:
+    def fail(db: sqlite3.Connection) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = getattr(sqlite3, name)
+        raise error
+
+    async with Database.open(tmp_path / "x.db", SCHEMA) as database:
+        for use in (database.write, database.read):
+            with pytest.raises(StoreUnavailable, match="disk I/O error"):
+                await use(fail)
 
 
 async def test_migrations_go_on_where_the_file_stands_and_keep_a_copy(tmp_path: Path) -> None:

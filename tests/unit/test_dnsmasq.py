@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from calendar import timegm
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from launcher.drivers.network.dnsmasq import (
     Files,
     command_line,
     host_lines,
+    name_lines,
     read_evidence,
     release_packet,
     stray_leases,
 )
 from launcher.errors import NetworkFailed
-from launcher.networks import FixedIp
+from launcher.networks import FixedIp, Network
 from tests.orders import NETWORK, make_lease, make_order
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -39,6 +44,52 @@ def test_the_command_line_is_as_agreed(name: str, dns: tuple[str, ...]) -> None:
     network = NETWORK.model_copy(update={"dns": tuple(IPv4Address(server) for server in dns)})
     words = command_line(network, FILES, lease_seconds=3600, user="nobody")
     assert words == (GOLDEN / f"{name}.txt").read_text().splitlines()
+
+
+def test_ipv6_is_told_by_router_advertisements_and_a_small_mtu_by_dhcp() -> None:
+    network = NETWORK.model_copy(update={"cidr6": IPv6Network("fd00:1::/64")})
+    words = command_line(network, FILES, lease_seconds=3600, user="nobody", mtu=1450)
+    assert words == (GOLDEN / "dnsmasq_ipv6_mtu.txt").read_text().splitlines()
+
+
+def test_names_for_both_addresses() -> None:
+    network = NETWORK.model_copy(update={"cidr6": IPv6Network("fd00:1::/64")})
+    lease = make_lease(make_order(1), "10.0.0.3", network)
+    assert name_lines([lease]) == ("10.0.0.3 server-1.novalocal\nfd00:1::16:3eff:fe00:1 server-1.novalocal\n"), (
+        "RFC 4291's example turns the universal bit round"
+    )
+
+
+SHAPES = (
+    re.compile(r"[0-9a-f:]{17},[A-Za-z0-9][A-Za-z0-9.-]*\.[a-z0-9.-]+,[0-9.]+"),
+    re.compile(r"[0-9a-f.:]+ [A-Za-z0-9][A-Za-z0-9.-]*\.[a-z0-9.-]+"),
+)
+HOSTILE = st.one_of(
+    st.text(max_size=300),
+    st.sampled_from(["a\n00:00:00:00:00:00,ignore", "x" * 300, "0.0.0.0/33", "a,b", "--server=9.9.9.9", "a\0b", "a#b"]),
+)
+
+
+@given(hostname=HOSTILE, domain=HOSTILE, bridge=HOSTILE, name=HOSTILE)
+def test_whatever_it_is_called_it_stays_one_line_or_is_refused(
+    hostname: str, domain: str, bridge: str, name: str
+) -> None:
+    """Past the models of the bus, or not at all."""
+    fields = {**NETWORK.model_dump(), "domain": domain, "bridge": bridge, "name": name}
+    try:
+        network = Network.model_validate(fields)
+    except ValidationError:
+        network = NETWORK
+    lease = make_lease(make_order(1), "10.0.0.3", network).model_copy(update={"hostname": hostname})
+    try:
+        written = (host_lines([lease]), name_lines([lease]))
+    except NetworkFailed:
+        return
+    for text, shape in zip(written, SHAPES, strict=True):
+        (line,) = text.splitlines()
+        assert text.endswith("\n")
+        assert shape.fullmatch(line)
+    assert not [word for word in command_line(network, FILES, lease_seconds=1, user="") if "\n" in word or "\0" in word]
 
 
 def test_a_line_a_lease() -> None:

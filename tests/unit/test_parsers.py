@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from launcher import failpoints
+from launcher import app, failpoints
 from launcher.bus import decode, decode_reply, encode_failure
 from launcher.cli import events, websocket, wire
 from launcher.cli.client import Failure, find_endpoint, refused
@@ -27,6 +28,7 @@ from launcher.drivers.images import gate, library, qcow2
 from launcher.drivers.network.dnsmasq import read_evidence, release_packet, stray_leases
 from launcher.errors import BadImage, BadMessage, BadRequest, LauncherError, NotFound
 from launcher.messages.access import Authenticate, Ping
+from launcher.messages.reports import RecordSpans
 from launcher.models import ImageFormat
 from launcher.services.api.server import TRACEPARENT
 from launcher.services.controller import key_pairs
@@ -77,6 +79,24 @@ def test_any_words_of_an_error_cross_the_bus(message: str, hint: str) -> None:
         decode_reply(Ping(), encode_failure(NotFound(f"\udc80{message}", hint=hint)))
     assert raised.value.message == f"\\udc80{message}"
     assert raised.value.hint == hint
+
+
+@pytest.mark.parametrize("time", ["nan", "inf", float("nan"), float("-inf"), None])
+def test_a_span_has_a_time(time: object) -> None:
+    """One without was kept, and its trace could never be shown again."""
+    ids = {"trace_id": "t", "span_id": "s", "parent_id": None}
+    span = {
+        **ids,
+        "role": "r",
+        "host": "h",
+        "name": "n",
+        "kind": "hop",
+        "queued_ms": None,
+        "start_ms": 0,
+        "end_ms": time,
+    }
+    with pytest.raises(ValidationError):
+        RecordSpans.model_validate({"spans": [span]})
 
 
 # --- the API ---------------------------------------------------------------------------------------------
@@ -189,17 +209,29 @@ def test_any_words_are_failpoints_or_refused(text: str) -> None:
 # --- images ------------------------------------------------------------------------------------------------
 
 
-@given(st.binary(max_size=120), st.integers(0, 4), st.lists(st.tuples(st.integers(0, 110), st.binary(max_size=9))))
-def test_any_file_is_a_self_contained_image_or_refused(
-    directory: Path, tail: bytes, version: int, changes: list[tuple[int, bytes]]
+WHOLE = bytearray(qcow2._overlay(b"/base", b"raw", 2**30))
+WHOLE[8:20] = bytes(12)  # no backing file
+CHANGES = st.lists(st.tuples(st.integers(0, 130), st.binary(min_size=1, max_size=9)), max_size=4)
+
+
+@given(CHANGES, st.sampled_from([len(WHOLE), 130, 104, 103, 72, 4]))
+def test_any_file_is_an_image_that_keeps_to_itself_or_refused(
+    directory: Path, changes: list[tuple[int, bytes]], length: int
 ) -> None:
-    content = bytearray(qcow2.MAGIC + struct.pack(">I", version) + tail + bytes(120))
+    content = bytearray(WHOLE)
     for at, piece in changes:
         content[at : at + len(piece)] = piece
     path = directory / "disk"
-    path.write_bytes(content)
+    path.write_bytes(content[:length])
     with contextlib.suppress(BadImage):
-        assert 0 <= gate.inspect(path).virtual_size < 2**63
+        found = gate.inspect(path)
+        assert 0 <= found.virtual_size <= 2**46
+        assert found.format is ImageFormat.RAW or qcow2.read_header(path).backing_file is None
+
+
+def test_the_image_that_is_changed_above_is_one(directory: Path) -> None:
+    (directory / "whole").write_bytes(WHOLE)
+    assert gate.inspect(directory / "whole") == gate.Passed(ImageFormat.QCOW2, len(WHOLE), 2**30)
 
 
 @given(st.integers(0, 2**44), st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=200))
@@ -367,6 +399,16 @@ def test_any_file_names_a_server_or_is_a_failure(directory: Path, content: bytes
     (directory / "admin.json").write_bytes(content)
     with contextlib.suppress(Failure):
         assert find_endpoint(str(directory), {}).source == str(directory / "admin.json")
+
+
+@given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60))
+def test_any_file_has_the_admins_token_or_is_named(directory: Path, content: bytes) -> None:
+    path = directory / "admin.json"
+    path.write_bytes(content)
+    try:
+        assert isinstance(app._known_admin(path), dict)
+    except BadRequest as error:
+        assert str(path) in error.message  # noqa: PT017 - the other outcome is fine
 
 
 @given(ANY_TEXT | st.from_regex(r"\A\w{0,4}:?\d{0,6}(-\d{1,6})?(@[\d./]{1,12})?\Z"))

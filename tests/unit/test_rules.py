@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from launcher.drivers.firewall import rules
 from launcher.drivers.firewall.rules import Chains
 from launcher.errors import FirewallFailed
 from launcher.models import LaunchOrder
-from launcher.networks import FixedIp
+from launcher.networks import FixedIp, NetworkMode
 from launcher.policy import Policy, Protocol, Rule, SecurityGroup
 from tests.orders import NETWORK, make_lease, make_order
 
@@ -76,6 +76,7 @@ def transactions() -> dict[str, str]:
         "apply_shared_group": rules.transaction("filter", apply(only_one, 10, SSH_AND_PING, WEB, open_=False)),
         "apply_again": rules.transaction("filter", apply(TWO, 1, SSH_AND_PING)),
         "remove": rules.transaction("filter", rules.remove_instance(TWO, an_order(10))),
+        "services": rules.transaction("filter", rules.open_services(BASE, NETWORK, 8775)),
         "metadata": rules.transaction("nat", rules.redirect_metadata({"PREROUTING": []}, "br100", 8775)),
         "ipv6": rules.transaction("filter", rules.refuse_ipv6(FRESH, "br100")),
     }
@@ -101,6 +102,18 @@ def test_the_articles_example() -> None:
         "nova-sg-1": ["-p tcp -m tcp --dport 22 -j ACCEPT", "-p icmp -j ACCEPT"],
         "nova-fallback": ["-j DROP"],
     }
+
+
+def test_services_are_opened_once_and_beside_another_networks() -> None:
+    other = NETWORK.model_copy(update={"name": "b", "bridge": "br-b", "gateway": IPv4Address("10.9.0.1")})
+    both = changed(BASE, rules.open_services(BASE, NETWORK, 8775))
+    both = changed(both, rules.open_services(both, other, 8775))
+    for network in (NETWORK, other):
+        assert rules.open_services(both, network, 8775) == []
+    assert len(both["nova-host"]) == 10
+    closed = changed(both, rules.open_services(both, other.model_copy(update={"mode": NetworkMode.FLAT}), None))
+    assert closed["nova-host"] == changed(BASE, rules.open_services(BASE, NETWORK, 8775))["nova-host"]
+    assert rules.base(closed) == []
 
 
 def test_the_base_is_complete_once_it_is_there() -> None:

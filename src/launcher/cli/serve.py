@@ -57,8 +57,11 @@ def run(args: argparse.Namespace) -> int:
 def _serve(config: Config, state: Path, listener: socket.socket) -> int:
     try:
         asyncio.run(_until_told(config, state, listener))
-    except LauncherError as error:
-        return _refuse(error)
+    except Exception as error:
+        named = LauncherError.named(error)
+        if named is None:
+            raise
+        return _refuse(named)
     return 0
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
 
-from launcher.errors import InsufficientSpace, LauncherError
+from launcher.errors import InsufficientSpace, LauncherError, StoreUnavailable
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -28,6 +29,15 @@ PRAGMA foreign_keys = ON;
 PRAGMA busy_timeout = 5000;
 PRAGMA journal_size_limit = 67108864;
 """
+
+
+_LOOK = "look at the volume that the state directory lies on: space, `dmesg`"
+UNAVAILABLE = {
+    sqlite3.SQLITE_BUSY: "another program holds a lock on the file: sqlite3, a backup?",
+    sqlite3.SQLITE_IOERR: _LOOK,
+    sqlite3.SQLITE_CANTOPEN: _LOOK,
+}
+"""What may pass by itself, and what to do about it."""
 
 
 class Database:
@@ -43,19 +53,23 @@ class Database:
     async def open(cls, path: Path, migrations: Sequence[str]) -> AsyncIterator[Database]:
         """The file at `path`, brought to the newest schema; a file from a newer launcher is refused."""
         _make_private(path)
-        async with _connect(path) as writer:
-            await _run(writer, _migrate, path, migrations)
-            async with _connect(path) as reader:
+        async with AsyncExitStack() as opened:
+            with _naming():
+                writer = await opened.enter_async_context(_connect(path))
+                await _run(writer, _migrate, path, migrations)
+                reader = await opened.enter_async_context(_connect(path))
                 await _run(reader, _make_read_only)
-                database = cls(writer, reader)
-                yield database
-                await database._settled()
+            database = cls(writer, reader)
+            yield database
+            await database._settled()
+            with contextlib.suppress(sqlite3.OperationalError):  # on a full disk; the next one does it
                 await _run(writer, _checkpoint)
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in a transaction. A caller that is cancelled does not know the outcome and reads again.
 
-        Raises what `work` raises (its changes are undone), InsufficientSpace when the disk is full.
+        Raises what `work` raises (its changes are undone), InsufficientSpace when the disk is full, StoreUnavailable
+        when the file cannot be used now.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, future))
@@ -65,7 +79,8 @@ class Database:
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` on the reading connection; it sees every transaction that `write` has returned from."""
-        result: T = await _run(self._reader, work)
+        with _naming():
+            result: T = await _run(self._reader, work)
         return result
 
     async def _commit(self) -> None:
@@ -98,9 +113,21 @@ def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
         future.set_result(outcome)
 
 
+@contextlib.contextmanager
+def _naming() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise _named(error) from error
+
+
 def _named(error: BaseException) -> BaseException:
-    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+    """Extended codes say more; their low byte is the kind."""
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if kind == sqlite3.SQLITE_FULL:
         return InsufficientSpace("the state volume is full", hint="free space where the state directory lies")
+    if kind in UNAVAILABLE:
+        return StoreUnavailable(f"the database cannot be used: {error}", hint=UNAVAILABLE[kind])
     return error
 
 

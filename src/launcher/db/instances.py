@@ -59,6 +59,13 @@ def next_number(db: sqlite3.Connection) -> int:
     return (row[0] if row else 0) + 1
 
 
+def skip_numbers(db: sqlite3.Connection, highest: int) -> None:
+    """Give no number up to this one: a database that was lost or put back had given it to somebody."""
+    if next_number(db) <= highest:
+        db.execute("DELETE FROM sqlite_sequence WHERE name = 'instances'")
+        db.execute("INSERT INTO sqlite_sequence VALUES ('instances', ?)", (highest,))
+
+
 def mac_taken(db: sqlite3.Connection, mac: str) -> bool:
     return db.execute("SELECT 1 FROM nics WHERE mac = ?", (mac,)).fetchone() is not None
 
@@ -171,10 +178,11 @@ def list_page(
 
 def get_order(db: sqlite3.Connection, instance_id: InstanceId) -> LaunchOrder:
     """The order of its present generation."""
-    row = db.execute("SELECT spec, generation FROM instances WHERE id = ?", (instance_id,)).fetchone()
+    row = db.execute("SELECT spec, generation, tried_hosts FROM instances WHERE id = ?", (instance_id,)).fetchone()
     if row is None:
         raise NotFound(f"there is no instance {instance_id}")
-    return LaunchOrder.model_validate_json(row["spec"]).model_copy(update={"generation": row["generation"]})
+    moved = {"generation": row["generation"], "tried_hosts": tuple(json.loads(row["tried_hosts"]))}
+    return LaunchOrder.model_validate_json(row["spec"]).model_copy(update=moved)
 
 
 def get_user_data(db: sqlite3.Connection, instance_id: InstanceId) -> str | None:

@@ -6,6 +6,7 @@ working for an instance that has moved on.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 from launcher.db import instances
 from launcher.db.instances import BODY
 from launcher.errors import NotFound, StaleGeneration
-from launcher.models import Fault, Instance, InstanceId, LaunchOrder, Model, Nic, TaskState, VmState
+from launcher.models import Fault, Instance, InstanceId, InstanceRef, LaunchOrder, Model, Nic, TaskState, VmState
 
 _LAUNCHING = "vm_state = 'building' AND task_state NOT IN ('cleaning', 'deleting')"
+_STEPPING = f"{_LAUNCHING} AND task_state != 'rescheduling'"
 
 
 class Due(Model):
@@ -38,11 +40,12 @@ def begin_step(
     next_check_ms: float,
 ) -> Instance:
     """Claimed by `host`, or already its own, and about to do `step`."""
+    stepping = f"{_STEPPING} AND (host IS NULL OR host = :host)"
     return _move(
         db,
         instance_id,
         generation,
-        f"{_LAUNCHING} AND (host IS NULL OR host = :host)",
+        "task_state = 'rescheduling' AND host = :host" if step is TaskState.RESCHEDULING else stepping,
         {"host": host, "task_state": step, "state_since_ms": now_ms, "next_check_ms": next_check_ms, "nudges": 0},
     )
 
@@ -61,7 +64,7 @@ def become_active(
         db,
         instance_id,
         generation,
-        f"{_LAUNCHING} AND host = :host",
+        f"{_STEPPING} AND host = :host",
         {
             "host": host,
             "vm_state": VmState.ACTIVE,
@@ -84,7 +87,40 @@ def try_again(
 ) -> Instance:
     """A step failed and may succeed later: look again at `next_check_ms`."""
     changes = {"attempts": attempts, "next_check_ms": next_check_ms}
-    return _move(db, instance_id, generation, _LAUNCHING, changes)
+    return _move(db, instance_id, generation, _STEPPING, changes)
+
+
+def begin_rescheduling(
+    db: sqlite3.Connection,
+    instance_id: InstanceId,
+    generation: int,
+    *,
+    host: str,
+    attempts: int,
+    now_ms: float,
+    next_check_ms: float,
+) -> Instance:
+    """A step failed on `host` and may succeed on another; first, what this one made goes.
+
+    A machine that ran before has its disk where it is: it is not moved.
+    """
+    tried = dict.fromkeys((*instances.get_order(db, instance_id).tried_hosts, host))
+    return _move(
+        db,
+        instance_id,
+        generation,
+        f"{_STEPPING} AND host = :host AND launched_ms IS NULL",
+        {
+            "host": host,
+            "generation": generation + 1,
+            "task_state": TaskState.RESCHEDULING,
+            "tried_hosts": json.dumps(list(tried)),
+            "attempts": attempts,
+            "state_since_ms": now_ms,
+            "next_check_ms": next_check_ms,
+            "nudges": 0,
+        },
+    )
 
 
 def begin_cleaning(
@@ -160,10 +196,15 @@ def become_stopped(db: sqlite3.Connection, instance_id: InstanceId, generation: 
     return _move(db, instance_id, generation, "vm_state = 'active' AND task_state IS NULL", changes)
 
 
-def become_gone(db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float) -> Instance:
-    """Nothing is left: a failed launch ends in `error`, a deletion in `deleted`."""
+def become_gone(
+    db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float, next_check_ms: float
+) -> Instance:
+    """Nothing is left: a failed launch ends in `error` or begins again elsewhere, a deletion ends in `deleted`."""
     row = db.execute("SELECT task_state FROM instances WHERE id = ?", (instance_id,)).fetchone()
-    deleting = row is not None and row["task_state"] == TaskState.DELETING
+    task_state = row and row["task_state"]
+    if task_state == TaskState.RESCHEDULING:
+        return _begin_again(db, instance_id, generation, now_ms=now_ms, next_check_ms=next_check_ms)
+    deleting = task_state == TaskState.DELETING
     moved = _move(
         db,
         instance_id,
@@ -186,6 +227,26 @@ def become_gone(db: sqlite3.Connection, instance_id: InstanceId, generation: int
 
 def _text(address: object) -> str | None:
     return None if address is None else str(address)
+
+
+def _begin_again(
+    db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float, next_check_ms: float
+) -> Instance:
+    """Nobody's any more; its address is still leased."""
+    return _move(
+        db,
+        instance_id,
+        generation,
+        "task_state = 'rescheduling'",
+        {
+            "generation": generation + 1,
+            "task_state": TaskState.SCHEDULING,
+            "host": None,
+            "state_since_ms": now_ms,
+            "next_check_ms": next_check_ms,
+            "nudges": 0,
+        },
+    )
 
 
 # --- the reconcile loop's view ---------------------------------------------------------------------
@@ -228,13 +289,14 @@ def nudged(db: sqlite3.Connection, due: Due, *, next_check_ms: float) -> None:
     )
 
 
-def look_at_unfinished(db: sqlite3.Connection, now_ms: float, *, host: str | None = None) -> int:
-    """Make due now what is not at rest: all, or what is of `host` or still waits for one; how many that were."""
-    return db.execute(
+def look_at_unfinished(db: sqlite3.Connection, now_ms: float, *, host: str | None = None) -> list[str]:
+    """Make due now what is not at rest: all, or what is of `host` or still waits for one; the names of these."""
+    rows = db.execute(
         "UPDATE instances SET next_check_ms = :now, nudges = 0"
-        " WHERE next_check_ms IS NOT NULL AND (:host IS NULL OR host = :host OR host IS NULL)",
+        " WHERE next_check_ms IS NOT NULL AND (:host IS NULL OR host = :host OR host IS NULL) RETURNING id, number",
         {"now": now_ms, "host": host},
-    ).rowcount
+    ).fetchall()
+    return [InstanceRef(instance_id=row["id"], number=row["number"]).name for row in rows]
 
 
 def count_active(db: sqlite3.Connection, host: str) -> int:

@@ -17,11 +17,16 @@ class RunInstance(Cast):
 
 
 class TerminateInstance(Cast):
-    """Undo the launch, whole or half done, and report ReportGone."""
+    """Undo the launch, whole or half done, and report ReportGone.
+
+    With `keep_address` the launch goes on at another host: its lease stays, and the controller is asked first, because
+    this order may come so late that the instance is here again.
+    """
 
     topic = "compute"
     traced = True
     order: LaunchOrder
+    keep_address: bool = False
 
 
 class VerifyInstance(Cast):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from launcher.auditing import ArtefactKind
 from launcher.messaging import Call, Cast
 from launcher.models import Generation, InstanceId, LaunchOrder, Model, Nic, PowerState, Span, TaskState
 
@@ -11,7 +12,8 @@ from launcher.models import Generation, InstanceId, LaunchOrder, Model, Nic, Pow
 class ReportStep(Call[None]):
     """A step is about to begin: the journal, the visible task state, and the claim of the instance by a host.
 
-    Raises StaleGeneration when the instance has moved on; then the work is dropped.
+    `rescheduling` is such a step, too: what is undone for another attempt elsewhere is undone only while the instance
+    still waits for that. Raises StaleGeneration when the instance has moved on; then the work is dropped.
     """
 
     topic = "controller"
@@ -33,9 +35,13 @@ class ReportActive(Call[None]):
 
 
 class NextMove(Model):
-    """What to do after a fault: try again later, or undo everything under the new order."""
+    """What to do after a fault: try again later, or undo everything under the new order.
+
+    With `keep_address` the launch goes on at another host.
+    """
 
     order: LaunchOrder | None
+    keep_address: bool = False
 
 
 class ReportFault(Call[NextMove]):
@@ -65,10 +71,18 @@ class ReportPower(Cast):
 
     topic = "controller"
     instance_id: InstanceId
-    generation: Generation | None = Field(description="of the machine that is meant; None where the host cannot tell")
+    generation: Generation = Field(description="of the machine that is meant")
     host: str
     power: PowerState | None
     cause: str
+
+
+class ReportVerified(Cast):
+    """After a restart of its host the machine was found running; these things of it were missing and are back."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    mended: frozenset[ArtefactKind]
 
 
 class RecordSpans(Cast):

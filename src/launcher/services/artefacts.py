@@ -15,24 +15,32 @@ KINDS = frozenset(ArtefactKind) - {ArtefactKind.LEASE, ArtefactKind.DHCP}
 
 
 class Artefacts:
-    """Raises what the drivers raise; then nothing can be said of this host."""
+    """Raises what the drivers raise; then nothing can be said of this host.
+
+    `launcher` is our own identity: the domains of another one, and what bears their numbers, are not ours to judge.
+    """
 
     def __init__(
-        self, *, virt: VirtDriver, firewall: FirewallDriver, network: NetworkDriver, images: ImageStore
+        self, *, virt: VirtDriver, firewall: FirewallDriver, network: NetworkDriver, images: ImageStore, launcher: str
     ) -> None:
+        self.launcher = launcher
         self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
 
     async def look(self, host: str) -> Look:
-        filters = await self.firewall.list_instances()
-        found = [
-            *map(_domain, await self.virt.list_domains()),
+        domains, filters = await self.virt.list_domains(), await self.firewall.list_instances()
+        others = frozenset(domain.number for domain in domains if domain.launcher not in ("", self.launcher))
+        numbered = [
+            *map(_domain, domains),
             *(_chain(ref, filters[ref.number]) for ref in _refs(filters)),
+            *(_tap(tap) for tap in await self.network.list_taps() if tap.number > 0),
+        ]
+        found = [
+            *(each for each in numbered if each.number not in others),
             *map(_directory, await self.images.list_instances()),
             *(Artefact(kind=ArtefactKind.BASE, name=name) for name in await self.images.list_bases()),
-            *(_tap(tap) for tap in await self.network.list_taps() if tap.number > 0),
             *(Artefact(kind=ArtefactKind.EXPORT, name=name) for name in await self.images.list_exports()),
         ]
-        return Look(host=host, kinds=KINDS, artefacts=tuple(found))
+        return Look(host=host, kinds=KINDS, artefacts=tuple(found), others=others)
 
     async def remove(self, ref: InstanceRef, kinds: Collection[ArtefactKind]) -> None:
         """In the order in which a launch is undone, up to the first that fails: no domain loses its filters."""

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from launcher.auditing import NOBODY, ListArtefacts, Look, RemoveArtefacts
+from launcher.auditing import NOBODY, ArtefactKind, ListArtefacts, Look, RemoveArtefacts
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.images.store import ImageStore, Injection
 from launcher.drivers.network.driver import NetworkDriver
-from launcher.drivers.virt.driver import Disks, VirtDriver
+from launcher.drivers.virt.driver import Disks, Domain, VirtDriver
 from launcher.errors import BusError, Conflict, LauncherError, StaleGeneration
 from launcher.failpoints import failpoint
 from launcher.identity import new_span_id
@@ -29,12 +29,13 @@ from launcher.messages.compute import (
 )
 from launcher.messages.network import AllocateFixedIp, ReleaseFixedIp
 from launcher.messages.notices import HostHeartbeat
-from launcher.messages.reports import ReportActive, ReportFault, ReportGone, ReportPower, ReportStep
+from launcher.messages.reports import ReportActive, ReportFault, ReportGone, ReportPower, ReportStep, ReportVerified
 from launcher.messaging import Context, Route
 from launcher.models import Diagnostics, HostState, InstanceId, LaunchOrder, PowerState, Span, TaskState
 from launcher.networks import FixedIp
 from launcher.services.artefacts import Artefacts
 from launcher.services.filters import Filters
+from launcher.services.numbers import Numbers
 from launcher.services.role import Role
 from launcher.services.saga import Saga, Step, StepFailed
 from launcher.services.turns import Turns
@@ -44,10 +45,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Launch:
-    """One run of the saga. What a step found is here for the steps after it; undo needs none of it."""
+    """One run of the saga. What a step found is here for the steps after it; undo needs none of it.
+
+    `keep_address` is for an undo after which the launch goes on at another host.
+    """
 
     ctx: Context
     order: LaunchOrder
+    keep_address: bool = False
     nics: Sequence[FixedIp] = ()
     disks: Disks | None = None
     injection: Injection = Injection.NONE
@@ -61,7 +66,10 @@ class Launch:
 
 
 class Compute(Role):
-    """Keeps no table: every artefact is named from the order, and the rows belong to the controller."""
+    """Keeps no table: every artefact is named from the order, and the rows belong to the controller.
+
+    A machine that is not found is looked for again after `second_look` seconds.
+    """
 
     topic = "compute"
 
@@ -78,11 +86,15 @@ class Compute(Role):
         firewall: FirewallDriver,
         network: NetworkDriver,
         images: ImageStore,
+        launcher: str = "",
+        second_look: float = 3.0,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.availability_zone, self.heartbeat, self.boot_id = availability_zone, heartbeat, new_span_id(rng)
         self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
-        self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images)
+        self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images, launcher=launcher)
+        self.numbers, self.found_at_start = Numbers(), Look(host=host, kinds=frozenset(), artefacts=())
+        self.second_look = second_look
         self.held: dict[InstanceId, LaunchOrder] = {}
         self.turns = Turns()
         self.filters = Filters(host=host, bus=bus, firewall=firewall)
@@ -91,7 +103,7 @@ class Compute(Role):
             Step(TaskState.NETWORKING, self.allocate_address, self.release_address),
             Step(TaskState.BRIDGING, self.plug, self.unplug),
             Step(TaskState.IMAGING, self.create_disks, self.delete_disks),
-            Step(TaskState.INJECTING, self.inject_key),
+            Step(TaskState.INJECTING, self.inject),
             Step(TaskState.FILTERING, self.apply_firewall, self.remove_firewall),
             Step(TaskState.SPAWNING, self.start_domain, self.destroy_domain, needs_earlier=True),
             report=self.report_step,
@@ -121,6 +133,8 @@ class Compute(Role):
         await self.virt.start(self.see_power)
         resources = await self.virt.host_resources()
         log.info("virtualization: %s: %s", resources.virt_type, resources.virt_reason)
+        self.found_at_start = await self.artefacts.look(self.host)
+        self.numbers.see(self.found_at_start)
 
     async def recover(self) -> None:
         await self.beat()
@@ -141,7 +155,7 @@ class Compute(Role):
         """Undo everything. A launch under way stops at its next step and gives way."""
         async with self.turns.take(message.order) as mine:
             if mine:
-                await self._unwind(Launch(ctx, message.order))
+                await self._unwind(Launch(ctx, message.order, message.keep_address))
 
     async def verify_instance(self, ctx: Context, message: VerifyInstance) -> None:
         """After a restart: filters and links of a running machine are put back, a missing one is reported."""
@@ -149,17 +163,29 @@ class Compute(Role):
         async with self.turns.take(order, "verify") as mine:
             if not mine:
                 return
-            if await self.virt.find_domain(order.instance_id) is None:
-                await self._report_power(order.instance_id, order.generation, None, "no domain was found")
+            found = await self._find_domain(order)
+            if found is None:
+                await self._report_power(order, None, "no domain was found")
+            if found is None or found.generation != order.generation:
                 return
             self.held[order.instance_id] = order
             work = Launch(ctx, order)
             for step in (self.allocate_address, self.plug, self.apply_firewall):
                 await step(work)
+            mended = self.found_at_start.lacks(order.number, {ArtefactKind.TAP, ArtefactKind.CHAIN})
+            await self.bus.cast(ctx, ReportVerified(instance_id=order.instance_id, mended=mended))
+
+    async def _find_domain(self, order: LaunchOrder) -> Domain | None:
+        """None when it runs in neither of two looks: a hypervisor that starts may still be finding its guests again."""
+        for pause in (0.0, self.second_look):
+            await asyncio.sleep(pause)
+            found = await self.virt.find_domain(order.instance_id)
+            if found is not None and found.power is not PowerState.STOPPED:
+                return found
+        return None
 
     async def get_console_log(self, ctx: Context, message: GetConsoleLog) -> str:
-        tail = await self.images.read_console(message.order, message.max_bytes)
-        return tail.decode(errors="replace")
+        return (await self.images.read_console(message.order, message.max_bytes)).decode(errors="replace")
 
     async def get_diagnostics(self, ctx: Context, message: GetDiagnostics) -> Diagnostics:
         return await self.virt.get_diagnostics(message.order)
@@ -183,6 +209,7 @@ class Compute(Role):
 
     async def allocate_address(self, work: Launch) -> None:
         order = work.order
+        self.numbers.take(order)
         requests = [
             AllocateFixedIp(
                 instance_id=order.instance_id,
@@ -200,7 +227,8 @@ class Compute(Role):
     async def release_address(self, work: Launch) -> None:
         """Looks for the domain once more: a start that was cut off may have come late, until its tap and disk went."""
         await self.virt.destroy(work.order)
-        await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
+        if not work.keep_address:
+            await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
 
     async def plug(self, work: Launch) -> None:
         for lease in work.nics:
@@ -208,7 +236,8 @@ class Compute(Role):
             await self.network.plug(work.order, lease.network, lease.nic)
 
     async def unplug(self, work: Launch) -> None:
-        await self.network.unplug(work.order)
+        if self.numbers.has(work.order):
+            await self.network.unplug(work.order)
 
     async def create_disks(self, work: Launch) -> None:
         work.disks = await self.images.create_disks(work.order)
@@ -216,14 +245,15 @@ class Compute(Role):
     async def delete_disks(self, work: Launch) -> None:
         await self.images.delete_disks(work.order)
 
-    async def inject_key(self, work: Launch) -> None:
-        work.injection = await self.images.inject_key(work.order)
+    async def inject(self, work: Launch) -> None:
+        work.injection = await self.images.inject(work.order, work.nics)
 
     async def apply_firewall(self, work: Launch) -> None:
         await self.filters.apply(work.within_step(), work.order, work.nics)
 
     async def remove_firewall(self, work: Launch) -> None:
-        await self.filters.remove(work.order)
+        if self.numbers.has(work.order):
+            await self.filters.remove(work.order)
 
     async def start_domain(self, work: Launch) -> None:
         assert work.disks
@@ -248,11 +278,15 @@ class Compute(Role):
         self._end_step(work)
         order = work.order
         self.turns.check(order)
+        await self._report(work, step)
+        self.held[order.instance_id] = order  # agreed to, so it is this host's
+        work.step, work.step_span, work.step_since_ms = step, new_span_id(self.rng), self.clock.now_ms()
+
+    async def _report(self, work: Launch, step: TaskState) -> None:
+        order = work.order
         report = ReportStep(instance_id=order.instance_id, generation=order.generation, host=self.host, step=step)
         async with failpoint("report.step"):
             await self.bus.call(work.ctx, report)
-        self.held[order.instance_id] = order  # agreed to, so it is this host's
-        work.step, work.step_span, work.step_since_ms = step, new_span_id(self.rng), self.clock.now_ms()
 
     def _end_step(self, work: Launch, failure: Exception | None = None) -> None:
         """Keep the span of the step that was under way, if one was."""
@@ -309,15 +343,18 @@ class Compute(Role):
             async with failpoint("report.fault"):
                 move = await self.bus.call(work.ctx, report)
             if move.order is not None:
-                await self._unwind(Launch(work.ctx, move.order))
+                await self._unwind(Launch(work.ctx, move.order, move.keep_address))
 
     async def _unwind(self, work: Launch) -> None:
         """Undo all; only when nothing is left is the controller told. Otherwise it will ask again."""
         order = work.order
         self.turns.fence(order)
         try:
+            if work.keep_address:
+                await self._report(work, TaskState.RESCHEDULING)
             await self.launch.unwind(work)
             self.held.pop(order.instance_id, None)
+            self.numbers.release(order)
             async with failpoint("report.gone"):
                 await self.bus.call(work.ctx, ReportGone(instance_id=order.instance_id, generation=order.generation))
         except (StepFailed, StaleGeneration, BusError) as reason:
@@ -336,6 +373,7 @@ class Compute(Role):
             vcpus_used=sum(order.flavor.vcpus for order in self.held.values()),
             memory_used_mb=sum(order.flavor.memory_mb for order in self.held.values()),
             instances=len(self.held),
+            highest_number=self.numbers.highest,
             virt_type=resources.virt_type,
             virt_reason=resources.virt_reason,
             policy_version=self.filters.version,
@@ -344,18 +382,19 @@ class Compute(Role):
         await self.bus.notify(self.own_context(), HostHeartbeat(host=state))
 
     def see_power(self, instance_id: InstanceId, power: PowerState, cause: str) -> None:
-        """The hypervisor's watcher; runs on the loop."""
+        """The hypervisor's watcher; runs on the loop. What is not held yet after a restart will be verified."""
         order = self.held.get(instance_id)
+        if order is None:
+            return
         if power is PowerState.STOPPED:
-            self.held.pop(instance_id, None)
-        generation = order.generation if order else None
-        task = asyncio.ensure_future(self._report_power(instance_id, generation, power, cause))
+            del self.held[instance_id]
+        task = asyncio.ensure_future(self._report_power(order, power, cause))
         self.reports.add(task)
         task.add_done_callback(self.reports.discard)
 
-    async def _report_power(
-        self, instance_id: InstanceId, generation: int | None, power: PowerState | None, cause: str
-    ) -> None:
-        report = ReportPower(instance_id=instance_id, generation=generation, host=self.host, power=power, cause=cause)
+    async def _report_power(self, order: LaunchOrder, power: PowerState | None, cause: str) -> None:
+        report = ReportPower(
+            instance_id=order.instance_id, generation=order.generation, host=self.host, power=power, cause=cause
+        )
         with contextlib.suppress(BusError):
             await self.bus.cast(self.own_context(), report)

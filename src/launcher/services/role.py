@@ -44,7 +44,7 @@ class Role:
         return ()
 
     @property
-    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
+    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[object]]]]:
         """What it does again and again: seconds between, and what."""
         return ()
 
@@ -119,7 +119,7 @@ class Role:
             self.kept.set()
 
 
-async def _forever(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+async def _forever(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
     """Run `work` every `seconds`; a failure is logged and the next turn comes all the same."""
     while True:
         await asyncio.sleep(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from random import Random
 
@@ -45,13 +46,21 @@ class Scheduler(Role):
     async def schedule_instance(self, ctx: Context, message: ScheduleInstance) -> None:
         order = message.order
         try:
-            chosen = self.driver.select(order, self._live_hosts())
+            chosen = self._select(order, self._live_hosts())
         except NoValidHost as error:
             await self._report(ctx, order, error)
             return
         self._count(chosen, order)
         async with failpoint("cast.run"):
             await self.bus.cast(ctx, RunInstance(order=order), host=chosen.name)
+
+    def _select(self, order: LaunchOrder, hosts: Sequence[HostState]) -> HostState:
+        """A host on which it has not failed yet; where none of those will do, any."""
+        untried = [host for host in hosts if host.name not in order.tried_hosts]
+        if 0 < len(untried) < len(hosts):
+            with contextlib.suppress(NoValidHost):
+                return self.driver.select(order, untried)
+        return self.driver.select(order, hosts)
 
     def _live_hosts(self) -> list[HostState]:
         oldest_ms = self.clock.now_ms() - self.host_timeout * 1000

@@ -139,7 +139,7 @@ _PROBED = (
         "",
         "modprobe nf_conntrack; or another iptables: update-alternatives",
     ),
-    ("8021q", "made and gone", "projects are kept apart by bridges of their own, not by VLANs", "modprobe 8021q"),
+    ("8021q", "made and gone", '[network] mode = "vlan" needs overlay = "vxlan" or "none"', "modprobe 8021q"),
 )
 
 

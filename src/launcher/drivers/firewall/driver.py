@@ -14,7 +14,8 @@ class FirewallDriver(Protocol):
     """Keeps unwanted packets from instances. `apply`, `update` and `remove` may be repeated.
 
     To an instance, default deny: what no rule of its security groups, its DHCP server or (by setting) its own network
-    or the host lets in is dropped. From an instance: nothing in another's name (MAC, ARP, IP, DHCP server, router
+    or the host lets in is dropped. From an instance to the host: answers, DHCP, DNS and metadata only, as `ensure_base`
+    opens them. From an instance: nothing in another's name (MAC, ARP, IP, DHCP server, router
     advertisements); the rest goes out unless each of its groups has egress rules and none of them lets it.
     Foreign rules on the host are never touched. Raises FirewallFailed.
     """
@@ -27,6 +28,8 @@ class FirewallDriver(Protocol):
 
     async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
         """Replace one instance's rules as a whole, in one transaction; called before its domain starts.
+
+        An address that was not this instance's until now has no flow of its last owner's any more.
 
         `policy` has the instance's own groups; what it says of a group holds for all who are in it.
         """

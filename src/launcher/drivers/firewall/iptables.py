@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from launcher.drivers import process
-from launcher.drivers.firewall import rules
+from launcher.drivers.firewall import flows, rules
 from launcher.drivers.firewall.rules import Chains
 from launcher.errors import FirewallFailed, ProgramFailed
 from launcher.models import InstanceRef, LaunchOrder
@@ -43,9 +43,10 @@ class IptablesFirewall:
     async def ensure_base(self, network: Network) -> None:
         await self.start()
         async with self._lock:
+            await self._change(network.bridge, lambda found: rules.open_services(found, network, self._metadata_port))
             await _ensure("iptables", "nat", network, self._redirect)
             # A flat network's bridge may be the host's own way out, whose IPv6 is not ours to stop.
-            if network.mode is NetworkMode.FLAT_DHCP and _speaks_ipv6():
+            if network.mode is not NetworkMode.FLAT and _speaks_ipv6():
                 await _ensure("ip6tables", "filter", network, rules.refuse_ipv6)
 
     async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
@@ -53,6 +54,7 @@ class IptablesFirewall:
             return rules.apply_instance(found, order, nics[0], policy, allow_project=self._allow_project)
 
         async with self._lock:
+            await self._cut_flows(order, nics[0])
             await self._change(order.name, plan)
 
     async def update(self, policy: Policy) -> None:
@@ -80,6 +82,13 @@ class IptablesFirewall:
         with _blaming(subject):
             found = await _look("iptables", "filter")
             self._seen = await _commit("iptables", "filter", found, plan(found))
+
+    async def _cut_flows(self, order: LaunchOrder, address: FixedIp) -> None:
+        """Of an address that comes to this instance now. Its domain does not run yet, so nothing answers in between."""
+        with _blaming(order.name):
+            found = self._seen if self._seen is not None else await _look("iptables", "filter")
+        if not rules.leads_to(found, order, address):
+            await asyncio.to_thread(flows.cut, address.address)
 
     def _redirect(self, found: Chains, bridge: str) -> list[str]:
         return rules.redirect_metadata(found, bridge, self._metadata_port)

@@ -2,12 +2,15 @@
 
     FORWARD, OUTPUT ─► nova-local ─(to 10.0.0.3)─► nova-inst-1 ─► nova-sg-7     one chain per security group, shared
     INPUT, nova-local ─► nova-spoof                    └────────► nova-fallback drops what nobody accepted
+    INPUT ─► nova-input ─(from its tap)─► nova-host drops what is for the host itself and no service of a network
 
 This is the layout of the article with its mistakes mended: OUTPUT is filtered too (else the host reaches every port),
 the DHCP rule accepts instead of counting, and icmp types and codes are never taken for ports.
 
 nova-spoof drops what leaves a tap with a source address other than its own; MAC and ARP spoofing are not looked at
-yet. Whatever else a guest sends is free until it reaches another guest.
+yet. Whatever else a guest sends is free until it reaches another guest, or the host: nova-host lets pass answers,
+DHCP, DNS and the metadata service, which `ensure_base` opens for the networks served here, and leaves these to the
+host's own rules.
 
 Rules are written as iptables-save prints them, so that what is found can be compared with what is wanted.
 """
@@ -19,26 +22,32 @@ from ipaddress import ip_network
 
 from launcher.errors import FirewallFailed
 from launcher.models import InstanceRef, LaunchOrder
-from launcher.networks import FixedIp
+from launcher.networks import FixedIp, Network, NetworkMode
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
 
 Chains = dict[str, list[str]]
 """A table: each chain's rules in order, without the leading `-A chain`."""
 
 LOCAL, SPOOF, FALLBACK, METADATA = "nova-local", "nova-spoof", "nova-fallback", "nova-metadata"
+INPUT, HOST = "nova-input", "nova-host"
 INSTANCE, GROUP = "nova-inst-", "nova-sg-"
 METADATA_ADDRESS = "169.254.169.254"
 
 _FROM_A_PORT_OF_A_BRIDGE = f"-m physdev --physdev-is-in -j {SPOOF}"
 _DHCP_REQUEST = "-s 0.0.0.0/32 -d 255.255.255.255/32 -p udp -m udp --sport 68 --dport 67 -j RETURN"
+_DROP = "-j DROP"
+_ANSWERS = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 _TOPS = (
-    ("INPUT", _FROM_A_PORT_OF_A_BRIDGE),
+    ("INPUT", f"-m physdev --physdev-is-in -j {INPUT}"),
+    (INPUT, _FROM_A_PORT_OF_A_BRIDGE),
     ("FORWARD", f"-j {LOCAL}"),
     ("OUTPUT", f"-j {LOCAL}"),
     (LOCAL, _FROM_A_PORT_OF_A_BRIDGE),
     (SPOOF, _DHCP_REQUEST),
-    (FALLBACK, "-j DROP"),
+    (FALLBACK, _DROP),
 )
+_GROWING = {LOCAL, SPOOF, INPUT}
+"""The chains with rules for each instance."""
 
 
 def play(chains: Chains, text: str) -> Chains:
@@ -66,8 +75,24 @@ def transaction(table: str, lines: Iterable[str]) -> str:
 
 def base(found: Chains) -> list[str]:
     """What is missing of the chains that every instance needs and of the jumps to them; both stay on top."""
-    lines = [f":{chain} - [0:0]" for chain in (LOCAL, SPOOF, FALLBACK) if chain not in found]
-    return lines + [line for chain, rule in _TOPS for line in _on_top(found, chain, rule)]
+    lines = [f":{chain} - [0:0]" for chain in (LOCAL, SPOOF, FALLBACK, INPUT) if chain not in found]
+    lines += [line for chain, rule in _TOPS for line in _on_top(found, chain, rule)]
+    host = found.get(HOST, [])
+    return lines if host[:1] == [_ANSWERS] and host[-1:] == [_DROP] else [*lines, *_whole(HOST, (_ANSWERS, _DROP))]
+
+
+def open_services(found: Chains, network: Network, metadata_port: int | None) -> list[str]:
+    """What the guests of a network that is served here may ask of this host: addresses, names, metadata."""
+    lines = base(found)
+    host, gateway = play(found, "\n".join(lines))[HOST], f"{network.gateway}/32"
+    kept = [rule for rule in host[1:-1] if not {gateway, network.bridge} & set(rule.split())]
+    served = network.mode is not NetworkMode.FLAT
+    services = [f"-i {network.bridge} -p udp -m udp --dport 67 -j RETURN"] if served else []
+    ports = [("udp", 53), ("tcp", 53)] if served else []
+    ports += [("tcp", metadata_port)] if metadata_port else []
+    services += [f"-d {gateway} -p {protocol} -m {protocol} --dport {port} -j RETURN" for protocol, port in ports]
+    wanted = [_ANSWERS, *kept, *services, _DROP]
+    return lines if sorted(wanted) == sorted(host) else [*lines, *_whole(HOST, wanted)]
 
 
 def apply_instance(
@@ -76,20 +101,27 @@ def apply_instance(
     """Replace one instance's rules; the other instances' are neither read nor written.
 
     While nothing of the base is missing the transaction still asks for it (`-C`), and fails where somebody
-    has flushed the table meanwhile: an instance is never left behind a filter that no packet passes. The two
+    has flushed the table meanwhile: an instance is never left behind a filter that no packet passes. The
     chains that grow with the instances are not asked for: iptables would read them as a whole.
     """
     own = order.chain
     chains = {f"{GROUP}{group.id}": group_rules(group, policy) for group in policy.groups}
     chains = {chain: rules for chain, rules in chains.items() if found.get(chain) != rules}
     chains[own] = instance_rules(address, policy, allow_project=allow_project)
-    lines = base(found) or [f"-C {chain} {rule}" for chain, rule in _TOPS if chain not in (LOCAL, SPOOF)]
+    checked = (*_TOPS, (HOST, _DROP))
+    lines = base(found) or [f"-C {chain} {rule}" for chain, rule in checked if chain not in _GROWING]
     lines += [f":{chain} - [0:0]" for chain in chains]
     lines += [f"-A {chain} {rule}" for chain, rules in chains.items() for rule in rules]
     lines += _replace(found, LOCAL, {own, f"{address.address}/32"}, f"-d {address.address}/32 -j {own}")
     guard = f"! -s {address.address}/32 -m physdev --physdev-in {order.tap} -j DROP"
     lines += _replace(found, SPOOF, {order.tap}, guard)
+    lines += _replace(found, INPUT, {order.tap}, f"-m physdev --physdev-in {order.tap} -j {HOST}")
     return lines + _drop_unused_groups(play(found, "\n".join(lines)))
+
+
+def leads_to(found: Chains, order: InstanceRef, address: FixedIp) -> bool:
+    """Whether the address is this instance's already."""
+    return f"-d {address.address}/32 -j {order.chain}" in found.get(LOCAL, ())
 
 
 def remove_instance(found: Chains, order: InstanceRef) -> list[str]:
@@ -97,7 +129,7 @@ def remove_instance(found: Chains, order: InstanceRef) -> list[str]:
     own = order.chain
     lines = [f":{own} - [0:0]"] if own in found else []
     lines += [f"-D {LOCAL} {rule}" for rule in _naming(found, LOCAL, {own})]
-    lines += [f"-D {SPOOF} {rule}" for rule in _naming(found, SPOOF, {order.tap})]
+    lines += [f"-D {chain} {rule}" for chain in (SPOOF, INPUT) for rule in _naming(found, chain, {order.tap})]
     lines += [f"-X {own}"] if own in found else []
     return lines + _drop_unused_groups(play(found, "\n".join(lines)))
 
@@ -155,15 +187,21 @@ def refuse_ipv6(found: Chains, bridge: str) -> list[str]:
 
 def instances(found: Chains) -> dict[int, bool]:
     """The numbers in the chains' names, and whether each chain has rules and is reached."""
-    reached = all(rule in found.get(chain, ()) for chain, rule in _TOPS)
+    reached = all(rule in found.get(chain, ()) for chain, rule in (*_TOPS, (HOST, _DROP)))
     names = (chain.removeprefix(INSTANCE) for chain in found if chain.startswith(INSTANCE))
-    owns = {
-        number: f"{INSTANCE}{number}"
-        for number in sorted(int(name) for name in names if name.isdecimal() and name[0] != "0")
-    }
-    return {
-        number: reached and bool(found.get(own)) and bool(_naming(found, LOCAL, {own})) for number, own in owns.items()
-    }
+    numbers = sorted(int(name) for name in names if name.isdecimal() and name[0] != "0")
+    return {number: reached and _leads_there(found, number) for number in numbers}
+
+
+def _leads_there(found: Chains, number: int) -> bool:
+    own, tap = f"{INSTANCE}{number}", f"tap{number:08x}"
+    ways = ((LOCAL, own), (SPOOF, tap), (INPUT, tap))
+    return bool(found.get(own)) and all(_naming(found, chain, {word}) for chain, word in ways)
+
+
+def _whole(chain: str, rules: Iterable[str]) -> list[str]:
+    """The lines that make these the chain's only rules."""
+    return [f":{chain} - [0:0]", *(f"-A {chain} {rule}" for rule in rules)]
 
 
 def _on_top(found: Chains, chain: str, rule: str) -> list[str]:

@@ -12,6 +12,7 @@ from launcher.drivers.images.store import Injection
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InjectionFailed
 from launcher.models import Image, ImageFormat, ImageKind, InstanceId, InstanceRef, LaunchOrder
+from launcher.networks import FixedIp
 
 Before = Callable[[str, InstanceRef], Awaitable[None]]
 """Called with the verb's name and the order before anything happens; it may raise, or wait, in the verb's place."""
@@ -85,8 +86,8 @@ class FakeImages:
         ref = InstanceRef(instance_id=order.instance_id, number=order.number)
         return self.disks.setdefault(order.instance_id, FakeDirectory(ref, disks)).disks
 
-    async def inject_key(self, order: LaunchOrder) -> Injection:
-        await self._begin("inject_key", order)
+    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp] = ()) -> Injection:
+        await self._begin("inject", order)
         if order.public_key is None:
             return Injection.NONE
         found = self.disks.get(order.instance_id)

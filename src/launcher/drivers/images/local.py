@@ -23,12 +23,14 @@ from typing import ParamSpec, TypeVar
 
 from launcher.drivers.images import gate, qcow2
 from launcher.drivers.images.inject.injector import Injector
+from launcher.drivers.images.inject.interfaces import interfaces_text
 from launcher.drivers.images.library import sha256_of, sync_directory
 from launcher.drivers.images.store import Injection
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import BadImage, HostResourceMissing, InjectionFailed, InsufficientSpace
 from launcher.failpoints import failpoint
 from launcher.models import Image, ImageFormat, InstanceId, InstanceRef, LaunchOrder
+from launcher.networks import FixedIp
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,16 +71,19 @@ class LocalImages:
                     self._in_base.add(image.sha256)
         return await _in_thread(self._create, order, size)
 
-    async def inject_key(self, order: LaunchOrder) -> Injection:
-        if order.public_key is None:
+    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp] = ()) -> Injection:
+        interfaces = interfaces_text(nics)
+        content = (order.public_key or "") + (interfaces or "")
+        if not content:
             return Injection.NONE
         if order.kernel is None:  # a disk with partitions; its guest asks the metadata service
             return Injection.METADATA
-        done = await _in_thread(self._find_injection, order, order.public_key)
+        done = await _in_thread(self._find_injection, order, content)
         if done is not None:
             return done
-        await self.injector.inject(self._directory(order) / "disk", ImageFormat.QCOW2, order.public_key)
-        await _in_thread(self._record_injection, order, order.public_key)
+        disk = self._directory(order) / "disk"
+        await self.injector.inject(disk, ImageFormat.QCOW2, order.public_key, interfaces)
+        await _in_thread(self._record_injection, order, content)
         return self.injector.name
 
     async def delete_disks(self, order: InstanceRef) -> None:
@@ -194,22 +199,22 @@ class LocalImages:
             )
         return owner is not None
 
-    def _find_injection(self, order: LaunchOrder, public_key: str) -> Injection | None:
-        """How the key got into the disk earlier; then a domain may run from it and it must stay closed."""
+    def _find_injection(self, order: LaunchOrder, content: str) -> Injection | None:
+        """How this content got into the disk earlier; then a domain may run from it and it must stay closed."""
         if not self._is_there(order):
             raise InjectionFailed(f"{order.name}: there is no {self._directory(order)}")
         try:
             way, digest = (self._directory(order) / "injection").read_text().split()
         except (FileNotFoundError, ValueError):  # never written, or torn by a power cut: no domain has run since
             return None
-        if digest != _digest(public_key):
-            raise InjectionFailed(f"{order.name}: the disk carries another key already")
+        if digest != _digest(content):
+            raise InjectionFailed(f"{order.name}: the disk carries another key or address already")
         return Injection(way)
 
-    def _record_injection(self, order: LaunchOrder, public_key: str) -> None:
+    def _record_injection(self, order: LaunchOrder, content: str) -> None:
         _sync(self._directory(order) / "disk")
         with failpoint("image.key"):
-            _write_synced(self._directory(order) / "injection", f"{self.injector.name} {_digest(public_key)}")
+            _write_synced(self._directory(order) / "injection", f"{self.injector.name} {_digest(content)}")
 
     def _delete(self, order: InstanceRef) -> None:
         if self._find_owner(order) == order.instance_id:
@@ -294,8 +299,8 @@ def _read_end(path: Path, max_bytes: int) -> bytes:
         return b""
 
 
-def _digest(public_key: str) -> str:
-    return hashlib.sha256(public_key.encode()).hexdigest()
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _amount(size: int) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from launcher.drivers.virt.driver import Disks
 from launcher.models import InstanceRef, LaunchOrder
+from launcher.networks import FixedIp
 
 
 class Injection(StrEnum):
@@ -31,10 +32,11 @@ class ImageStore(Protocol):
         Raises BadImage, InsufficientSpace (with the numbers), HostResourceMissing.
         """
 
-    async def inject_key(self, order: LaunchOrder) -> Injection:
+    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp] = ()) -> Injection:
         """Put `order.public_key` into the root disk and read it back; repeating it does nothing.
 
-        A disk that already carries the key, or whose domain may run, is not touched again.
+        Where a network has no DHCP server, the addresses of the NICs go into the disk, too. A disk that already has
+        both, or whose domain may run, is not touched again.
         Raises InjectionFailed.
         """
 

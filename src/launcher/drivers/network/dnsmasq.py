@@ -54,6 +54,10 @@ class Files:
         return self.directory / "hosts"
 
     @property
+    def names(self) -> Path:
+        return self.directory / "names"
+
+    @property
     def leases(self) -> Path:
         return self.directory / "leases"
 
@@ -66,7 +70,7 @@ class Files:
         return self.directory / "log"
 
 
-def command_line(network: Network, files: Files, *, lease_seconds: int, user: str) -> list[str]:
+def command_line(network: Network, files: Files, *, lease_seconds: int, user: str, mtu: int | None = None) -> list[str]:
     """All of dnsmasq's configuration; the host's own files (dnsmasq.conf, hosts, resolv.conf) are not read."""
     cidr = network.cidr
     return [
@@ -86,9 +90,12 @@ def command_line(network: Network, files: Files, *, lease_seconds: int, user: st
         f"--dhcp-hostsfile={files.hosts}",
         f"--dhcp-leasefile={files.leases}",
         f"--dhcp-option=option:router,{network.gateway}",
+        *([f"--dhcp-option=option:mtu,{mtu}"] if mtu else []),
+        *(["--enable-ra", f"--dhcp-range={network.cidr6.network_address},ra-only,64"] if network.cidr6 else []),
         f"--domain={network.domain}",
         f"--local=/{network.domain}/",
         "--no-hosts",
+        f"--addn-hosts={files.names}",
         "--no-resolv",
         "--strict-order",
         *(f"--server={server}" for server in network.dns),
@@ -101,6 +108,16 @@ def host_lines(leases: Sequence[FixedIp]) -> str:
     Names carry the domain: dnsmasq would take a bare `ignore`, `infinite` or `45` for an instruction.
     """
     return "".join(f"{lease.mac},{_full_name(lease)},{lease.address}\n" for lease in leases)
+
+
+def name_lines(leases: Sequence[FixedIp]) -> str:
+    """The names that it answers for, from the lease on and not only when the guest has asked for its address."""
+    return "".join(
+        f"{address} {_full_name(lease)}\n"
+        for lease in leases
+        for address in (lease.address, lease.address6)
+        if address is not None
+    )
 
 
 def _full_name(lease: FixedIp) -> str:
@@ -156,10 +173,10 @@ def release_packet(mac: MacAddress, address: IPv4Address, server: IPv4Address) -
 class Dnsmasq:
     """The DHCP and DNS server of one network. Every verb may be repeated; the caller runs one at a time."""
 
-    def __init__(self, network: Network, directory: Path, *, lease_seconds: int) -> None:
+    def __init__(self, network: Network, directory: Path, *, lease_seconds: int, mtu: int | None = None) -> None:
         self._network = network
         self._files = Files(directory)
-        self._lease_seconds = lease_seconds
+        self._lease_seconds, self._mtu = lease_seconds, mtu
 
     async def ensure(self) -> None:
         """Running with today's arguments: one that a former launcher left is kept when its arguments are the same."""
@@ -177,7 +194,7 @@ class Dnsmasq:
     async def publish(self, leases: Sequence[FixedIp]) -> None:
         """Make these its leases: a file and a signal, whose effect is not waited for."""
         with self._blaming():
-            if not await asyncio.to_thread(self._publish, host_lines(leases)):
+            if not await asyncio.to_thread(self._publish, host_lines(leases), name_lines(leases)):
                 await self._start(await asyncio.to_thread(self._prepare))
 
     def get_evidence(self, lease: FixedIp) -> DhcpEvidence:
@@ -217,10 +234,11 @@ class Dnsmasq:
     def _prepare(self) -> list[str]:
         """The directory, a hosts file, and the command line for them."""
         self._files.directory.mkdir(parents=True, exist_ok=True)
-        if not self._files.hosts.exists():
-            _replace(self._files.hosts, "")
+        for file in (self._files.hosts, self._files.names):
+            if not file.exists():
+                _replace(file, "")
         user = _user_for(self._files.directory)
-        return command_line(self._network, self._files, lease_seconds=self._lease_seconds, user=user)
+        return command_line(self._network, self._files, lease_seconds=self._lease_seconds, user=user, mtu=self._mtu)
 
     async def _start(self, arguments: list[str]) -> None:
         """Returns when it listens: dnsmasq goes into the background only then."""
@@ -237,12 +255,13 @@ class Dnsmasq:
                 hint=f"see {self._files.log}, and who has ports 53 and 67 of {self._network.gateway}: `ss -lunp`",
             ) from error
 
-    def _publish(self, hosts: str) -> bool:
+    def _publish(self, hosts: str, names: str) -> bool:
         """Write, tell, tidy; whether there is a running dnsmasq that was told."""
-        changed = _read(self._files.hosts) != hosts
-        if changed:
+        wanted = {self._files.names: names, self._files.hosts: hosts}
+        changed = {file: text for file, text in wanted.items() if _read(file) != text}
+        for file, text in changed.items():
             self._files.directory.mkdir(parents=True, exist_ok=True)
-            _replace(self._files.hosts, hosts)
+            _replace(file, text)
         pid = self._find()
         if pid is None:
             return False

@@ -52,9 +52,15 @@ class FlatDhcpNetwork(FlatNetwork):
             for server in self._servers.values():
                 await server.stop()
 
+    def _mtu(self) -> int | None:
+        """What guests are told; None is nothing."""
+        return None
+
     def _server(self, network: Network) -> Dnsmasq:
         """By the bridge, which is one network's only: two projects may give theirs the same name."""
         if network.bridge not in self._servers:
             directory = self._directory / network.bridge
-            self._servers[network.bridge] = Dnsmasq(network, directory, lease_seconds=self._lease_seconds)
+            self._servers[network.bridge] = Dnsmasq(
+                network, directory, lease_seconds=self._lease_seconds, mtu=self._mtu()
+            )
         return self._servers[network.bridge]

@@ -97,7 +97,7 @@ def has_address(routes: Sequence[dict[str, Any]], bridge: str, address: IPv4Inte
 
 async def ensure_address6(bridge: str, address: IPv6Interface) -> None:
     """The gateway's IPv6 address on the bridge, at once: nobody else can have it, so it is not probed for."""
-    await run_ip([f"-6 address replace {address} dev {bridge} nodad"], bridge)
+    await run_ip([f"address replace {address} dev {bridge} nodad"], bridge)
 
 
 async def plug(tap: str, bridge: str, *, owner: int) -> None:
@@ -117,6 +117,16 @@ async def remove(device: str) -> None:
     except NetworkFailed:
         if exists(device):
             raise
+
+
+async def remove_ours(device: str) -> None:
+    """The device is gone if we made it."""
+    if _read(device, "ifalias") == MARK:
+        await remove(device)
+
+
+def mtu_of(device: str) -> int:
+    return int(_read(device, "mtu"))
 
 
 def list_taps() -> list[Tap]:

@@ -5,7 +5,8 @@
                       └────────────────────────────────────────────────────────────────────────────────────┘
 
 Calls wait for "up", at most `patience` seconds. Settling: for about two seconds after its start libvirt lists
-half-started domains that it is about to bury, so a list counts when it held still for `settle` seconds.
+half-started domains that it is about to bury, and may not list what it is about to find again, so a list counts when
+it held still for `settle` seconds.
 
 Events use libvirt's own loop in a daemon thread: libvirtaio calls asyncio from foreign threads and its events
 come late, and without any loop a frozen daemon would block a thread for ever.
@@ -37,6 +38,8 @@ KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 5, 3
 """Seconds and misses: a frozen daemon is noticed after 20 s."""
 CALL_LIMIT = 120.0
 """Seconds one call may run; starting a domain on a crowded host takes up to ten."""
+OPEN_LIMIT = 60.0
+"""Seconds for an open or a close; a frozen daemon answers neither."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 SETTLE_LOOKS = 6
 LONGEST_SETTLING = 15.0
@@ -47,19 +50,27 @@ log = logging.getLogger(__name__)
 class Lane:
     """A few threads for one kind of call, so that clean-up cannot queue behind hung starts."""
 
-    def __init__(self, name: str, threads: int) -> None:
-        self.name = name
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix=f"libvirt-{name}")
+    def __init__(self, name: str, threads: int, *, limit: float = CALL_LIMIT) -> None:
+        self.name, self.threads, self.limit = name, threads, limit
+        self.pool = self._threads()
         self.free = asyncio.Semaphore(threads)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Raises HypervisorUnavailable when the work, once begun, takes too long; its thread cannot be stopped."""
+        """Raises HypervisorUnavailable when the work, once begun, takes too long.
+
+        Its thread cannot be stopped and may never come back, so the works after it get new ones.
+        """
         async with self.free:
             try:
-                async with asyncio.timeout(CALL_LIMIT):
+                async with asyncio.timeout(self.limit):
                     return await asyncio.get_running_loop().run_in_executor(self.pool, work)
             except TimeoutError:
-                raise HypervisorUnavailable(f"libvirt ({self.name}): no answer in {CALL_LIMIT:g} s") from None
+                self.pool.shutdown(wait=False)
+                self.pool = self._threads()
+                raise HypervisorUnavailable(f"libvirt ({self.name}): no answer in {self.limit:g} s") from None
+
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix=f"libvirt-{self.name}")
 
 
 @dataclass
@@ -86,8 +97,8 @@ class Connection(Generic[T]):
     ) -> None:
         self.uri, self.embedded, self.patience, self.settle = uri, embed.embed_root(uri), patience, settle
         self.census, self.on_up, self.on_event = census, on_up, on_event
-        self.opening, self.looking = Lane("open", 1), Lane("look", 2)
-        self.up = asyncio.Event()
+        self.opening, self.looking = Lane("open", 1, limit=OPEN_LIMIT), Lane("look", 2)
+        self.up, self.settled = asyncio.Event(), False
         self.link: _Link | None = None
         self.keeper: asyncio.Task[None] | None = None
 
@@ -105,7 +116,8 @@ class Connection(Generic[T]):
             await asyncio.gather(self.keeper, return_exceptions=True)
         self.up.clear()
         if self.link is not None:
-            await self.opening.run(functools.partial(self._release, self.link))
+            with contextlib.suppress(HypervisorUnavailable):  # the process ends all the same
+                await self.opening.run(functools.partial(self._release, self.link))
         for lane in (self.opening, self.looking):
             lane.pool.shutdown(wait=False, cancel_futures=True)
 
@@ -142,15 +154,18 @@ class Connection(Generic[T]):
             link = self.link = await self._reopen(link)
 
     async def _settle(self, link: _Link) -> None:
-        """Wait until the list has held still for `settle` seconds; an empty one has nothing to settle."""
+        """Wait until the list has held still for `settle` seconds. An empty one counts at once before anybody was
+        told of any domain; later it may be the list of a daemon that has yet to find its guests.
+        """
         clock = asyncio.get_running_loop().time
         seen, still_since = await self._census(link), clock()
         deadline = still_since + LONGEST_SETTLING
-        while seen and clock() < min(still_since + self.settle, deadline):
+        while (seen or self.settled) and clock() < min(still_since + self.settle, deadline):
             await asyncio.sleep(self.settle / SETTLE_LOOKS)
             now = await self._census(link)
             if now != seen:
                 seen, still_since = now, clock()
+        self.settled = True
         asyncio.get_running_loop().call_soon(self.on_up, seen)  # before the calls that wait for "up"
 
     async def _census(self, link: _Link) -> T:
@@ -175,13 +190,15 @@ class Connection(Generic[T]):
     async def _connect(self) -> _Link:
         """Open, and ask for events and for news of the connection's end."""
         loop = asyncio.get_running_loop()
-        lost = asyncio.Event()
+        lost, given_up = asyncio.Event(), threading.Event()
 
         def on_lifecycle(_: Any, domain: libvirt.virDomain, event: int, detail: int, __: Any) -> None:
             _hop(loop, functools.partial(self.on_event, domain.UUIDString(), event, detail))
 
         def furnished() -> _Link:
             handle = _embedded(self.uri) if self.embedded else libvirt.open(self.uri)
+            if given_up.is_set():
+                return _Link(handle, 0, lost)  # let go of: nobody may be told twice
             if not self.embedded:
                 handle.setKeepAlive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
                 handle.registerCloseCallback(lambda *_: _hop(loop, lost.set), None)
@@ -190,6 +207,9 @@ class Connection(Generic[T]):
 
         try:
             return await self.opening.run(furnished)
+        except HypervisorUnavailable:
+            given_up.set()
+            raise
         except libvirt.libvirtError as error:
             fault = faults.translate(error, f"cannot connect to {self.uri}", HostResourceMissing)
             fault.hint = "is libvirt's QEMU driver installed? run `launcher doctor`"

@@ -35,14 +35,15 @@ class Mark(NamedTuple):
     instance_id: InstanceId
     number: int
     generation: int
+    launcher: str = ""
 
 
-def build(order: LaunchOrder, disks: Disks, *, virt_type: str) -> str:
+def build(order: LaunchOrder, disks: Disks, *, virt_type: str, launcher: str = "") -> str:
     """Raises InvalidDomainConfig for a character that XML cannot carry (a control character in `kernel_args`)."""
     domain = Element("domain", type=virt_type)
     _text(domain, "name", order.name)
     _text(domain, "uuid", order.instance_id)
-    _add_mark(domain, order)
+    _add_mark(domain, Mark(order.instance_id, order.number, order.generation, launcher))
     _text(domain, "memory", str(order.flavor.memory_mb), unit="MiB")
     _text(domain, "vcpu", str(order.flavor.vcpus))
     _add_boot(domain, order, disks)
@@ -59,20 +60,21 @@ def read_mark(metadata: str) -> Mark | None:
     element = ElementTree.fromstring(metadata)  # noqa: S314 - libvirt parsed and wrote it
     found = element.attrib
     try:
-        return Mark(found["id"], int(found["number"]), int(found["generation"]))
+        return Mark(found["id"], int(found["number"]), int(found["generation"]), found.get("launcher", ""))
     except (KeyError, ValueError):
         return None
 
 
-def _add_mark(domain: Element, order: LaunchOrder) -> None:
-    mark = Mark(order.instance_id, order.number, order.generation)
-    SubElement(
+def _add_mark(domain: Element, mark: Mark) -> None:
+    element = SubElement(
         SubElement(domain, "metadata"),
         f"{{{NAMESPACE}}}instance",
         id=mark.instance_id,
         number=str(mark.number),
         generation=str(mark.generation),
     )
+    if mark.launcher:
+        element.set("launcher", mark.launcher)
 
 
 def _add_boot(domain: Element, order: LaunchOrder, disks: Disks) -> None:

@@ -20,13 +20,14 @@ class Disks(Model):
 
 
 class Domain(Model):
-    """A domain of ours, recognised by the metadata that `spawn` put into it."""
+    """A domain that a `launcher` made, recognised by the metadata that `spawn` put into it."""
 
     instance_id: InstanceId
     number: int
     generation: int
     name: str
     power: PowerState
+    launcher: str = ""
 
 
 class HostResources(Model):
@@ -39,7 +40,10 @@ class HostResources(Model):
 
 
 PowerWatcher = Callable[[InstanceId, PowerState, str], None]
-"""Called on the event loop with the instance, its new state and the hypervisor's word for the cause."""
+"""Called on the event loop with the instance, its new state and the hypervisor's word for the cause.
+
+The word for an end that the guest asked for is `POWERED_OFF`.
+"""
 
 
 class VirtDriver(Protocol):
@@ -67,7 +71,7 @@ class VirtDriver(Protocol):
         """Return when the domain is gone; never touches a domain that is not ours."""
 
     async def list_domains(self) -> list[Domain]:
-        """Ours only, running or not; domains of others are not looked at."""
+        """Those that a launcher made, running or not; domains of others are not looked at."""
 
     async def find_domain(self, instance_id: InstanceId) -> Domain | None: ...
 

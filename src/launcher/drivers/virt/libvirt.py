@@ -24,7 +24,8 @@ class LibvirtVirt:
     """The contract is `VirtDriver`'s.
 
     `uri`: qemu:///system, qemu+unix:///system?socket=PATH, or qemu:///embed?root=DIR. `virt_type` kvm and qemu are
-    taken as given; auto asks `kvm.choose_virt_type`, which needs a `kernel` to try. Once connected, a lost connection
+    taken as given; auto asks `kvm.choose_virt_type`, which needs a `kernel` to try. `launcher` is written into each
+    domain, so that it is known whose it is. Once connected, a lost connection
     is opened again and calls wait `patience` seconds for it; `settle` is explained in connection.py.
     """
 
@@ -33,12 +34,14 @@ class LibvirtVirt:
         uri: str,
         *,
         state_dir: Path,
+        launcher: str = "",
         virt_type: str = "auto",
         kernel: Path | None = None,
         patience: float = 20.0,
         settle: float = 3.0,
     ) -> None:
         self.state_dir, self.asked_type, self.kernel = state_dir, virt_type, kernel
+        self.launcher = launcher
         self.power = PowerWatch()
         self.starting: dict[InstanceId, asyncio.Task[None]] = {}
         self.starters = Lane("start", STARTERS)
@@ -79,7 +82,7 @@ class LibvirtVirt:
 
     async def spawn(self, order: LaunchOrder, disks: Disks) -> None:
         resources = await self.host_resources()
-        xml = domain_xml.build(order, disks, virt_type=resources.virt_type)
+        xml = domain_xml.build(order, disks, virt_type=resources.virt_type, launcher=self.launcher)
         await self._quiet(order)
         start = asyncio.create_task(self._start(order, xml))
         self.starting[order.instance_id] = start

@@ -38,6 +38,11 @@ class Catalogue:
         self.hosts[message.host.name] = message.host
         return known is None or known.boot_id != message.host.boot_id
 
+    def live_hosts(self, timeout: float) -> Sequence[str]:
+        """Those heard of within `timeout` seconds."""
+        oldest_ms = self.clock.now_ms() - timeout * 1000
+        return [host.name for host in self.hosts.values() if host.seen_ms >= oldest_ms]
+
     async def register_image(self, ctx: Context, message: RegisterImage) -> list[Image]:
         if not ctx.is_admin:
             raise Forbidden("only an admin may register images")

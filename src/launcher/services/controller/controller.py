@@ -12,7 +12,7 @@ from random import Random
 
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.db import credentials, events
+from launcher.db import credentials, events, instances
 from launcher.db.database import Database
 from launcher.messages.access import Authenticate, Ping
 from launcher.messages.instances import CreateInstances
@@ -28,6 +28,7 @@ from launcher.services.controller.reconcile import Reconcile
 from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
 from launcher.services.controller.security_groups import SecurityGroups
+from launcher.services.controller.start_report import StartReport
 from launcher.services.controller.sweep import Sweep
 from launcher.services.role import Role
 
@@ -38,7 +39,7 @@ FIRST_LOOK = 5.0
 
 class Controller(Role):
     """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at,
-    `sweep_every` how often the hosts are (0: never).
+    `sweep_every` how often the hosts are (0: never); without a heartbeat for `host_timeout` a host is dead.
     """
 
     topic = "controller"
@@ -61,12 +62,18 @@ class Controller(Role):
         restart_missing: bool,
         tick: float,
         sweep_every: float = 60.0,
+        host_timeout: float = 60.0,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.db, self.tick, self.library, self.admin = db, tick, library, admin
         self.refresh = Refresh(db=db, bus=bus, context=self.own_context)
         self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
-        self.reconcile = Reconcile(db=db, bus=bus, clock=clock, rng=rng, journal=self.journal)
+        self.sweep_every, self.highest_number = sweep_every, 0
+        self.sweep = Sweep(db=db, bus=bus, hosts=lambda: self.catalogue.hosts, context=self.own_context)
+        self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
+        self.reconcile = Reconcile(
+            db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report
+        )
         self.admission = Admission(
             db=db,
             bus=bus,
@@ -86,6 +93,7 @@ class Controller(Role):
             max_attempts=max_attempts,
             build_timeout=build_timeout,
             restart_missing=restart_missing,
+            live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
         self.inventory = Inventory(
             db=db,
@@ -98,8 +106,6 @@ class Controller(Role):
         self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.key_pairs = KeyPairs(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, quotas=quotas, journal=self.journal)
-        self.sweep_every = sweep_every
-        self.sweep = Sweep(db=db, bus=bus, hosts=lambda: self.catalogue.hosts, context=self.own_context)
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -120,9 +126,15 @@ class Controller(Role):
         return [HostHeartbeat.to(self.hear_host)]
 
     @property
-    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
+    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[object]]]]:
         sweep = [(self.sweep_every, self.sweep.sweep)] if self.sweep_every else []
-        return [(self.tick, self.reconcile.tick), (PAUSE, self.refresh.next_round), (3600.0, self.prune), *sweep]
+        return [
+            (self.tick, self.reconcile.tick),
+            (self.tick, self.start_report.tick),
+            (PAUSE, self.refresh.next_round),
+            (3600.0, self.prune),
+            *sweep,
+        ]
 
     async def start(self) -> None:
         token_sha256, identity = self.admin
@@ -140,6 +152,9 @@ class Controller(Role):
         return await self.db.read(lambda db: credentials.resolve(db, message.token_sha256))
 
     async def hear_host(self, ctx: Context, message: HostHeartbeat) -> None:
+        if message.host.highest_number > self.highest_number:
+            self.highest_number = message.host.highest_number
+            await self.db.write(lambda db: instances.skip_numbers(db, message.host.highest_number))
         if self.catalogue.hear_host(message):
             await self.reconcile.host_started(message.host.name)
         else:

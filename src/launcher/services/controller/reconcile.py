@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from collections.abc import Sequence
 from random import Random
 
 from launcher.bus import Bus
@@ -18,45 +19,52 @@ from launcher.db.moves import Due
 from launcher.errors import BusError, StaleGeneration
 from launcher.failpoints import failpoint
 from launcher.messages.compute import RunInstance, TerminateInstance, VerifyInstance
+from launcher.messages.network import ReleaseFixedIp
 from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Context
 from launcher.models import Fault, HostState, Instance, InstanceId, LaunchOrder, TaskState, VmState
 from launcher.services.controller.journal import Journal
+from launcher.services.controller.start_report import StartReport
 
 log = logging.getLogger(__name__)
 
 BATCH = 100
+RELEASE_TIMEOUT = 5.0
+UNDOING = (TaskState.CLEANING, TaskState.DELETING)
 LONGEST_WAIT = 60.0
 
 
 class Reconcile:
     """Looks at the rows that are due and casts what moves them on."""
 
-    def __init__(self, *, db: Database, bus: Bus, clock: Clock, rng: Random, journal: Journal) -> None:
+    def __init__(
+        self, *, db: Database, bus: Bus, clock: Clock, rng: Random, journal: Journal, start_report: StartReport
+    ) -> None:
         self.db, self.bus, self.clock, self.rng, self.journal = db, bus, clock, rng, journal
+        self.start_report = start_report
 
     async def recover(self) -> None:
         """At the start of this process: everything unfinished is due at once."""
         now = self.clock.now_ms()
-        count = await self.db.write(lambda db: moves.look_at_unfinished(db, now))
-        if count:
-            log.info("recover: %d instances were under way; going on with them", count)
+        self.start_report.resume(await self.db.write(lambda db: moves.look_at_unfinished(db, now)))
         await self.tick()
 
     async def host_started(self, host: str) -> None:
         """A compute process is new: go on with what its predecessor had begun, verify what it had finished."""
         now = self.clock.now_ms()
         await self.db.write(lambda db: moves.look_at_unfinished(db, now, host=host))
-        await self._verify(host)
+        orders = await self.db.read(lambda db: moves.list_active_orders(db, host))
+        self.start_report.expect({order.instance_id: order.name for order in orders})
+        await self._verify(host, orders)
         await self.tick()
 
     async def recount(self, host: HostState) -> None:
         """A host that counts less than the rows do has not heard of some of its own since its start."""
         if host.instances < await self.db.read(lambda db: moves.count_active(db, host.name)):
-            await self._verify(host.name)
+            await self._verify(host.name, await self.db.read(lambda db: moves.list_active_orders(db, host.name)))
 
-    async def _verify(self, host: str) -> None:
-        for order in await self.db.read(lambda db: moves.list_active_orders(db, host)):
+    async def _verify(self, host: str, orders: Sequence[LaunchOrder]) -> None:
+        for order in orders:
             ctx = await self.context_of(order.instance_id)
             with contextlib.suppress(BusError):
                 await self.bus.cast(ctx, VerifyInstance(order=order), host=host)
@@ -72,10 +80,7 @@ class Reconcile:
 
     async def _look_at(self, due: Due) -> None:
         instance = due.instance
-        launching = instance.vm_state is VmState.BUILDING and instance.task_state not in (
-            TaskState.CLEANING,
-            TaskState.DELETING,
-        )
+        launching = instance.vm_state is VmState.BUILDING and instance.task_state not in UNDOING
         if launching and self.clock.now_ms() > due.deadline_ms:
             await self._give_up(instance)
             return
@@ -94,20 +99,32 @@ class Reconcile:
             log.info("%s: %s not sent, will be repeated: %s", order.name, instance.task_state, error)
 
     async def _cast(self, ctx: Context, instance: Instance, order: LaunchOrder) -> None:
-        undoing = instance.task_state in (TaskState.CLEANING, TaskState.DELETING)
+        undoing, leaving = instance.task_state in UNDOING, instance.task_state is TaskState.RESCHEDULING
         if undoing and instance.host is None:
-            await self.gone(ctx, instance.id, instance.generation)
-        elif undoing:
-            await self.bus.cast(ctx, TerminateInstance(order=order), host=instance.host)
+            await self._end_hostless(ctx, instance, order)
+        elif undoing or leaving:
+            await self.bus.cast(ctx, TerminateInstance(order=order, keep_address=leaving), host=instance.host)
         elif instance.host is None:
             await self.bus.cast(ctx, ScheduleInstance(order=order))
         else:
             await self.bus.cast(ctx, RunInstance(order=order), host=instance.host)
 
     async def gone(self, ctx: Context, instance_id: InstanceId, generation: int) -> None:
-        """The end of a failed launch or of a deletion. Without a host there was nothing to undo."""
+        """The end of a failed launch or of a deletion, or of a launch's time on one host."""
         now = self.clock.now_ms()
-        await self.journal.record(ctx, lambda db: moves.become_gone(db, instance_id, generation, now_ms=now))
+        later = now + self.wait(1) * 1000
+        found = await self.journal.record(
+            ctx, lambda db: moves.become_gone(db, instance_id, generation, now_ms=now, next_check_ms=later)
+        )
+        if found.task_state is TaskState.SCHEDULING:
+            await self.nudge(found, ctx)
+
+    async def _end_hostless(self, ctx: Context, instance: Instance, order: LaunchOrder) -> None:
+        """There is nothing to undo but the address that it kept on its way from a host to the next."""
+        if order.tried_hosts:
+            release = ReleaseFixedIp(instance_id=instance.id)
+            await self.bus.call(ctx, release, timeout=RELEASE_TIMEOUT)
+        await self.gone(ctx, instance.id, instance.generation)
 
     async def fail(self, ctx: Context, instance: Instance, fault: Fault) -> Instance:
         """Keep the fault and begin to undo; ERROR is written when nothing is left."""
@@ -121,7 +138,7 @@ class Reconcile:
             message=f"{fault.step} failed: {fault.message}",
         )
         if failed.host is None:
-            await self.gone(ctx, failed.id, failed.generation)
+            await self.nudge(failed, ctx)
         return failed
 
     async def _give_up(self, instance: Instance) -> None:
@@ -135,7 +152,9 @@ class Reconcile:
             request_id=ctx.request_id,
             at_ms=int(self.clock.now_ms()),
         )
-        await self.nudge(await self.fail(ctx, instance, fault))
+        failed = await self.fail(ctx, instance, fault)
+        if failed.host is not None:
+            await self.nudge(failed)
 
     def wait(self, nudges: int) -> float:
         """Seconds until the next look: 1, 2, 4 … 60, give or take a fifth."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from launcher.clock import Clock
 from launcher.db import events, instances, moves
@@ -18,15 +18,17 @@ from launcher.messages.reports import (
     ReportGone,
     ReportPower,
     ReportStep,
+    ReportVerified,
 )
 from launcher.messaging import Context, Route
-from launcher.models import Fault, Instance, PowerState, VmState
+from launcher.models import POWERED_OFF, Fault, Instance, PowerState, VmState
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.reconcile import Reconcile
 
 log = logging.getLogger(__name__)
 
 STEP_PATIENCE = 10.0
+SHORT_LIFE = 60.0
 WAITING = {kind.code for kind in (NoHostYet, NoRoute, BusUnavailable, RpcTimeout)}
 """A role that is away for a while costs time and not the launch; the deadline of the whole launch is the limit."""
 
@@ -44,8 +46,10 @@ class Reports:
         max_attempts: int,
         build_timeout: float,
         restart_missing: bool,
+        live_hosts: Callable[[], Iterable[str]],
     ) -> None:
         self.db, self.clock, self.journal, self.reconcile = db, clock, journal, reconcile
+        self.live_hosts = live_hosts
         self.max_attempts, self.build_timeout, self.restart_missing = max_attempts, build_timeout, restart_missing
 
     @property
@@ -56,6 +60,7 @@ class Reports:
             ReportFault.to(self.report_fault),
             ReportGone.to(self.report_gone),
             ReportPower.to(self.report_power),
+            ReportVerified.to(self.report_verified),
             RecordSpans.to(self.record_spans),
         ]
 
@@ -90,12 +95,16 @@ class Reports:
         )
 
     async def report_fault(self, ctx: Context, report: ReportFault) -> NextMove:
-        """A retriable fault is tried again up to `max_attempts` times; waiting for somebody costs no attempt."""
+        """A retriable fault is tried again up to `max_attempts` times, on another host where one lives that has not
+        failed yet; waiting for somebody costs no attempt and no move.
+        """
         due = await self.db.read(lambda db: moves.get_due(db, report.instance_id))
         if due.instance.generation != report.generation:
             raise StaleGeneration(f"instance {report.instance_id} has moved on from generation {report.generation}")
         attempts = due.attempts + (report.code not in WAITING)
         if report.retriable and attempts < self.max_attempts and self.clock.now_ms() < due.deadline_ms:
+            if await self._may_succeed_elsewhere(due.instance, report):
+                return await self._try_elsewhere(ctx, due.instance, report, attempts)
             await self._try_again(ctx, due.instance, report, attempts, due.nudges)
             return NextMove(order=None)
         failed = await self.reconcile.fail(ctx, due.instance, self._fault(ctx, report))
@@ -106,20 +115,33 @@ class Reports:
         await self.reconcile.gone(ctx, report.instance_id, report.generation)
 
     async def report_power(self, ctx: Context, report: ReportPower) -> None:
-        """A machine that stopped by itself is stopped; one that vanished with a restart is started again."""
+        """A guest that powered itself off is stopped; what becomes of others that are gone, the policy says."""
         instance = await self.db.read(lambda db: instances.get(db, report.instance_id))
         if instance.vm_state is not VmState.ACTIVE or instance.task_state or instance.host != report.host:
             return
-        if report.generation not in (None, instance.generation):
+        if report.generation != instance.generation:
             return  # said of a machine that has been started anew since
         ctx = await self.reconcile.context_of(instance.id)
+        self.reconcile.start_report.missed(instance.id)
         try:
-            if report.power is None and self.restart_missing:
+            if self._starts_again(instance, report):
                 await self._restart(ctx, instance, report.cause)
             elif report.power in (None, PowerState.STOPPED):
                 await self._stopped(ctx, instance, report.cause)
         except StaleGeneration:
             return
+
+    def _starts_again(self, instance: Instance, report: ReportPower) -> bool:
+        """One that was seen to end right after its start would do so again."""
+        if not self.restart_missing:
+            return False
+        ran = (self.clock.now_ms() - instance.state_since_ms) / 1000
+        return report.power is None or (
+            report.power is PowerState.STOPPED and report.cause != POWERED_OFF and ran >= SHORT_LIFE
+        )
+
+    async def report_verified(self, ctx: Context, report: ReportVerified) -> None:
+        self.reconcile.start_report.verified(report.instance_id, report.mended)
 
     async def record_spans(self, ctx: Context, report: RecordSpans) -> None:
         await self.db.write(lambda db: events.add_spans(db, report.spans))
@@ -133,6 +155,32 @@ class Reports:
             lambda db: moves.try_again(db, instance.id, report.generation, attempts=attempts, next_check_ms=later),
             message=f"{report.step}: {report.message}; trying again",
         )
+
+    async def _may_succeed_elsewhere(self, instance: Instance, report: ReportFault) -> bool:
+        if report.host is None or report.code in WAITING or instance.launched_ms is not None:
+            return False
+        order = await self.db.read(lambda db: instances.get_order(db, instance.id))
+        return bool(set(self.live_hosts()) - {report.host, *order.tried_hosts})
+
+    async def _try_elsewhere(self, ctx: Context, instance: Instance, report: ReportFault, attempts: int) -> NextMove:
+        """The host that failed undoes its part; when it has, a host is chosen anew."""
+        now, host = self.clock.now_ms(), report.host
+        assert host is not None
+        await self.journal.record(
+            ctx,
+            lambda db: moves.begin_rescheduling(
+                db,
+                instance.id,
+                report.generation,
+                host=host,
+                attempts=attempts,
+                now_ms=now,
+                next_check_ms=now + STEP_PATIENCE * 1000,
+            ),
+            message=f"{report.step}: {report.message}; trying another host than {host}",
+        )
+        order = await self.db.read(lambda db: instances.get_order(db, instance.id))
+        return NextMove(order=order, keep_address=True)
 
     async def _restart(self, ctx: Context, instance: Instance, cause: str) -> None:
         now = self.clock.now_ms()

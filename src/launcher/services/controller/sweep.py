@@ -82,8 +82,11 @@ class Sweep:
             return Collected(dry_run=True, removed=tuple(wanted))
         return await self._remove(ctx, audit, wanted)
 
-    async def sweep(self) -> None:
-        """Remove what was seen before, too, all of an instance at once; what is not ours to remove, say once."""
+    async def sweep(self) -> Sequence[Finding]:
+        """Remove what was seen before, too, all of an instance at once; what is not ours to remove, say once.
+
+        Returns what is gone.
+        """
         ctx = self.context()
         audit = await self._look(ctx)
         self.seen = {finding: self.seen.get(finding, 0) + 1 for finding in audit.findings}
@@ -92,8 +95,10 @@ class Sweep:
                 log.warning("sweep: %s; see `launcher audit`", words(finding))
         fresh = {(finding.host, finding.instance_id) for finding, looks in self.seen.items() if looks < LOOKS}
         swept = [finding for finding in audit.findings if finding.trouble in SWEPT]
-        await self._remove(ctx, audit, [each for each in swept if (each.host, each.instance_id) not in fresh])
+        wanted = [each for each in swept if (each.host, each.instance_id) not in fresh]
+        collected = await self._remove(ctx, audit, wanted)
         await self._put_back(ctx, [finding for finding, looks in self.seen.items() if looks >= LOOKS])
+        return collected.removed
 
     async def _put_back(self, ctx: Context, findings: Sequence[Finding]) -> None:
         """Have the host verify what misses something: it applies filters and links anew, or reports that the machine

@@ -53,8 +53,10 @@ class BestInjector:
     async def stop(self) -> None:
         await self._chosen.stop()
 
-    async def inject(self, disk: Path, format: ImageFormat, public_key: str) -> None:
-        await self._chosen.inject(disk, format, public_key)
+    async def inject(
+        self, disk: Path, format: ImageFormat, public_key: str | None, interfaces: str | None = None
+    ) -> None:
+        await self._chosen.inject(disk, format, public_key, interfaces)
 
     async def list_leftovers(self) -> Sequence[str]:
         return await self._first.list_leftovers()

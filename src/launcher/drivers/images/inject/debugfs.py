@@ -11,19 +11,36 @@ import asyncio
 import contextlib
 import re
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from launcher.drivers import process
 from launcher.errors import InjectionFailed
 
-HOME, FOLDER, KEYS = "/root", "/root/.ssh", "/root/.ssh/authorized_keys"
 LARGEST_KEYS = 2**20  # bytes; an image could hold a file that fills the host's disk when it is read
 
 _HINT = 'let the guest fetch its key: set [images] inject = "metadata"'
 _END = "#end"  # debugfs repeats comments: the sign that it has done what stood before
 _STAT = re.compile(r"debugfs: stat \S+\nInode: +\d+ +Type: +(\S+).*?\bSize: +(\d+)", re.DOTALL)
+
+
+class Place(NamedTuple):
+    """Where a file goes: `parent` must be there, `folder` is made. Modes are debugfs's, with the file's type."""
+
+    parent: str
+    folder: str
+    name: str
+    folder_mode: str
+    mode: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}/{self.name}"
+
+
+KEYS = Place("/root", "/root/.ssh", "authorized_keys", "040700", "0100600")
+INTERFACES = Place("/etc", "/etc/network", "interfaces", "040755", "0100644")
 
 
 class Found(NamedTuple):
@@ -50,23 +67,36 @@ class Debugfs:
         self._stdin, self._stdout = running.stdin, running.stdout
 
     async def add_key(self, device: Path, public_key: str) -> None:
-        """Append the key to root's authorized_keys unless it is there.
+        """Append the key to root's authorized_keys unless it is there."""
+        await self._change(device, KEYS, lambda found: _with_key(found, public_key))
 
-        Raises InjectionFailed when root's home, its .ssh or the file are not what they should be, or when the
-        key cannot be read back.
+    async def write_interfaces(self, device: Path, text: str) -> None:
+        """Make this the whole of /etc/network/interfaces."""
+        await self._change(device, INTERFACES, lambda _: text.encode())
+
+    async def _change(self, device: Path, place: Place, change: Callable[[bytes], bytes]) -> None:
+        """Replace a file by what `change` makes of it.
+
+        Raises InjectionFailed when its parent, its folder or itself are not what they should be, or when it cannot be
+        read back.
         """
-        with tempfile.TemporaryDirectory(prefix="launcher-key-") as made:
+        with tempfile.TemporaryDirectory(prefix="launcher-inject-") as made:
             found, wanted = Path(made) / "found", Path(made) / "wanted"
             await self._open(device)
-            folder_exists, keys_exist = await self._look()
-            await self._tell(f'dump {KEYS} "{found}"', "close")
-            if not _merge(found, wanted, public_key):
+            folder_exists, file_exists = await self._look(place)
+            await self._tell(f'dump {place.path} "{found}"', "close")
+            before = found.read_bytes() if found.exists() else b""
+            after = change(before)
+            if before == after:
                 return
+            wanted.write_bytes(after)
             await self._open(device, "-w")
-            await self._tell(*_commands(wanted, folder_exists=folder_exists, keys_exist=keys_exist), "close")
-            await self._tell(f'open "{device}"', f'dump {KEYS} "{found}"', "close")
-            if not found.exists() or found.read_bytes() != wanted.read_bytes():
-                raise InjectionFailed(f"{KEYS} cannot be read back from the disk", hint="is its file system full?")
+            await self._tell(*_commands(place, wanted, folder_exists=folder_exists, file_exists=file_exists), "close")
+            await self._tell(f'open "{device}"', f'dump {place.path} "{found}"', "close")
+            if not found.exists() or found.read_bytes() != after:
+                raise InjectionFailed(
+                    f"{place.path} cannot be read back from the disk", hint="is its file system full?"
+                )
 
     async def _open(self, device: Path, *options: str) -> None:
         """First to read: in a user namespace the kernel learns only so who owns the file, and who may write."""
@@ -74,15 +104,15 @@ class Debugfs:
         if complaint:
             raise InjectionFailed(f"the disk has no ext2, ext3 or ext4 file system: {complaint}", hint=_HINT)
 
-    async def _look(self) -> tuple[bool, bool]:
-        """Whether .ssh and the file of keys exist; raises InjectionFailed for whatever else stands there."""
-        if not await self._find(HOME, "directory"):
-            raise InjectionFailed(f"the disk has no directory {HOME}", hint=_HINT)
-        folder = await self._find(FOLDER, "directory")
-        keys = await self._find(KEYS, "regular") if folder else None
-        if keys and keys.size > LARGEST_KEYS:
-            raise InjectionFailed(f"{KEYS} in the disk has {keys.size} bytes, expected at most {LARGEST_KEYS}")
-        return folder is not None, keys is not None
+    async def _look(self, place: Place) -> tuple[bool, bool]:
+        """Whether the folder and the file exist; raises InjectionFailed for whatever else stands there."""
+        if not await self._find(place.parent, "directory"):
+            raise InjectionFailed(f"the disk has no directory {place.parent}", hint=_HINT)
+        folder = await self._find(place.folder, "directory")
+        file = await self._find(place.path, "regular") if folder else None
+        if file and file.size > LARGEST_KEYS:
+            raise InjectionFailed(f"{place.path} in the disk has {file.size} bytes, expected at most {LARGEST_KEYS}")
+        return folder is not None, file is not None
 
     async def _find(self, path: str, wanted: str) -> Found | None:
         match = _STAT.search(await self._tell(f"stat {path}"))
@@ -109,19 +139,17 @@ def _complaint(said: str) -> str:
     return " ".join(line.removeprefix("debugfs: ") for line in lines).strip()
 
 
-def _merge(found: Path, wanted: Path, public_key: str) -> bool:
-    """Write the file as it should be; False when the key is in it already."""
-    lines = found.read_bytes().splitlines() if found.exists() else []
-    key = public_key.strip().encode()
-    wanted.write_bytes(b"".join(line + b"\n" for line in (*lines, key)))
-    return key not in lines
+def _with_key(found: bytes, public_key: str) -> bytes:
+    """The file as it should be: the same when the key is in it already."""
+    lines, key = found.splitlines(), public_key.strip().encode()
+    return found if key in lines else b"".join(line + b"\n" for line in (*lines, key))
 
 
-def _commands(wanted: Path, *, folder_exists: bool, keys_exist: bool) -> list[str]:
+def _commands(place: Place, wanted: Path, *, folder_exists: bool, file_exists: bool) -> list[str]:
     """`write` cannot replace a file, and takes the new name relative to the current directory."""
-    make_folder = [] if folder_exists else [f"mkdir {FOLDER}"]
-    remove_keys = [f"rm {KEYS}"] if keys_exist else []
-    own_folder = [f"sif {FOLDER} {field}" for field in ("mode 040700", "uid 0", "gid 0")]
-    own_keys = [f"sif {KEYS} {field}" for field in ("mode 0100600", "uid 0", "gid 0")]
-    write = [f"cd {FOLDER}", f'write "{wanted}" {Path(KEYS).name}', "cd /"]
-    return [*make_folder, *own_folder, *remove_keys, *write, *own_keys]
+    make_folder = [] if folder_exists else [f"mkdir {place.folder}"]
+    remove_file = [f"rm {place.path}"] if file_exists else []
+    own_folder = [f"sif {place.folder} {field}" for field in (f"mode {place.folder_mode}", "uid 0", "gid 0")]
+    own_file = [f"sif {place.path} {field}" for field in (f"mode {place.mode}", "uid 0", "gid 0")]
+    write = [f"cd {place.folder}", f'write "{wanted}" {place.name}', "cd /"]
+    return [*make_folder, *own_folder, *remove_file, *write, *own_file]

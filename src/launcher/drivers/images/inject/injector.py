@@ -21,10 +21,13 @@ class Injector(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def inject(self, disk: Path, format: ImageFormat, public_key: str) -> None:
+    async def inject(
+        self, disk: Path, format: ImageFormat, public_key: str | None, interfaces: str | None = None
+    ) -> None:
         """Add the key to root's authorized_keys; other keys stay, a key that is there already is left alone.
 
-        When it returns the key was read back and the disk is closed. Raises InjectionFailed.
+        `interfaces` becomes the whole of /etc/network/interfaces. When it returns both were read back and the disk is
+        closed. Raises InjectionFailed.
         """
 
     async def list_leftovers(self) -> Sequence[str]:

@@ -18,7 +18,9 @@ class MetadataOnly:
 
     async def stop(self) -> None: ...
 
-    async def inject(self, disk: Path, format: ImageFormat, public_key: str) -> None:
+    async def inject(
+        self, disk: Path, format: ImageFormat, public_key: str | None, interfaces: str | None = None
+    ) -> None:
         """Leave the disk as it is."""
 
     async def list_leftovers(self) -> Sequence[str]:

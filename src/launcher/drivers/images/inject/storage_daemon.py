@@ -65,20 +65,27 @@ class StorageDaemon:
     async def stop(self) -> None:
         await self._end_daemon(self._qmp)
 
-    async def inject(self, disk: Path, format: ImageFormat, public_key: str) -> None:
+    async def inject(
+        self, disk: Path, format: ImageFormat, public_key: str | None, interfaces: str | None = None
+    ) -> None:
         async with self._slots:
             for _ in range(2):
-                if await self._try_inject(disk, format, public_key):
+                if await self._try_inject(disk, format, public_key, interfaces):
                     return
             raise InjectionFailed(f"{disk}: {PROGRAM} died twice")
 
-    async def _try_inject(self, disk: Path, format: ImageFormat, public_key: str) -> bool:
+    async def _try_inject(
+        self, disk: Path, format: ImageFormat, public_key: str | None, interfaces: str | None
+    ) -> bool:
         """False when the daemon died over it; perhaps somebody else's disk was the cause."""
         qmp = await self._connection()
         try:
             async with start_debugfs() as debugfs, self._exported(qmp, disk, format) as device:
                 async with asyncio.timeout(self.timeout):
-                    await debugfs.add_key(device, public_key)
+                    if public_key is not None:
+                        await debugfs.add_key(device, public_key)
+                    if interfaces is not None:
+                        await debugfs.write_interfaces(device, interfaces)
         except ConnectionLost:
             return False
         except DriverError as error:
