@@ -50,6 +50,7 @@ from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import BadRequest, Conflict
+from launcher.explaining import Settings
 from launcher.identity import new_span_id, new_token
 from launcher.models import Identity, Image
 from launcher.networks import NetworkMode, Overlay
@@ -147,6 +148,7 @@ async def _roles(
                 firewall=drivers.firewall,
                 network=drivers.network,
                 images=drivers.images,
+                settings=firewall_settings(config),
                 launcher=keep_identity(state),
             )
         )
@@ -266,6 +268,12 @@ def keep_identity(state: Path) -> str:
         draft.write_text(new_span_id(SystemRandom()))
         draft.replace(path)
     return path.read_text()
+
+
+def firewall_settings(config: Config) -> Settings:
+    return Settings(
+        allow_project_net_traffic=config.firewall.allow_project_net_traffic, metadata_port=config.metadata.port or None
+    )
 
 
 def library_path(config: Config, state: Path) -> Path:

@@ -63,6 +63,37 @@ class Rule(Model):
             raise ValueError("a rule names a cidr or a group_id, and not both")
         return self
 
+    @property
+    def ports(self) -> tuple[int, int] | None:
+        """The lowest and the highest port of a rule for tcp or udp; None is any. One alone stands for both."""
+        given = [port for port in (self.from_port, self.to_port) if port is not None]
+        return (given[0], given[-1]) if given else None
+
+    @property
+    def nonsense(self) -> str | None:
+        """Why this rule means nothing: it lets nothing through, and filters leave it out. None where it does."""
+        if self.protocol is Protocol.ICMP:
+            kind, code = self.from_port, self.to_port
+            if (kind is None and code is not None) or (kind or 0) > 254 or (code or 0) > 255:
+                # 255 is nobody's, and iptables takes it for any.
+                return f"icmp type {kind} with code {code}; they end at 254 and 255, and a code needs a type"
+        elif self.protocol is not Protocol.ANY and self.ports and self.ports[0] > self.ports[1]:
+            return f"ports {self.ports[0]} to {self.ports[1]} run backwards"
+        return None
+
+    def __str__(self) -> str:
+        """For a reader: `ingress tcp 22 from 0.0.0.0/0`."""
+        numbers = "" if self.protocol is Protocol.ANY else "/".join(map(str, self._numbers()))
+        end = f"group {self.group_id}" if self.cidr is None else str(self.cidr)
+        way = "from" if self.direction is Direction.INGRESS else "to"
+        return " ".join(filter(None, (self.direction, self.protocol, numbers, way, end)))
+
+    def _numbers(self) -> list[int | str]:
+        if self.protocol is Protocol.ICMP:
+            return [number for number in (self.from_port, self.to_port) if number is not None]
+        low, high = self.ports or (None, None)
+        return [] if low is None else [low if low == high else f"{low}–{high}"]
+
 
 class SecurityGroup(Model):
     """A named set of rules; what no rule lets in is dropped."""
@@ -71,6 +102,15 @@ class SecurityGroup(Model):
     name: Name
     description: str = ""
     rules: tuple[Rule, ...] = ()
+
+    def rules_for(self, direction: Direction) -> list[Rule]:
+        """Those that mean something."""
+        return [rule for rule in self.rules if rule.direction is direction and rule.nonsense is None]
+
+    @property
+    def limits_egress(self) -> bool:
+        """Whether it has egress rules at all; one that means nothing is one still."""
+        return any(rule.direction is Direction.EGRESS for rule in self.rules)
 
 
 class Policy(Model):
@@ -81,6 +121,11 @@ class Policy(Model):
 
     groups: tuple[SecurityGroup, ...] = ()
     members: dict[GroupId, tuple[Address, ...]] = Field(default_factory=dict)
+
+    @property
+    def limits_egress(self) -> bool:
+        """Whether only what an egress rule lets out goes out: each of the groups has some."""
+        return bool(self.groups) and all(group.limits_egress for group in self.groups)
 
     def members_of(self, rule: Rule) -> Sequence[Address]:
         return self.members.get(rule.group_id, ()) if rule.group_id is not None else ()

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from launcher.addresses import AnyCidrText
-from launcher.groups import Group, GroupRef, GroupRule
+from launcher.explaining import Decision
+from launcher.groups import Group, GroupRef, GroupRule, Traffic
 from launcher.messaging import Call
 from launcher.models import Instance, InstanceId, Model, Name
 from launcher.policy import Direction, Policy, PolicyChanges, Protocol
@@ -102,6 +103,14 @@ class SetInstanceGroups(Call[Instance]):
     topic = "controller"
     instance_id: str = Field(description="its id, or a unique name in the project")
     groups: tuple[GroupRef, ...] = Field(default=(), max_length=1000)
+
+
+class ExplainTraffic(Call[Decision]):
+    """Would this pass an instance's filters, and by which rule? Raises Conflict when it is on no host."""
+
+    topic = "controller"
+    instance_id: str = Field(description="its id, or a unique name in the project")
+    traffic: Traffic
 
 
 class GetPolicy(Call[Policy]):

@@ -8,11 +8,13 @@ from pydantic import Field
 
 from launcher.bus import Bus
 from launcher.errors import Conflict, NotFound, QuotaExceeded
-from launcher.groups import Group, GroupRef, GroupRule
+from launcher.explaining import Decision
+from launcher.groups import Group, GroupRef, GroupRule, Traffic
 from launcher.messages.security_groups import (
     AddRules,
     CreateSecurityGroup,
     DeleteSecurityGroup,
+    ExplainTraffic,
     GetSecurityGroup,
     ListSecurityGroups,
     RemoveRules,
@@ -102,6 +104,15 @@ class NativeGroups:
                 response=Instance,
                 raises=(QuotaExceeded, Conflict),
             ),
+            Endpoint(
+                "GET",
+                "/instances/{id}/explain",
+                self.explain_traffic,
+                "Would this traffic pass, and by which rule",
+                query=Traffic,
+                response=Decision,
+                raises=(Conflict,),
+            ),
         ]
 
     async def create_group(self, ask: Ask) -> Answer:
@@ -137,3 +148,6 @@ class NativeGroups:
     async def set_instance_groups(self, ask: Ask) -> Answer:
         message = SetInstanceGroups(instance_id=ask.path["id"], groups=ask.body.security_groups)
         return Answer(await self.bus.call(ask.ctx, message))
+
+    async def explain_traffic(self, ask: Ask) -> Answer:
+        return Answer(await self.bus.call(ask.ctx, ExplainTraffic(instance_id=ask.path["id"], traffic=ask.query)))

@@ -95,17 +95,12 @@ class Controller(Role):
             restart_missing=restart_missing,
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
+        self.catalogue = catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.inventory = Inventory(
-            db=db,
-            bus=bus,
-            clock=clock,
-            journal=self.journal,
-            reconcile=self.reconcile,
-            hosts=lambda: self.catalogue.hosts,
+            db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=lambda: catalogue.hosts
         )
-        self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.key_pairs = KeyPairs(db=db, quotas=quotas)
-        self.security_groups = SecurityGroups(db=db, quotas=quotas, journal=self.journal)
+        self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
 
     @property
     def routes(self) -> Sequence[Route]:
