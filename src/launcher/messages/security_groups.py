@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from launcher.addresses import AnyCidrText
 from launcher.groups import Group, GroupRef, GroupRule
 from launcher.messaging import Call
-from launcher.models import Instance, InstanceId, Model, Name
-from launcher.policy import Direction, Policy, PolicyChanges, Protocol
+from launcher.models import LARGEST, Instance, InstanceId, Model, Name
+from launcher.policy import Direction, GroupId, Policy, PolicyChanges, Protocol
 
 _ICMPV6 = ("icmpv6", "icmp6", "ipv6-icmp")
 
@@ -93,7 +93,7 @@ class RemoveRules(Call[None]):
     topic = "controller"
     group: GroupRef | None = None
     rules: tuple[RuleSpec, ...] = Field(default=(), max_length=1000)
-    ids: tuple[int, ...] = Field(default=(), max_length=1000)
+    ids: tuple[GroupId, ...] = Field(default=(), max_length=1000)
 
 
 class SetInstanceGroups(Call[Instance]):
@@ -120,4 +120,4 @@ class GetPolicyChanges(Call[PolicyChanges]):
 
     topic = "controller"
     host: str
-    since: int
+    since: int = Field(ge=0, le=LARGEST)
