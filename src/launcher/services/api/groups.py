@@ -62,7 +62,14 @@ class NativeGroups:
         every, one = "/security-groups", "/security-groups/{group}"
         return [
             Endpoint(
-                "POST", every, self.create_group, "Make a security group", status=201, body=GroupBody, response=Group
+                "POST",
+                every,
+                self.create_group,
+                "Make a security group",
+                status=201,
+                body=GroupBody,
+                response=Group,
+                raises=(QuotaExceeded, Conflict),
             ),
             Endpoint("GET", every, self.list_groups, "List security groups", response=GroupList),
             Endpoint("GET", one, self.get_group, "Show a security group", response=Group),
@@ -122,7 +129,7 @@ class NativeGroups:
 
     async def remove_rule(self, ask: Ask) -> Answer:
         number = ask.path["rule"]
-        if not (number.isascii() and number.isdecimal() and len(number) < 19):
+        if not (number.isascii() and number.isdecimal() and 0 < int(number[:19]) and len(number) < 19):
             raise NotFound(f"there is no rule {number!r}", hint="a rule is named by its id", field="rule")
         await self.bus.call(ask.ctx, RemoveRules(group=ask.path["group"], ids=(int(number),)))
         return Answer()
