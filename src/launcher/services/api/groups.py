@@ -140,7 +140,7 @@ class NativeGroups:
 
     async def remove_rule(self, ask: Ask) -> Answer:
         number = ask.path["rule"]
-        if not (number.isascii() and number.isdecimal() and len(number) < 19):
+        if not (number.isascii() and number.isdecimal() and int(number[:19]) > 0 and len(number) < 19):
             raise NotFound(f"there is no rule {number!r}", hint="a rule is named by its id", field="rule")
         await self.bus.call(ask.ctx, RemoveRules(group=ask.path["group"], ids=(int(number),)))
         return Answer()
