@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
@@ -22,6 +22,7 @@ _ADDRESS6 = "|".join(
         rf":((:{_WORD}){{1,7}}|:)",
     ]
 )
+_ANY_ADDRESS = rf"({_ADDRESS}|{_ADDRESS6})"
 _ANY_CIDR = rf"({_ADDRESS}(/(3[0-2]|[12]?[0-9]))?|({_ADDRESS6})(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)"
 
 
@@ -40,6 +41,13 @@ def _masked_of_any(value: Any) -> str:
     return str(ip_network(text, strict=False))
 
 
+def _of_any(value: Any) -> str:
+    text = _text(value)
+    if not re.fullmatch(_ANY_ADDRESS, text):
+        raise ValueError("is no address of IPv4 or IPv6, as 10.0.0.1")
+    return str(ip_address(text))
+
+
 def _described(pattern: str, *examples: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "examples": list(examples)})
 
@@ -48,6 +56,10 @@ AddressText = Annotated[IPv4Address, BeforeValidator(_text), _described(_ADDRESS
 CidrText = Annotated[
     IPv4Network, BeforeValidator(_masked), _described(rf"{_ADDRESS}(/(3[0-2]|[12]?[0-9]))?", "10.0.0.0/8")
 ]
+AnyAddressText = Annotated[
+    IPv4Address | IPv6Address, BeforeValidator(_of_any), _described(_ANY_ADDRESS, "10.0.0.1", "fd00::1")
+]
+"""Of IPv4 or of IPv6."""
 AnyCidrText = Annotated[
     IPv4Network | IPv6Network,
     BeforeValidator(_masked_of_any),

@@ -149,6 +149,7 @@ async def _roles(
                 firewall=drivers.firewall,
                 network=drivers.network,
                 images=drivers.images,
+                settings=firewall_settings(config),
                 launcher=keep_identity(state),
             )
         )
@@ -273,6 +274,12 @@ def keep_identity(state: Path) -> str:
         draft.write_text(new_span_id(SystemRandom()))
         draft.replace(path)
     return path.read_text()
+
+
+def firewall_settings(config: Config) -> Settings:
+    return Settings(
+        allow_project_net_traffic=config.firewall.allow_project_net_traffic, metadata_port=config.metadata.port or None
+    )
 
 
 def library_path(config: Config, state: Path) -> Path:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
+from launcher.addresses import AnyAddressText
+from launcher.explaining import Kind
 from launcher.models import Model, Name
-from launcher.policy import Rule
+from launcher.policy import Direction, Rule
 
 GroupRef = str | int
 """How a group is named: by its name or, a number, by its id. Text that is no name may be an id, too."""
@@ -26,3 +30,18 @@ class Group(Model):
     name: Name
     description: str = ""
     rules: tuple[GroupRule, ...] = Field(default=(), description="in the order in which they were added")
+
+
+class Traffic(Model):
+    """The first packet of something that a user wonders about, to an instance or from one of its NICs.
+
+    `address` is the other end's. Of icmp, no type is an echo request.
+    """
+
+    direction: Direction = Direction.INGRESS
+    address: AnyAddressText
+    protocol: Literal[Kind.TCP, Kind.UDP, Kind.ICMP, Kind.OTHER] = Kind.TCP
+    port: int | None = Field(default=None, ge=0, le=65535)
+    icmp_type: int | None = Field(default=None, ge=0, le=255)
+    icmp_code: int = Field(default=0, ge=0, le=255)
+    nic: int = Field(default=0, ge=0, le=255)

@@ -168,6 +168,21 @@ async def test_groups_and_their_rules(house: House, launcher: Run) -> None:
     assert (await launcher("group delete web"))[0] == Exit.OK
 
 
+async def test_a_packet_is_explained(house: House, launcher: Run) -> None:
+    await launcher("group create web --rule tcp:22 --rule icmp:8/0")
+    await launcher("run ami-tiny --name one --group web --wait=active")
+    ask = "network explain one --from 203.0.113.7"
+    code, out, _ = await launcher(f"{ask} --port 22")
+    assert (code, out) == (Exit.OK, "passes: group web: ingress tcp 22 from 0.0.0.0/0\n")
+    code, out, _ = await launcher(f"{ask} --proto udp --port 0")
+    assert (code, out.partition(":")[0]) == (Exit.REFUSED, "dropped")
+    assert (await launcher(f"{ask} --proto icmp"))[0] == Exit.OK
+    assert (await launcher(f"{ask} --proto icmp --type 0"))[0] == Exit.REFUSED
+    assert json.loads((await launcher("network explain one --to 203.0.113.7 --port 80 --json"))[1])["passes"]
+    with pytest.raises(SystemExit):
+        await launcher("network explain one --port 80")
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

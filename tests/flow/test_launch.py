@@ -129,7 +129,7 @@ async def test_a_small_network_takes_as_many_as_it_has_addresses_and_goes_on_whe
         found = await eventually(at_rest, what="all at rest")
         active = [each for each in found if each["status"] == "ACTIVE"]
         assert {each["addresses"][0] for each in active} == {f"10.0.0.{number}" for number in range(2, 7)}
-        assert len(house.network.leases["default"]) == 5
+        assert len(house.network.leases["br100"]) == 5
         faults = [each["fault"] for each in found if each["status"] == "ERROR"]
         assert [(fault["code"], fault["step"]) for fault in faults] == [("no_more_fixed_ips", "networking")] * 3
         assert {fault["message"] for fault in faults} == {"no free address in network default (10.0.0.0/29, 5 usable)"}

@@ -20,7 +20,7 @@ from launcher.errors import FirewallFailed
 from launcher.messages.compute import RefreshGroups
 from launcher.messages.reports import ReportPower
 from launcher.messaging import Cast, Context
-from launcher.models import PowerState
+from launcher.models import POWERED_OFF, PowerState
 from launcher.policy import Policy, Protocol, Rule
 from tests.flow.house import House, Json
 from tests.waiting import eventually
@@ -177,7 +177,7 @@ async def test_a_member_that_stops_leaves(quiet: House) -> None:
     store, front = await run(quiet, "store", "db"), await run(quiet, "front", "web")
     await becomes(quiet, "the member known", lambda: known_to(quiet, store, web) == set(front["addresses"]))
     report = ReportPower(
-        instance_id=front["id"], generation=None, host="node-1", power=PowerState.STOPPED, cause="shutdown"
+        instance_id=front["id"], generation=1, host="node-1", power=PowerState.STOPPED, cause=POWERED_OFF
     )
     await quiet.bus.cast(quiet.controller.own_context(), report)
     await quiet.until(front["id"], "STOPPED")

@@ -6,7 +6,7 @@ import argparse
 from urllib.parse import quote
 
 from launcher.cli import output
-from launcher.cli.client import Api, Exit, Json, find_endpoint
+from launcher.cli.client import Api, Exit, Json, find_endpoint, find_id
 from launcher.cli.resources import delete_each, show_rows
 
 
@@ -29,6 +29,17 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     delete = verbs.add_parser("delete", help="those that no instance is in (administrators)")
     delete.add_argument("networks", nargs="+", metavar="NETWORK")
     delete.set_defaults(run=delete_networks)
+    explain = verbs.add_parser("explain", help="would a packet pass an instance's filters, and by which rule")
+    explain.add_argument("instance", help="id, the beginning of one, or name")
+    ends = explain.add_mutually_exclusive_group(required=True)
+    ends.add_argument("--from", dest="source", metavar="ADDR", help="it comes from here")
+    ends.add_argument("--to", metavar="ADDR", help="it goes there")
+    explain.add_argument("--proto", default="tcp", choices=["tcp", "udp", "icmp", "other"])
+    explain.add_argument("--port", type=int, metavar="N", help="of tcp and udp, where it goes")
+    explain.add_argument("--type", type=int, metavar="N", help="of icmp; without it, an echo request")
+    explain.add_argument("--code", type=int, default=0, metavar="N", help="of icmp")
+    explain.add_argument("--nic", type=int, default=0, metavar="N", help="of the instance, the first being 0")
+    explain.set_defaults(run=explain_traffic)
 
 
 def create_network(args: argparse.Namespace) -> int:
@@ -71,3 +82,23 @@ def _words(value: object) -> str:
 
 def _api(args: argparse.Namespace) -> Api:
     return Api(find_endpoint(args.state))
+
+
+def explain_traffic(args: argparse.Namespace) -> int:
+    """Exits with 1 when the packet would be dropped."""
+    api = _api(args)
+    asked = {
+        "direction": "egress" if args.to else "ingress",
+        "address": args.to or args.source,
+        "protocol": args.proto,
+        "port": None if args.port is None else str(args.port),
+        "icmp_type": None if args.type is None else str(args.type),
+        "icmp_code": args.code,
+        "nic": args.nic,
+    }
+    decision = api.get(f"/instances/{find_id(api, args.instance)}/explain", asked)
+    if args.json:
+        output.print_json(decision)
+    else:
+        print(output.harmless(f"{'passes' if decision['passes'] else 'dropped'}: {decision['rule']}"))
+    return Exit.OK if decision["passes"] else Exit.REFUSED

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from launcher.db import members, versions
 from launcher.errors import Conflict, NotFound, QuotaExceeded
 from launcher.groups import Group, GroupRef, GroupRule
-from launcher.policy import Direction, Protocol, Rule
+from launcher.policy import Protocol, Rule
 
 DEFAULT = "default"
 NAMED = 3
@@ -103,7 +103,7 @@ def delete(db: sqlite3.Connection, group: Group) -> None:
 def add_rule(db: sqlite3.Connection, group: Group, rule: Rule) -> GroupRule:
     """Raises Conflict when the group has it."""
     if _matching(db, group, rule) is not None:
-        raise Conflict(f"the security group {group.name!r} has the rule {words(rule)} already", field="rules")
+        raise Conflict(f"the security group {group.name!r} has the rule {rule} already", field="rules")
     made = db.execute(
         "INSERT INTO security_group_rules (group_id, direction, protocol, from_port, to_port, cidr, source_id)"
         " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
@@ -116,7 +116,7 @@ def add_rule(db: sqlite3.Connection, group: Group, rule: Rule) -> GroupRule:
 def remove_rule(db: sqlite3.Connection, group: Group, rule: Rule) -> None:
     found = _matching(db, group, rule)
     if found is None:
-        raise NotFound(f"the security group {group.name!r} has no rule {words(rule)}", field="rules")
+        raise NotFound(f"the security group {group.name!r} has no rule {rule}", field="rules")
     _delete_rule(db, found, group.id)
 
 
@@ -131,14 +131,6 @@ def remove_rule_by_id(db: sqlite3.Connection, project_id: str, group: Group | No
         where = f"the security group {group.name!r}" if group else "the project"
         raise NotFound(f"{where} has no rule {rule_id}", hint="see `launcher group show`", field="ids")
     _delete_rule(db, rule_id, row["group_id"])
-
-
-def words(rule: Rule) -> str:
-    """A rule as a person says it, as `tcp 22 from 10.0.0.0/8`."""
-    first, last = rule.from_port, rule.to_port
-    ports = "" if first is None else f" {first}" if last in (None, first) else f" {first}-{last}"
-    end = f"group {rule.group_id}" if rule.cidr is None else rule.cidr
-    return f"{rule.protocol}{ports} {'from' if rule.direction is Direction.INGRESS else 'to'} {end}"
 
 
 def _matching(db: sqlite3.Connection, group: Group, rule: Rule) -> int | None:

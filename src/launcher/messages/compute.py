@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from launcher.explaining import Decision
+from launcher.groups import Traffic
 from launcher.messaging import Call, Cast
 from launcher.models import Diagnostics, LaunchOrder
 
@@ -52,3 +54,11 @@ class GetConsoleLog(Call[str]):
 class GetDiagnostics(Call[Diagnostics]):
     topic = "compute"
     order: LaunchOrder
+
+
+class ExplainFilters(Call[Decision]):
+    """Would this pass the instance's filters, and by which rule? Raises Conflict when it has none here."""
+
+    topic = "compute"
+    order: LaunchOrder
+    traffic: Traffic

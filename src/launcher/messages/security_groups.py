@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from launcher.addresses import AnyCidrText
-from launcher.groups import Group, GroupRef, GroupRule
+from launcher.explaining import Decision
+from launcher.groups import Group, GroupRef, GroupRule, Traffic
 from launcher.messaging import Call
-from launcher.models import Instance, InstanceId, Model, Name
-from launcher.policy import Direction, Policy, PolicyChanges, Protocol
+from launcher.models import LARGEST, Instance, InstanceId, Model, Name
+from launcher.policy import Direction, GroupId, Policy, PolicyChanges, Protocol
 
 _ICMPV6 = ("icmpv6", "icmp6", "ipv6-icmp")
 
@@ -93,7 +94,7 @@ class RemoveRules(Call[None]):
     topic = "controller"
     group: GroupRef | None = None
     rules: tuple[RuleSpec, ...] = Field(default=(), max_length=1000)
-    ids: tuple[int, ...] = Field(default=(), max_length=1000)
+    ids: tuple[GroupId, ...] = Field(default=(), max_length=1000)
 
 
 class SetInstanceGroups(Call[Instance]):
@@ -102,6 +103,14 @@ class SetInstanceGroups(Call[Instance]):
     topic = "controller"
     instance_id: str = Field(description="its id, or a unique name in the project")
     groups: tuple[GroupRef, ...] = Field(default=(), max_length=1000)
+
+
+class ExplainTraffic(Call[Decision]):
+    """Would this pass an instance's filters, and by which rule? Raises Conflict when it is on no host."""
+
+    topic = "controller"
+    instance_id: str = Field(description="its id, or a unique name in the project")
+    traffic: Traffic
 
 
 class GetPolicy(Call[Policy]):
@@ -120,4 +129,4 @@ class GetPolicyChanges(Call[PolicyChanges]):
 
     topic = "controller"
     host: str
-    since: int
+    since: int = Field(ge=0, le=LARGEST)

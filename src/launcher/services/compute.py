@@ -17,12 +17,12 @@ from launcher.drivers.images.store import ImageStore, Injection
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.virt.driver import Disks, Domain, VirtDriver
 from launcher.errors import BusError, Conflict, LauncherError, StaleGeneration
+from launcher.explaining import Settings
 from launcher.failpoints import failpoint
 from launcher.identity import new_span_id
 from launcher.messages.compute import (
     GetConsoleLog,
     GetDiagnostics,
-    RefreshGroups,
     RunInstance,
     TerminateInstance,
     VerifyInstance,
@@ -86,6 +86,7 @@ class Compute(Role):
         firewall: FirewallDriver,
         network: NetworkDriver,
         images: ImageStore,
+        settings: Settings | None = None,
         launcher: str = "",
         second_look: float = 3.0,
     ) -> None:
@@ -94,10 +95,9 @@ class Compute(Role):
         self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
         self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images, launcher=launcher)
         self.numbers, self.found_at_start = Numbers(), Look(host=host, kinds=frozenset(), artefacts=())
-        self.second_look = second_look
         self.held: dict[InstanceId, LaunchOrder] = {}
-        self.turns = Turns()
-        self.filters = Filters(host=host, bus=bus, firewall=firewall)
+        self.turns, self.second_look = Turns(), second_look
+        self.filters = Filters(host=host, bus=bus, firewall=firewall, settings=settings or Settings())
         self.reports: set[asyncio.Task[None]] = set()
         self.launch: Saga[Launch] = Saga(
             Step(TaskState.NETWORKING, self.allocate_address, self.release_address),
@@ -115,7 +115,7 @@ class Compute(Role):
             RunInstance.to(self.run_instance),
             TerminateInstance.to(self.terminate_instance),
             VerifyInstance.to(self.verify_instance),
-            RefreshGroups.to(self.filters.refresh),
+            *self.filters.routes,
             GetConsoleLog.to(self.get_console_log),
             GetDiagnostics.to(self.get_diagnostics),
             ListArtefacts.to(self.list_artefacts),

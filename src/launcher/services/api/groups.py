@@ -8,11 +8,13 @@ from pydantic import Field
 
 from launcher.bus import Bus
 from launcher.errors import Conflict, NotFound, QuotaExceeded
-from launcher.groups import Group, GroupRef, GroupRule
+from launcher.explaining import Decision
+from launcher.groups import Group, GroupRef, GroupRule, Traffic
 from launcher.messages.security_groups import (
     AddRules,
     CreateSecurityGroup,
     DeleteSecurityGroup,
+    ExplainTraffic,
     GetSecurityGroup,
     ListSecurityGroups,
     RemoveRules,
@@ -62,7 +64,14 @@ class NativeGroups:
         every, one = "/security-groups", "/security-groups/{group}"
         return [
             Endpoint(
-                "POST", every, self.create_group, "Make a security group", status=201, body=GroupBody, response=Group
+                "POST",
+                every,
+                self.create_group,
+                "Make a security group",
+                status=201,
+                body=GroupBody,
+                response=Group,
+                raises=(QuotaExceeded, Conflict, NotFound),
             ),
             Endpoint("GET", every, self.list_groups, "List security groups", response=GroupList),
             Endpoint("GET", one, self.get_group, "Show a security group", response=Group),
@@ -95,6 +104,15 @@ class NativeGroups:
                 response=Instance,
                 raises=(QuotaExceeded, Conflict),
             ),
+            Endpoint(
+                "GET",
+                "/instances/{id}/explain",
+                self.explain_traffic,
+                "Would this traffic pass, and by which rule",
+                query=Traffic,
+                response=Decision,
+                raises=(Conflict,),
+            ),
         ]
 
     async def create_group(self, ask: Ask) -> Answer:
@@ -122,7 +140,7 @@ class NativeGroups:
 
     async def remove_rule(self, ask: Ask) -> Answer:
         number = ask.path["rule"]
-        if not (number.isascii() and number.isdecimal() and len(number) < 19):
+        if not (number.isascii() and number.isdecimal() and int(number[:19]) > 0 and len(number) < 19):
             raise NotFound(f"there is no rule {number!r}", hint="a rule is named by its id", field="rule")
         await self.bus.call(ask.ctx, RemoveRules(group=ask.path["group"], ids=(int(number),)))
         return Answer()
@@ -130,3 +148,6 @@ class NativeGroups:
     async def set_instance_groups(self, ask: Ask) -> Answer:
         message = SetInstanceGroups(instance_id=ask.path["id"], groups=ask.body.security_groups)
         return Answer(await self.bus.call(ask.ctx, message))
+
+    async def explain_traffic(self, ask: Ask) -> Answer:
+        return Answer(await self.bus.call(ask.ctx, ExplainTraffic(instance_id=ask.path["id"], traffic=ask.query)))

@@ -69,7 +69,8 @@ class Controller(Role):
         self.refresh = Refresh(db=db, bus=bus, context=self.own_context)
         self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
         self.sweep_every, self.highest_number = sweep_every, 0
-        self.sweep = Sweep(db=db, bus=bus, hosts=lambda: self.catalogue.hosts, context=self.own_context)
+        self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
+        self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
         self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
         self.reconcile = Reconcile(
             db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report
@@ -96,16 +97,10 @@ class Controller(Role):
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
         self.inventory = Inventory(
-            db=db,
-            bus=bus,
-            clock=clock,
-            journal=self.journal,
-            reconcile=self.reconcile,
-            hosts=lambda: self.catalogue.hosts,
+            db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=self.catalogue.hosts
         )
-        self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.key_pairs = KeyPairs(db=db, quotas=quotas)
-        self.security_groups = SecurityGroups(db=db, quotas=quotas, journal=self.journal)
+        self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -152,10 +147,11 @@ class Controller(Role):
         return await self.db.read(lambda db: credentials.resolve(db, message.token_sha256))
 
     async def hear_host(self, ctx: Context, message: HostHeartbeat) -> None:
+        is_new = self.catalogue.hear_host(message)
         if message.host.highest_number > self.highest_number:
             self.highest_number = message.host.highest_number
             await self.db.write(lambda db: instances.skip_numbers(db, message.host.highest_number))
-        if self.catalogue.hear_host(message):
+        if is_new:
             await self.reconcile.host_started(message.host.name)
         else:
             await self.reconcile.recount(message.host)

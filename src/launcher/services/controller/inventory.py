@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from launcher.bus import Bus
@@ -56,7 +56,7 @@ class Inventory:
         clock: Clock,
         journal: Journal,
         reconcile: Reconcile,
-        hosts: Callable[[], Mapping[str, HostState]],
+        hosts: Mapping[str, HostState],
     ) -> None:
         self.db, self.bus, self.clock, self.journal, self.reconcile = db, bus, clock, journal, reconcile
         self.hosts = hosts
@@ -162,7 +162,7 @@ class Inventory:
         if instance is None:
             raise NotFound(f"there is no live instance {message.instance_id}")
         order = await self.db.read(lambda db: instances.get_order(db, instance.id))
-        host = self.hosts().get(instance.host or "")
+        host = self.hosts.get(instance.host or "")
         return GuestMetadata(
             instance=instance,
             availability_zone=(host.availability_zone if host else instance.availability_zone) or DEFAULT_ZONE,

@@ -7,14 +7,18 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 from typing import TypeVar
 
+from launcher.bus import Bus
 from launcher.db import instances, members, policies, security_groups, versions
 from launcher.db.database import Database
 from launcher.errors import BadRequest, Conflict, QuotaExceeded
+from launcher.explaining import Decision
 from launcher.groups import Group, GroupRule
+from launcher.messages.compute import ExplainFilters
 from launcher.messages.security_groups import (
     AddRules,
     CreateSecurityGroup,
     DeleteSecurityGroup,
+    ExplainTraffic,
     GetPolicy,
     GetPolicyChanges,
     GetSecurityGroup,
@@ -30,14 +34,15 @@ from launcher.services.controller.inventory import resolve
 from launcher.services.controller.journal import Journal
 
 T = TypeVar("T")
+EXPLAIN_TIMEOUT = 15.0
 EVERYBODY = IPv4Network("0.0.0.0/0")
 
 
 class SecurityGroups:
     """Of the asking project. A change of any is on its way to the hosts that it concerns when it is answered."""
 
-    def __init__(self, *, db: Database, quotas: Quotas, journal: Journal) -> None:
-        self.db, self.quotas, self.journal = db, quotas, journal
+    def __init__(self, *, db: Database, bus: Bus, quotas: Quotas, journal: Journal) -> None:
+        self.db, self.bus, self.quotas, self.journal = db, bus, quotas, journal
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -49,6 +54,7 @@ class SecurityGroups:
             AddRules.to(self.add_rules),
             RemoveRules.to(self.remove_rules),
             SetInstanceGroups.to(self.set_instance_groups),
+            ExplainTraffic.to(self.explain_traffic),
             GetPolicy.to(self.get_policy),
             GetPolicyChanges.to(self.get_policy_changes),
         ]
@@ -109,6 +115,14 @@ class SecurityGroups:
 
         return await self.journal.record(ctx, move, message="its security groups were set")
 
+    async def explain_traffic(self, ctx: Context, message: ExplainTraffic) -> Decision:
+        instance = await resolve(self.db, ctx, message.instance_id)
+        if instance.host is None or instance.vm_state in (VmState.DELETED, VmState.ERROR):
+            raise Conflict(f"instance {instance.name!r} is on no host", field="instance_id")
+        order = await self.db.read(lambda db: instances.get_order(db, instance.id))
+        request = ExplainFilters(order=order, traffic=message.traffic)
+        return await self.bus.call(ctx, request, host=instance.host, timeout=EXPLAIN_TIMEOUT)
+
     async def get_policy(self, ctx: Context, message: GetPolicy) -> Encoded[Policy]:
         return Encoded(await self.db.read(lambda db: policies.get_of_instance(db, message.instance_id)))
 
@@ -137,25 +151,19 @@ def _resolved(db: sqlite3.Connection, project_id: str, spec: RuleSpec) -> Rule:
 
 def checked(spec: RuleSpec, source: int | None = None) -> Rule:
     """The rule, with the id of the group at its other end. Raises BadRequest when ports do not fit the protocol."""
-    first, last = _ports(spec)
-    cidr = spec.cidr or (EVERYBODY if source is None else None)
-    return Rule(
-        direction=spec.direction, protocol=spec.protocol, from_port=first, to_port=last, cidr=cidr, group_id=source
-    )
-
-
-def _ports(spec: RuleSpec) -> tuple[int | None, int | None]:
-    """A range for tcp and udp, type and code for icmp, none for any."""
     first, last = spec.from_port, spec.to_port
     if first is None and last is not None:
         raise BadRequest("to_port needs from_port, an icmp code its type", field="rules")
     if spec.protocol is Protocol.ANY and first is not None:
         raise BadRequest("a rule for any protocol has no ports", field="rules")
-    if spec.protocol is Protocol.ICMP:
-        if (first or 0) > 254 or (last or 0) > 255:
-            raise BadRequest("icmp types are at most 254, codes at most 255", field="rules")
-        return first, last
-    last = first if last is None else last
-    if first is not None and last is not None and last < first:
-        raise BadRequest(f"the port range {first}-{last} is empty", field="rules")
-    return first, last
+    rule = Rule(
+        direction=spec.direction,
+        protocol=spec.protocol,
+        from_port=first,
+        to_port=first if last is None and spec.protocol is not Protocol.ICMP else last,
+        cidr=spec.cidr or (EVERYBODY if source is None else None),
+        group_id=source,
+    )
+    if rule.nonsense:
+        raise BadRequest(rule.nonsense, field="rules")
+    return rule

@@ -58,9 +58,7 @@ a database put back from a copy and a second launcher on the host do, and then t
 class Sweep:
     """`hosts` names the compute hosts that were ever heard of, `context` is for looks that nobody asked for."""
 
-    def __init__(
-        self, *, db: Database, bus: Bus, hosts: Callable[[], Iterable[str]], context: Callable[[], Context]
-    ) -> None:
+    def __init__(self, *, db: Database, bus: Bus, hosts: Iterable[str], context: Callable[[], Context]) -> None:
         self.db, self.bus, self.hosts, self.context = db, bus, hosts, context
         self.seen: dict[Finding, int] = {}
         self.limit = asyncio.Semaphore(AT_ONCE)
@@ -116,7 +114,7 @@ class Sweep:
     async def _look(self, ctx: Context) -> Audit:
         """The rows before and after the hosts, so that what moves meanwhile is not judged."""
         before = await self._read(owners.list_live)
-        hosts = {*self.hosts(), *(owner.host for owner in before if owner.host and due(owner))}
+        hosts = {*self.hosts, *(owner.host for owner in before if owner.host and due(owner))}
         asked: dict[str, Callable[[], Awaitable[Look]]] = {
             host: functools.partial(self.bus.call, ctx, ListArtefacts(), host=host, timeout=LOOK_TIMEOUT)
             for host in sorted(hosts)
