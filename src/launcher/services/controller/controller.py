@@ -103,9 +103,13 @@ class Controller(Role):
             reconcile=self.reconcile,
             hosts=lambda: self.catalogue.hosts,
         )
-        self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
-        self.key_pairs = KeyPairs(db=db, quotas=quotas)
-        self.security_groups = SecurityGroups(db=db, quotas=quotas, journal=self.journal)
+        self._wire_lists(quotas, flavors, read_image)
+
+    def _wire_lists(self, quotas: Quotas, flavors: Mapping[str, Flavor], read_image: ReadImage) -> None:
+        """What instances are made of, and what projects have beside them."""
+        self.catalogue = Catalogue(db=self.db, clock=self.clock, flavors=flavors, read_image=read_image)
+        self.key_pairs = KeyPairs(db=self.db, quotas=quotas)
+        self.security_groups = SecurityGroups(db=self.db, quotas=quotas, journal=self.journal)
 
     @property
     def routes(self) -> Sequence[Route]:
