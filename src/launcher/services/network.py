@@ -87,16 +87,21 @@ class NetworkController(Role):
         await self.driver.start()
         await self.db.write(self.networks.keep_usual)
         self.leased = {lease.mac: lease for lease in await self.db.read(leases.list_leases)}
-        for network in await self.db.read(networks.list_deleting):
-            await self._remove(network)
         for network in await self.db.read(networks.list_all):
             try:
-                await self._serve(network)
+                await self._take_up(network)
             except LauncherError as error:
                 if network.id == self.networks.usual.id:
                     raise
-                log.error("network %s is not served: %s", network.name, error)
+                log.warning("network %s is not as it should be: %s", network.name, error)
         await self.publish_all()
+
+    async def _take_up(self, network: Network) -> None:
+        """What the last process left: a network to serve, or one whose end it had begun."""
+        if await self.db.read(lambda db: networks.is_deleting(db, network)):
+            await self._remove(network)
+        else:
+            await self._serve(network)
 
     async def stop(self) -> None:
         await self.driver.stop()

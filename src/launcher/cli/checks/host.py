@@ -125,6 +125,7 @@ async def probes() -> list[Finding]:
         _try("ip", "-batch", "-", stdin="tuntap add dev probe0 mode tap\n"),
         _try("iptables-restore", stdin=filters),
         _try("ip", "-batch", "-", stdin=vlan),
+        _try("ip", "-batch", "-", stdin="link add probe0 type vxlan id 1 dstport 4789\n"),
     )
     return [sandbox, *(_probed(*each) for each in zip(_PROBED, results, strict=True))]
 
@@ -140,6 +141,7 @@ _PROBED = (
         "modprobe nf_conntrack; or another iptables: update-alternatives",
     ),
     ("8021q", "made and gone", '[network] mode = "vlan" needs overlay = "vxlan" or "none"', "modprobe 8021q"),
+    ("vxlan", "made and gone", '[network] mode = "vlan" needs another overlay', "modprobe vxlan"),
 )
 
 

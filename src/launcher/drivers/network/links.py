@@ -19,7 +19,7 @@ from launcher.drivers.network.driver import Tap
 from launcher.errors import NetworkFailed, ProgramFailed
 
 MARK = "launcher"
-"""The alias of our taps: a foreign device that happens to be named like one is not swept away."""
+"""The alias of what we made: a foreign device that happens to be named like one of ours is not swept away."""
 
 _DEVICES = Path("/sys/class/net")
 _SYSCTLS = Path("/proc/sys/net")
@@ -45,7 +45,8 @@ async def ensure_bridge(name: str) -> None:
     _ensure_filtering()
     bridge = _find_bridge(name)
     if bridge is None:
-        await run_ip([f"link add dev {name} type bridge stp_state 0 forward_delay 0"], name)
+        made = [f"link add dev {name} type bridge stp_state 0 forward_delay 0", f"link set dev {name} alias {MARK}"]
+        await run_ip(made, name)
         bridge = _find_bridge(name)
         assert bridge is not None
     await run_ip(bridge_lines(bridge), name)
@@ -93,6 +94,15 @@ def has_address(routes: Sequence[dict[str, Any]], bridge: str, address: IPv4Inte
     """Whether the bridge has this address with this prefix: the kernel then has a local and a link route."""
     found = {_target(route) for route in routes if route.get("dev") == bridge}
     return {address.network, IPv4Network(address.ip)} <= found
+
+
+async def remove_address(bridge: str, address: IPv4Interface | IPv6Interface) -> None:
+    """The bridge is not the gateway any more; absent is success."""
+    if not exists(bridge):
+        return
+    shown = json.loads(await process.run(["ip", "-json", "address", "show", "dev", bridge]) or "[]")
+    if any(f"{each['local']}/{each['prefixlen']}" == str(address) for link in shown for each in link["addr_info"]):
+        await run_ip([f"address delete {address} dev {bridge}"], bridge)
 
 
 async def ensure_address6(bridge: str, address: IPv6Interface) -> None:
