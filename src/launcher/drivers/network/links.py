@@ -129,6 +129,15 @@ async def remove(device: str) -> None:
             raise
 
 
+def check_ours(device: str) -> None:
+    """Raises NetworkFailed when there is a device of this name that we did not make; it may lead anywhere."""
+    if exists(device) and _read(device, "ifalias") != MARK:
+        raise NetworkFailed(
+            f"{device}: there is a device of this name that is not the launcher's",
+            hint="set other [network] segments; see `ip link`",
+        )
+
+
 async def remove_ours(device: str) -> None:
     """The device is gone if we made it."""
     if _read(device, "ifalias") == MARK:
