@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +16,7 @@ from launcher.db import leases, networks
 from launcher.db.database import Database
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.network.driver import NetworkDriver
-from launcher.errors import Forbidden, LauncherError
+from launcher.errors import Conflict, Forbidden, LauncherError
 from launcher.failpoints import failpoint
 from launcher.messages.network import (
     AllocateFixedIp,
@@ -158,14 +159,15 @@ class NetworkController(Role):
     # --- networks --------------------------------------------------------------------------------------
 
     async def create_network(self, ctx: Context, message: CreateNetwork) -> Network:
-        """What the host refuses is not kept."""
+        """What the host refuses is not kept, unless somebody has an address of it already."""
         _check_admin(ctx)
         made = await self.db.write(lambda db: self.networks.create(db, message))
         try:
             await self._serve(made)
         except LauncherError:
-            await self.db.write(lambda db: networks.begin_deleting(db, made))
-            await self._remove(made)
+            with contextlib.suppress(Conflict):
+                await self.db.write(lambda db: networks.begin_deleting(db, made))
+                await self._remove(made)
             raise
         return made
 
