@@ -15,7 +15,7 @@ from launcher.config import FLAVORS
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.errors import BusError, Conflict, InsufficientSpace, LauncherError, NotFound
-from launcher.messages.instances import CreateInstances, DeleteInstance
+from launcher.messages.instances import CreateInstances, DeleteInstance, NicRequest
 from launcher.messages.security_groups import (
     AddRules,
     CreateSecurityGroup,
@@ -260,10 +260,16 @@ class Simulation:
     def _bus(self) -> SimBus:
         return SimBus(self.client, self.broker, self.rng)
 
+    def _nics(self, number: int) -> tuple[NicRequest, ...]:
+        """Some launches want two NICs; a seed has them always or never at the same place."""
+        return (NicRequest(network="default"),) * 2 if (self.schedule.seed + number) % 3 == 2 else ()
+
     async def _launch(self, number: int) -> None:
         """Ask until there is an answer, with a key, as a careful client does."""
         name = f"vm-{number}"
-        request = CreateInstances(image="ami-tiny", flavor="m1.tiny", name=name, idempotency_key=name)
+        request = CreateInstances(
+            image="ami-tiny", flavor="m1.tiny", name=name, networks=self._nics(number), idempotency_key=name
+        )
         while number not in self.asked:
             try:
                 (made,) = await self._bus().call(CTX, request, timeout=10.0)

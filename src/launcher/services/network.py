@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +16,7 @@ from launcher.db import leases, networks
 from launcher.db.database import Database
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.network.driver import NetworkDriver
-from launcher.errors import Forbidden, LauncherError
+from launcher.errors import Conflict, Forbidden, LauncherError
 from launcher.failpoints import failpoint
 from launcher.messages.network import (
     AllocateFixedIp,
@@ -87,16 +88,21 @@ class NetworkController(Role):
         await self.driver.start()
         await self.db.write(self.networks.keep_usual)
         self.leased = {lease.mac: lease for lease in await self.db.read(leases.list_leases)}
-        for network in await self.db.read(networks.list_deleting):
-            await self._remove(network)
         for network in await self.db.read(networks.list_all):
             try:
-                await self._serve(network)
+                await self._take_up(network)
             except LauncherError as error:
                 if network.id == self.networks.usual.id:
                     raise
-                log.error("network %s is not served: %s", network.name, error)
+                log.warning("network %s is not as it should be: %s", network.name, error)
         await self.publish_all()
+
+    async def _take_up(self, network: Network) -> None:
+        """What the last process left: a network to serve, or one whose end it had begun."""
+        if await self.db.read(lambda db: networks.is_deleting(db, network)):
+            await self._remove(network)
+        else:
+            await self._serve(network)
 
     async def stop(self) -> None:
         await self.driver.stop()
@@ -153,14 +159,15 @@ class NetworkController(Role):
     # --- networks --------------------------------------------------------------------------------------
 
     async def create_network(self, ctx: Context, message: CreateNetwork) -> Network:
-        """What the host refuses is not kept."""
+        """What the host refuses is not kept, unless somebody has an address of it already."""
         _check_admin(ctx)
         made = await self.db.write(lambda db: self.networks.create(db, message))
         try:
             await self._serve(made)
         except LauncherError:
-            await self.db.write(lambda db: networks.begin_deleting(db, made))
-            await self._remove(made)
+            with contextlib.suppress(Conflict):
+                await self.db.write(lambda db: networks.begin_deleting(db, made))
+                await self._remove(made)
             raise
         return made
 

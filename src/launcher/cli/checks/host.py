@@ -131,6 +131,7 @@ async def probes() -> list[Finding]:
         _try("iptables-restore", stdin=filters),
         _try("nft", "-f", "-", stdin=tables),
         _try("ip", "-batch", "-", stdin=vlan),
+        _try("ip", "-batch", "-", stdin="link add probe0 type vxlan id 1 dstport 4789\n"),
     )
     return [sandbox, *(_probed(*each) for each in zip(_PROBED, results, strict=True))]
 
@@ -147,6 +148,7 @@ _PROBED = (
     ),
     ("nftables", "tables of bridge and inet load", "", "modprobe nf_tables nf_tables_bridge nft_ct"),
     ("8021q", "made and gone", '[network] mode = "vlan" needs overlay = "vxlan" or "none"', "modprobe 8021q"),
+    ("vxlan", "made and gone", '[network] mode = "vlan" needs another overlay', "modprobe vxlan"),
 )
 
 

@@ -29,7 +29,11 @@ class FlatNetwork:
             await links.ensure_address6(network.bridge, network.gateway6_interface)
 
     async def remove_network(self, network: Network) -> None:
-        await links.remove(network.bridge)
+        """A bridge that somebody else made stays, without our addresses."""
+        await links.remove_ours(network.bridge)
+        await links.remove_address(network.bridge, network.gateway_interface)
+        if network.gateway6_interface is not None:
+            await links.remove_address(network.bridge, network.gateway6_interface)
 
     async def revive(self, network: Network) -> None:
         pass
