@@ -43,7 +43,7 @@ async def test_the_second_of_two_in_turns_leaves_the_firsts_guests_alone(
             await server.cli("run", "ami-tiny", "--name", "firsts")
         guests = qemus(server)
         assert len(guests) == 1
-        second.settings = [*second.settings, "network.cidr=10.0.0.0/24"]
+        second.settings = [*second.settings, "network.bridge=br-second", "network.cidr=10.93.0.0/24"]
         async with second.running():
             assert "differences: 0" in await second.cli("audit")
             assert (await second.cli("gc")).strip() == "nothing removed"
