@@ -19,6 +19,7 @@ from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.drivers.virt.driver import Disks, Domain
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.models import InstanceRef, LaunchOrder
+from launcher.services.controller import start_report
 
 
 class KeptVirt(FakeVirt):
@@ -55,4 +56,5 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
 
 if __name__ == "__main__":
     app.make_drivers = make_drivers
+    start_report.BETWEEN_LOOKS = 0.5
     sys.exit(main())

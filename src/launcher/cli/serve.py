@@ -20,6 +20,8 @@ from launcher.config import Config, load
 from launcher.errors import LauncherError
 from launcher.sandbox import supervise
 
+STOP_LIMIT = 60
+"""Seconds from SIGTERM to the end, whatever hangs; the roles take up to 20 each, systemd kills after 90."""
 SYSTEM_CONFIG = Path("/etc/launcher/config.toml")
 
 
@@ -70,8 +72,15 @@ async def _until_told(config: Config, state: Path, listener: socket.socket) -> N
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        """The kernel keeps the limit: what hangs by then is ended as a crash would end it, and resumed."""
+        if not stop.is_set():
+            signal.alarm(STOP_LIMIT)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, leave)
     await app.serve(config, state=state, listener=listener, stop=stop)
 
 
