@@ -15,6 +15,7 @@ from launcher.cli.main import main
 from launcher.config import Config
 from launcher.drivers.firewall.iptables import IptablesFirewall
 from launcher.drivers.images.fake import FakeImages
+from launcher.drivers.nat.nftables import NftablesNat
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.drivers.virt.driver import Disks, Domain
 from launcher.drivers.virt.fake import FakeVirt
@@ -52,6 +53,7 @@ def make_drivers(config: Config, state: Path) -> Drivers:
             metadata_port=config.metadata.port or None,
         ),
         network=FlatDhcpNetwork(state, lease_seconds=config.network.lease_s),
+        nat=NftablesNat(note=None),
         images=FakeImages(),
     )
 
