@@ -21,6 +21,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from launcher.outside import Outside
+
 INSIDE = "LAUNCHER_SANDBOX"
 ACCOUNT = "libvirt-qemu"
 
@@ -33,8 +35,9 @@ _LAST_CAPABILITY = Path("/proc/sys/kernel/cap_last_cap")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def supervise(main: Callable[[], int], *, sandboxed: bool) -> int:
-    """Run `main` in a child process and return its exit code; signals are passed on to it.
+def supervise(main: Callable[[], int], *, sandboxed: bool, outside: Outside | None = None) -> int:
+    """Run `main` in a child process and return its exit code; signals are passed on to it. `outside` gives the sandbox
+    its ways out and in.
 
     Must be called before the process has a second thread. Raises OSError where namespaces are forbidden.
     """
@@ -42,6 +45,8 @@ def supervise(main: Callable[[], int], *, sandboxed: bool) -> int:
         _call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         return _reap(main)
     _leave_host()
+    if outside is not None:
+        outside.connect()
     return _reap(lambda: _furnish_and_reap(main))
 
 
