@@ -6,6 +6,7 @@ Guests are namespaces, too, as in `test_packets.py`, behind the real bridges, fi
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import subprocess
@@ -47,7 +48,6 @@ HOST, INTERNET, CLIENT = "192.0.2.1", IPv4Address("192.0.2.2"), "198.51.100.9"
 UPLINK = "uplink"
 POOL = FloatingPool(name="public", cidr=IPv4Network("192.0.2.32/28"), interface=UPLINK)
 FIRST, SECOND = IPv4Address("192.0.2.33"), IPv4Address("192.0.2.34")
-ECHO_REQUEST = 9000
 
 
 def run(*argv: str) -> str:
@@ -104,8 +104,8 @@ class Site:
         run("ip", "route", "add", CLIENT, "via", str(INTERNET))
         await self.apply()
 
-    def machine(self, *facts: str, gateway: str | None = None) -> Machine:
-        self.machines.append(Machine(*facts, gateway=gateway))
+    def machine(self, name: str, mac: str, address: str, gateway: str | None = None) -> Machine:
+        self.machines.append(Machine(name, mac, address, gateway))
         return self.machines[-1]
 
     async def guest(self, number: int, *groups: SecurityGroup, network: Network = BLUE) -> tuple[Machine, FixedIp]:
@@ -120,9 +120,7 @@ class Site:
 
     async def apply(self, floating: dict[IPv4Address, IPv4Address] | None = None, *, masquerade: bool = True) -> None:
         networks = {network.bridge: network.cidr for network in (BLUE, RED)}
-        refused = await self.nat.apply(
-            Translation(networks=networks, masquerade=masquerade, floating=floating or {})
-        )
+        refused = await self.nat.apply(Translation(networks=networks, masquerade=masquerade, floating=floating or {}))
         assert not refused
 
     async def stop(self) -> None:
@@ -261,21 +259,27 @@ async def test_the_next_process_takes_over_without_a_gap(site: Site) -> None:
     guest, lease = await site.guest(1, OPEN_UDP)
     floating = {FIRST: lease.address}
     await site.apply(floating)
-    listener, steady, asked = guest.open(port=OPEN), site.internet.open(), 0
+    listener, steady = guest.open(port=OPEN), site.internet.open()
+    fresh = [site.internet.open() for _ in range(300)]
+    taken_over = 0
 
     async def take_over() -> None:
-        for _ in range(20):
+        nonlocal taken_over
+        while True:
             site.nat = NftablesNat(site.state, pools=[POOL])
             await site.apply(floating)
+            taken_over += 1
 
     taking = asyncio.create_task(take_over())
-    while not taking.done():
-        for client in (steady, site.internet.open()):
-            asked += 1
-            client.sendto(str(asked).encode(), (str(FIRST), OPEN))
-            assert await received(listener) == (str(asked).encode(), str(INTERNET))
-    await taking
-    assert asked > 100
+    for number in itertools.count():
+        for sender in (steady, fresh[number % len(fresh)]):
+            sender.sendto(str(number).encode(), (str(FIRST), OPEN))
+            assert await received(listener) == (str(number).encode(), str(INTERNET))
+        await asyncio.sleep(0)
+        if taken_over == 8:
+            break
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
 
 
 async def test_what_somebody_removed_is_put_back(site: Site) -> None:
