@@ -27,13 +27,13 @@ _LINKS = IPv4Network("198.18.0.0/16")
 _SLIRP = IPv4Network("198.19.255.0/24")
 """Ranges for the links alone: RFC 2544 keeps them from being anybody's."""
 _MOST_LINKS = 200
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 log = logging.getLogger(__name__)
 
 
 class Outside:
-    """Made before the sandbox is entered, `connect`ed when it has been, in the process that entered it."""
+    """Made before the sandbox is entered, by the process that will enter it; `connect`ed inside."""
 
     def __init__(self, *, way_out: bool, pools: Sequence[IPv4Network]) -> None:
         self._pools = tuple(pools)
@@ -51,8 +51,6 @@ class Outside:
         elif self._pools:
             self._lay_link()
         if self._go is not None:
-            # The carrier enters by /proc/PID/ns, which is closed to it while this process is not dumpable.
-            _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
             os.write(self._go, b"1")
             os.close(self._go)
         os.close(self._home)
@@ -102,6 +100,7 @@ def _start_carrier() -> int | None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     with contextlib.suppress(OSError):
         if os.getppid() == parent and os.read(waiting, 1):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it tells how it goes about it
             os.execvp(command[0], command)  # noqa: S606 - an argument list
     os._exit(1)
 

@@ -30,6 +30,11 @@ def test_the_sample_holds_every_setting_with_its_default() -> None:
         ("quotas.instances=-1", "quotas.instances = -1"),
         ("api.listen=here", "api.listen = 'here'"),
         ("network.cidr=10.0.0.0/31", "no room"),
+        (
+            "network.pools=[{name='a',cidr='10.0.0.128/28',interface='eth0'}]",
+            "overlaps default",
+        ),
+        ("network.pools=[{name='a',cidr='192.0.2.0/28',interface='eth 0'}]", "network.pools.0.interface"),
         ("virt", "expected section.key=value"),
     ],
 )

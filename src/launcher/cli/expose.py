@@ -21,7 +21,7 @@ def add_expose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("instance", metavar="ID", help="an id, the beginning of one, or a name")
     parser.add_argument("port", metavar="PORT", type=_port, help="a TCP port of the guest")
     parser.add_argument(
-        "--host-port", metavar="N", type=_port, help="the port here; else the same number, or a free one if it is taken"
+        "--host-port", metavar="N", type=_port, help="the port here; else the same, or a free one if that is taken"
     )
     parser.set_defaults(run=expose)
 
