@@ -37,7 +37,7 @@ from launcher.drivers.images.local import LocalImages
 from launcher.drivers.images.store import ImageStore
 from launcher.drivers.nat.driver import NatDriver
 from launcher.drivers.nat.fake import FakeNat
-from launcher.drivers.nat.nftables import NftablesNat
+from launcher.drivers.nat.nftables import NOTE, NftablesNat
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
@@ -241,7 +241,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
         ),
         firewall=await choose_firewall(config.firewall.driver, firewall_settings(config)),
         network=_network(config.network, state),
-        nat=NftablesNat(state, pools=_pools(config)),
+        nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_pools(config)),
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),

@@ -90,7 +90,7 @@ class Site:
     """A host with two networks, guests in them, and the internet beyond its uplink."""
 
     def __init__(self, state: Path) -> None:
-        self.state, self.nat = state, NftablesNat(state, pools=[POOL])
+        self.state, self.nat = state, NftablesNat(note=state / NOTE, pools=[POOL])
         self.firewall, self.network = IptablesFirewall(allow_project_net_traffic=False), FlatNetwork()
         self.machines: list[Machine] = []
 
@@ -266,7 +266,7 @@ async def test_the_next_process_takes_over_without_a_gap(site: Site) -> None:
     async def take_over() -> None:
         nonlocal taken_over
         while True:
-            site.nat = NftablesNat(site.state, pools=[POOL])
+            site.nat = NftablesNat(note=site.state / NOTE, pools=[POOL])
             await site.apply(floating)
             taken_over += 1
 
@@ -330,7 +330,7 @@ async def test_what_an_earlier_process_left_is_removed(site: Site) -> None:
     await site.apply({FIRST: IPv4Address("10.92.0.3")})
     run("ip", "address", "add", f"{SECOND}/32", "dev", UPLINK)
     assert dict(await site.nat.look()) == {FIRST: True, SECOND: False}
-    site.nat = NftablesNat(site.state, pools=[POOL])
+    site.nat = NftablesNat(note=site.state / NOTE, pools=[POOL])
     await site.apply()
     assert dict(await site.nat.look()) == {}
 

@@ -30,7 +30,7 @@ def expose(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     api = Api(find_endpoint(args.state))
     instance = find_instance(api, args.instance)
-    with _listen(args.port, args.host_port) as listener:
+    with listen(args.port, args.host_port) as listener:
         here = listener.getsockname()[1]
         if args.json:
             output.print_json(
@@ -44,7 +44,7 @@ def expose(args: argparse.Namespace) -> int:
             threading.Thread(target=_carry, args=(api, instance, args.port, connection), daemon=True).start()
 
 
-def _listen(port: int, host_port: int | None) -> socket.socket:
+def listen(port: int, host_port: int | None) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", host_port or port))
     except OSError as error:

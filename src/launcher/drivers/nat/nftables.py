@@ -24,10 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class NftablesNat:
-    """See NatDriver. What was applied is remembered, and carried on by transactions that hold only what changes."""
+    """See NatDriver. What was applied is remembered, and carried on by transactions that hold only what changes.
 
-    def __init__(self, state_dir: Path, *, pools: Sequence[FloatingPool] = ()) -> None:
-        self._note, self._pools = state_dir / NOTE, tuple(pools)
+    `note` is the file that says what a setting of the host was before; None in the sandbox, whose settings are its own.
+    """
+
+    def __init__(self, *, note: Path | None, pools: Sequence[FloatingPool] = ()) -> None:
+        self._note, self._pools = note, tuple(pools)
         self._lock = asyncio.Lock()
         self._wanted: Translation | None = None
         self._held: Translation | None = None
@@ -103,14 +106,16 @@ class NftablesNat:
         if _routes():
             return
         try:
-            self._note.write_text(json.dumps({"was": ROUTING.read_text().strip()}))
+            if self._note is not None:
+                self._note.write_text(json.dumps({"was": ROUTING.read_text().strip()}))
             ROUTING.write_text("1")
         except OSError as error:
             raise NetworkFailed(
                 f"{ROUTING} cannot be set to 1 ({error.strerror}); guests reach nothing beyond this host",
                 hint="set it yourself (`sysctl net.ipv4.ip_forward=1`), or set [network] nat = false",
             ) from error
-        log.warning("this host is a router now: net.ipv4.ip_forward was 0, guests need 1; it is left so")
+        if self._note is not None:
+            log.warning("this host is a router now: net.ipv4.ip_forward was 0, guests need 1; it is left so")
 
     async def _accept_forwarding(self, wanted: Translation) -> None:
         """Where the host drops what nobody accepts (Docker's setting, for one), accept our own."""
