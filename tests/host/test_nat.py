@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.drivers.firewall import flows
 from launcher.drivers.firewall.iptables import IptablesFirewall
 from launcher.drivers.nat import rules
 from launcher.drivers.nat.nftables import NOTE, ROUTING, NftablesNat
@@ -129,8 +130,9 @@ class Site:
             machine.close()
         for network in (BLUE, RED):
             await self.network.remove_network(network)
-        for program in ("iptables", "conntrack"):
-            run(program, "-F")
+        run("iptables", "-F")
+        for address in (INTERNET, IPv4Address(CLIENT), BLUE.gateway, RED.gateway):
+            flows.cut(address)
 
 
 @pytest.fixture

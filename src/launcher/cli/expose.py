@@ -1,6 +1,6 @@
 """The command `expose`: a loopback port of this machine that leads to a port of a guest, until it is interrupted.
 
-Each connection is a tunnel of its own through the API (docs/decisions/0010-expose-is-the-clients.md), so it reaches
+Each connection is a tunnel of its own through the API (docs/decisions/0012-expose-is-the-clients.md), so it reaches
 guests wherever the API is reached, into the sandbox, too, and goes on when the server has been restarted.
 """
 

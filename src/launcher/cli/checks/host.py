@@ -33,7 +33,6 @@ _PROGRAMS = (
     ("dnsmasq", "dnsmasq-base", ""),
     ("iptables-restore", "iptables", ""),
     ("nft", "nftables", ""),
-    ("conntrack", "conntrack", "flows that came by a floating IP go on after its disassociation, till they end"),
     ("slirp4netns", "slirp4netns", "guests do not reach out of the sandbox"),
     ("rabbitmq-server", "rabbitmq-server", "the roles talk over the bus in memory, with the same bytes"),
     ("ssh", "openssh-client", "`launcher ssh` cannot log in; the console can be read"),

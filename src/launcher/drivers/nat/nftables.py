@@ -1,4 +1,4 @@
-"""Address translation by nft, in a table of its own (docs/decisions/0009-nat-in-a-table-of-its-own.md)."""
+"""Address translation by nft, in a table of its own (docs/decisions/0011-nat-in-a-table-of-its-own.md)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.drivers import process
+from launcher.drivers.firewall import flows
 from launcher.drivers.nat import addresses, rules
 from launcher.errors import DriverError, FirewallFailed, HostResourceMissing, NetworkFailed, ProgramFailed
 from launcher.floating import FloatingPool, Translation
@@ -138,15 +139,10 @@ class NftablesNat:
     async def _cut(self, floating: Sequence[IPv4Address]) -> None:
         """End the flows, in and out, that a translation which is gone had begun."""
         for address in floating:
-            for direction in ("--orig-dst", "--reply-dst"):
-                try:
-                    await process.run(["conntrack", "-D", direction, str(address)])
-                except HostResourceMissing:
-                    self._tell("without the program conntrack, flows by a disassociated address go on till they end")
-                    return
-                except ProgramFailed as error:
-                    if " 0 flow entries" not in str(error):
-                        log.warning("%s: its flows were not cut: %s", address, error)
+            try:
+                await asyncio.to_thread(flows.cut, address)
+            except FirewallFailed as error:
+                log.warning("%s: what came by it goes on until it ends: %s", address, error)
 
     def _tell(self, words: str) -> None:
         """Once in the life of this process."""
