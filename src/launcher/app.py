@@ -54,7 +54,7 @@ from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import BadRequest, Conflict
 from launcher.explaining import Settings
-from launcher.floating import FloatingPool
+from launcher.floating import Outward
 from launcher.identity import new_span_id, new_token
 from launcher.models import Identity, Image
 from launcher.networks import NetworkMode, Overlay
@@ -141,9 +141,7 @@ async def _roles(
                 driver=drivers.network,
                 firewall=drivers.firewall,
                 nat=drivers.nat,
-                pools=_pools(config),
-                floating_quota=config.quotas.floating_ips,
-                masquerade=config.network.nat,
+                outward=_outward(config),
             )
         )
     if RoleName.COMPUTE in wanted:
@@ -241,7 +239,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
         ),
         firewall=await choose_firewall(config.firewall.driver, firewall_settings(config)),
         network=_network(config.network, state),
-        nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_pools(config)),
+        nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools),
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
@@ -294,13 +292,13 @@ def firewall_settings(config: Config) -> Settings:
     )
 
 
-def _pools(config: Config) -> Sequence[FloatingPool]:
-    """In the sandbox their addresses are on the link to its outside, or only its own."""
+def _outward(config: Config) -> Outward:
+    """In the sandbox floating IPs are on the link to its outside, or only its own."""
     pools = config.network.pools
-    if not _sandboxed():
-        return pools
-    inner = INNER if Path("/sys/class/net", INNER).exists() else "lo"
-    return [pool.model_copy(update={"interface": inner}) for pool in pools]
+    if _sandboxed():
+        inner = INNER if Path("/sys/class/net", INNER).exists() else "lo"
+        pools = tuple(pool.model_copy(update={"interface": inner}) for pool in pools)
+    return Outward(masquerade=config.network.nat, pools=pools, quota=config.quotas.floating_ips)
 
 
 def library_path(config: Config, state: Path) -> Path:

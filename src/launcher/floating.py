@@ -30,6 +30,14 @@ class FloatingPool(Model):
         return self.cidr[-1] if self.cidr.prefixlen >= 31 else self.cidr[-2]
 
 
+class Outward(Model):
+    """What the settings say of the ways out and in; `quota` is how many floating IPs a project may hold."""
+
+    masquerade: bool = True
+    pools: tuple[FloatingPool, ...] = ()
+    quota: int = 10
+
+
 class FloatingIp(Model):
     """An address that a project holds until it deletes it. With an instance, it leads to its `fixed` address."""
 

@@ -30,7 +30,7 @@ from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
-from launcher.floating import FloatingPool
+from launcher.floating import FloatingPool, Outward
 from launcher.models import Identity, LaunchOrder, Quotas
 from launcher.networks import Network, NetworkMode, ProjectRange
 from launcher.services.api.metadata.guests import Source
@@ -144,8 +144,7 @@ class House:
                 driver=self.network,
                 firewall=self.firewall,
                 nat=self.nat,
-                pools=self.pools,
-                floating_quota=self.quotas.floating_ips,
+                outward=Outward(pools=self.pools, quota=self.quotas.floating_ips),
             ),
             "compute": self._compute(world),
             "api": ApiServer(

@@ -16,7 +16,7 @@ from launcher.db import floating_ips, leases, networks
 from launcher.db.database import Database
 from launcher.drivers.nat.driver import NatDriver
 from launcher.errors import BadRequest, Conflict, LauncherError, NetworkFailed, NotFound
-from launcher.floating import FloatingIp, FloatingPool, Translation
+from launcher.floating import FloatingIp, FloatingPool, Outward, Translation
 from launcher.messages.floating_ips import (
     AllocateFloatingIp,
     AssociateFloatingIp,
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class FloatingIps:
-    """A part of the network role. `quota` is how many a project may hold, `leaving` whose fixed IPs are going."""
+    """A part of the network role. `leaving` are the instances whose fixed IPs are being given back."""
 
     def __init__(
         self,
@@ -43,12 +43,10 @@ class FloatingIps:
         bus: Bus,
         clock: Clock,
         nat: NatDriver,
-        pools: Sequence[FloatingPool],
-        quota: int,
-        masquerade: bool,
+        outward: Outward,
     ) -> None:
         self.db, self.bus, self.clock, self.nat = db, bus, clock, nat
-        self.pools, self.quota, self.masquerade = tuple(pools), quota, masquerade
+        self.outward = outward
         self.translating = asyncio.Lock()
         self.leaving: set[InstanceId] = set()
 
@@ -72,7 +70,7 @@ class FloatingIps:
                 pool,
                 project_id=ctx.project_id,
                 address=message.address,
-                quota=self.quota,
+                quota=self.outward.quota,
                 now_ms=self.clock.now_ms(),
             )
 
@@ -136,7 +134,7 @@ class FloatingIps:
             found, known = await self.db.read(lambda db: (floating_ips.list_visible(db, None), networks.list_all(db)))
             wanted = Translation(
                 networks={network.bridge: network.cidr for network in known},
-                masquerade=self.masquerade,
+                masquerade=self.outward.masquerade,
                 floating={
                     each.address: each.fixed
                     for each in found
@@ -179,12 +177,12 @@ class FloatingIps:
         return floating.model_copy(update={"instance_id": None, "fixed": None})
 
     def _pool(self, message: AllocateFloatingIp) -> FloatingPool:
-        if not self.pools:
+        if not self.outward.pools:
             raise Conflict("there is no pool of floating IPs", hint="make one: [network] pools in config.toml")
-        for pool in self.pools:
+        for pool in self.outward.pools:
             if message.pool == pool.name or (message.pool is None and (message.address or pool.first) in pool.cidr):
                 return pool
-        known = ", ".join(f"{pool.name} ({pool.cidr})" for pool in self.pools)
+        known = ", ".join(f"{pool.name} ({pool.cidr})" for pool in self.outward.pools)
         if message.pool is None:
             raise BadRequest(f"{message.address} is of no pool; there are {known}", field="address")
         raise NotFound(f"there is no pool {message.pool!r}; there are {known}", field="pool")

@@ -18,7 +18,7 @@ from launcher.drivers.nat.driver import NatDriver
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.errors import Forbidden, LauncherError
 from launcher.failpoints import failpoint
-from launcher.floating import FloatingPool
+from launcher.floating import Outward
 from launcher.messages.network import (
     AllocateFixedIp,
     CheckNetworks,
@@ -58,9 +58,7 @@ class NetworkController(Role):
         driver: NetworkDriver,
         firewall: FirewallDriver,
         nat: NatDriver,
-        pools: Sequence[FloatingPool] = (),
-        floating_quota: int = 10,
-        masquerade: bool = True,
+        outward: Outward | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.db, self.driver, self.firewall = db, driver, firewall
@@ -73,9 +71,7 @@ class NetworkController(Role):
             bus=bus,
             clock=clock,
             nat=nat,
-            pools=pools,
-            quota=floating_quota,
-            masquerade=masquerade,
+            outward=outward or Outward(),
         )
 
     @property

@@ -54,46 +54,54 @@ class NativeFloatingIps:
             Endpoint(
                 "POST",
                 every,
-                self.allocate,
+                self.allocate_floating_ip,
                 "Hold an address of a pool",
                 status=201,
                 body=FloatingIpBody,
                 response=FloatingIp,
                 raises=(QuotaExceeded, NotFound, Conflict),
             ),
-            Endpoint("GET", every, self.list_all, "List floating IPs", response=FloatingIpList),
-            Endpoint("GET", one, self.get, "Show a floating IP", response=FloatingIp),
-            Endpoint("DELETE", one, self.release, "Give it back to its pool", status=204, raises=(Conflict,)),
+            Endpoint("GET", every, self.list_floating_ips, "List floating IPs", response=FloatingIpList),
+            Endpoint("GET", one, self.get_floating_ip, "Show a floating IP", response=FloatingIp),
+            Endpoint(
+                "DELETE", one, self.release_floating_ip, "Give it back to its pool", status=204, raises=(Conflict,)
+            ),
             Endpoint(
                 "POST",
                 f"{one}/association",
-                self.associate,
+                self.associate_floating_ip,
                 "Let it lead to an instance",
                 body=AssociationBody,
                 response=FloatingIp,
                 raises=(Conflict,),
             ),
-            Endpoint("DELETE", f"{one}/association", self.disassociate, "Let it lead nowhere", response=FloatingIp),
+            Endpoint(
+                "DELETE",
+                f"{one}/association",
+                self.disassociate_floating_ip,
+                "Let it lead nowhere",
+                response=FloatingIp,
+            ),
         ]
 
-    async def allocate(self, ask: Ask) -> Answer:
+    async def allocate_floating_ip(self, ask: Ask) -> Answer:
         body: FloatingIpBody = ask.body
         return Answer(await self.bus.call(ask.ctx, AllocateFloatingIp(pool=body.pool, address=body.address)))
 
-    async def list_all(self, ask: Ask) -> Answer:
+    async def list_floating_ips(self, ask: Ask) -> Answer:
         return Answer(FloatingIpList(floating_ips=await self.bus.call(ask.ctx, ListFloatingIps())))
 
-    async def get(self, ask: Ask) -> Answer:
+    async def get_floating_ip(self, ask: Ask) -> Answer:
         return Answer(await self.bus.call(ask.ctx, GetFloatingIp(address=_address(ask))))
 
-    async def associate(self, ask: Ask) -> Answer:
+    async def associate_floating_ip(self, ask: Ask) -> Answer:
         wanted = AssociateFloatingIp(address=_address(ask), **ask.body.model_dump())
         return Answer(await self.bus.call(ask.ctx, wanted))
 
-    async def disassociate(self, ask: Ask) -> Answer:
+    async def disassociate_floating_ip(self, ask: Ask) -> Answer:
         return Answer(await self.bus.call(ask.ctx, DisassociateFloatingIp(address=_address(ask))))
 
-    async def release(self, ask: Ask) -> Answer:
+    async def release_floating_ip(self, ask: Ask) -> Answer:
         await self.bus.call(ask.ctx, ReleaseFloatingIp(address=_address(ask)))
         return Answer()
 
