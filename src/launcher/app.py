@@ -276,12 +276,6 @@ def keep_identity(state: Path) -> str:
     return path.read_text()
 
 
-def firewall_settings(config: Config) -> Settings:
-    return Settings(
-        allow_project_net_traffic=config.firewall.allow_project_net_traffic, metadata_port=config.metadata.port or None
-    )
-
-
 def library_path(config: Config, state: Path) -> Path:
     return Path(config.images.library) if config.images.library else state / "images"
 
