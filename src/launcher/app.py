@@ -295,15 +295,6 @@ def _outward(config: Config) -> Outward:
     return Outward(masquerade=config.network.nat, pools=pools, quota=config.quotas.floating_ips)
 
 
-def _outward(config: Config) -> Outward:
-    """In the sandbox floating IPs are on the link to its outside, or only its own."""
-    pools = config.network.pools
-    if _sandboxed():
-        inner = INNER if Path("/sys/class/net", INNER).exists() else "lo"
-        pools = tuple(pool.model_copy(update={"interface": inner}) for pool in pools)
-    return Outward(masquerade=config.network.nat, pools=pools, quota=config.quotas.floating_ips)
-
-
 def library_path(config: Config, state: Path) -> Path:
     return Path(config.images.library) if config.images.library else state / "images"
 
