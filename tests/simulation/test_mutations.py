@@ -221,7 +221,7 @@ MUTATIONS = [
     Mutation(a_new_lease_every_time, "kills"),
     Mutation(only_the_first_nic, "kills"),
     Mutation(no_second_look, "late_starts"),
-    Mutation(no_sweep, "kills", lambda schedule: ":late" in str(schedule) and bool(schedule.deletes)),
+    Mutation(no_sweep, "kills", lambda schedule: ":late" in str(schedule)),
     Mutation(no_look_at_what_a_host_knows, "changes", lambda schedule: schedule.weather == "lossy"),
     Mutation(a_set_of_groups_without_a_version, "changes"),
     Mutation(members_without_a_version, "changes"),
