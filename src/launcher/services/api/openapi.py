@@ -97,8 +97,23 @@ def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
-    properties = TypeAdapter(endpoint.query).json_schema().get("properties", {})
-    return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
+    query = TypeAdapter(endpoint.query).json_schema()
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in query.get("required", ()),
+            "schema": _inlined(schema, query.get("$defs", {})),
+        }
+        for name, schema in query.get("properties", {}).items()
+    ]
+
+
+def _inlined(schema: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    """Without references, which would lead out of the parameter."""
+    named = defs[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else {}
+    choices = {"anyOf": [_inlined(each, defs) for each in schema["anyOf"]]} if "anyOf" in schema else {}
+    return {**named, **{key: value for key, value in schema.items() if key != "$ref"}, **choices}
 
 
 def _headers(endpoint: Endpoint) -> list[dict[str, Any]]:
