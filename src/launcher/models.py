@@ -105,6 +105,7 @@ class Quotas(Model):
     security_group_rules: int = Field(default=100, ge=1, description="of one group")
     groups_per_instance: int = Field(default=10, ge=1)
     metadata_items: int = Field(default=128, ge=0)
+    floating_ips: int = Field(default=10, ge=0)
 
 
 class KeyPair(Model):
@@ -223,7 +224,9 @@ class HostState(Model):
     vcpus_used: int
     memory_used_mb: int
     instances: int
-    highest_number: int = Field(default=0, description="of all that was ever seen there; none up to it is free")
+    highest_number: int = Field(
+        default=0, ge=0, le=0x7FFFFFFF, description="of all that was ever seen there; none up to it is free"
+    )
     virt_type: str
     virt_reason: str
     policy_version: int = Field(default=0, description="up to which it knows what its packet filters are to be")

@@ -127,9 +127,42 @@ async def test_a_nic_that_never_spoke_leaves_no_evidence(driver: NetworkDriver) 
     assert evidence.instance_id == a_lease(1).instance_id
 
 
+async def test_a_network_that_goes_may_go_twice_and_come_back(driver: NetworkDriver) -> None:
+    await driver.ensure_network(LAN)
+    await driver.set_leases(LAN, [a_lease(1)])
+    await driver.set_leases(LAN, [])
+    for _ in range(2):
+        await driver.remove_network(LAN)
+    with pytest.raises(NetworkFailed):
+        await driver.plug(make_order(1), LAN)
+    await driver.ensure_network(LAN)
+    await driver.revive(LAN)
+    await driver.plug(make_order(1), LAN)
+
+
+async def test_all_taps_of_an_instance_go_together(driver: NetworkDriver) -> None:
+    await driver.ensure_network(LAN)
+    for number, nic in ((1, 0), (1, 1), (1, 11), (2, 1), (0x11, 0)):
+        await driver.plug(make_order(number), LAN, nic)
+    assert sorted(await driver.list_taps()) == [Tap(1, 0), Tap(1, 1), Tap(1, 11), Tap(2, 1), Tap(0x11, 0)]
+    await driver.unplug(make_order(1))
+    assert sorted(await driver.list_taps()) == [Tap(2, 1), Tap(0x11, 0)]
+
+
 @pytest.mark.host
 @pytest.mark.usefixtures("devices")
 class TestLinks:
+    async def test_somebody_elses_bridge_stays_and_is_the_gateway_no_more(self) -> None:
+        """A network on the host's own bridge was deleted, and with it the bridge."""
+        ip("link", "add", LAN.bridge, "type", "bridge")
+        ip("address", "add", "192.0.2.7/24", "dev", LAN.bridge)
+        await FlatNetwork().ensure_network(LAN)
+        for _ in range(2):
+            await FlatNetwork().remove_network(LAN)
+        left = await process.run(["ip", "-4", "address", "show", "dev", LAN.bridge])
+        assert "192.0.2.7/24" in left
+        assert str(LAN.gateway) not in left
+
     async def test_a_bridge_is_made_right_whatever_was_found(self) -> None:
         ip("link", "add", LAN.bridge, "type", "bridge", "stp_state", "1", "forward_delay", "1500")
         await FlatNetwork().ensure_network(LAN)

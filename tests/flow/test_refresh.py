@@ -299,6 +299,29 @@ async def test_the_next_process_filters_by_what_was_changed_meanwhile(house: Hou
         await becomes(second, "the port open", lambda: ports_of(second, front) == [22])
 
 
+async def test_a_host_that_knows_more_than_a_database_put_back_is_told_all_anew(house: House) -> None:
+    await make(house, "web")
+    front = await run(house, "front", "web")
+    group = await house.ask("GET", "/security-groups/web", status=200)
+    host = house.controller.catalogue.hosts["node-1"].model_copy(update={"policy_version": 1000})
+    await house.controller.db.write(functools.partial(_add_silently, group_id=group["id"]))
+    await house.controller.refresh.hear_host(host)
+    await becomes(house, "the port open", lambda: ports_of(house, front) == [22])
+    await becomes(
+        house,
+        "a later version",
+        lambda: house.controller.catalogue.hosts["node-1"].policy_version > host.policy_version,
+    )
+
+
+def _add_silently(rows: sqlite3.Connection, group_id: int) -> None:
+    rows.execute(
+        "INSERT INTO security_group_rules (group_id, direction, protocol, from_port, to_port, cidr)"
+        " VALUES (?, 'ingress', 'tcp', 22, 22, '0.0.0.0/0')",
+        (group_id,),
+    )
+
+
 def _add_ssh(rows: sqlite3.Connection) -> None:
     """As a process does that is killed before it tells anybody."""
     group = security_groups.get(rows, "admin", "web")

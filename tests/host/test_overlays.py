@@ -14,7 +14,7 @@ import pytest
 from launcher.drivers.network import links
 from launcher.drivers.network.uplinks import Tags, Vxlan
 from launcher.drivers.network.vlan import VlanNetwork
-from launcher.errors import HostResourceMissing
+from launcher.errors import HostResourceMissing, NetworkFailed
 from tests.host.overlay_host import GROUP, network
 from tests.namespaces import PORT, drive, inside, join, namespaces, open_udp, plug, run
 
@@ -89,6 +89,18 @@ async def test_a_network_that_goes_takes_its_devices_along(tmp_path: Path) -> No
         assert not links.exists("vx100")
         assert not links.exists("br100")
     assert not (tmp_path / "networks" / "br100").exists()
+
+
+@pytest.mark.parametrize("device", ["br100", "vx100"])
+async def test_a_device_of_somebody_else_is_not_given_to_a_project(tmp_path: Path, device: str) -> None:
+    """The host's own VLAN 100 would have become a project's network."""
+    run("ip", "link", "add", "e0", "type", "veth", "peer", "name", "e1")
+    run("ip", "link", "add", device, "type", "bridge")
+    driver = VlanNetwork(tmp_path, uplink=Vxlan("e0", group=GROUP))
+    with pytest.raises(NetworkFailed, match=f"{device}: .* not the launcher's"):
+        await driver.ensure_network(network(RED))
+    await driver.remove_network(network(RED))
+    assert links.exists(device)
 
 
 def knows_8021q() -> bool:

@@ -153,6 +153,26 @@ async def test_a_flat_network_without_dhcp_writes_the_address_into_the_guest(ser
         assert leftovers(server) == []
 
 
+async def test_a_projects_first_machine_takes_its_network(server: Server) -> None:
+    """Overlay none: a bridge and a DHCP server of the project's own, and nothing towards other hosts."""
+    server.settings = ["network.mode=vlan", "network.overlay=none", "network.cidr=10.40.0.0/16"]
+    async with server.running():
+        assert not Path("/sys/class/net/br100").exists()
+        await server.cli("keypair", "create", "test")
+        await server.cli("run", "ami-tiny", "--key", "test", "--name", "first", "--wait=active,ssh")
+        (network,) = (await server.get("/networks"))["networks"]
+        assert (network["segment"], network["bridge"], network["cidr"]) == (100, "br100", "10.40.0.0/28")
+        assert (await server.get("/instances/first"))["addresses"] == ["10.40.0.2"]
+        assert "first.novalocal" in await server.cli("ssh", "first", "--", "uname -n")
+    async with server.running():
+        await server.until_instance("first", status="ACTIVE")
+        assert await reaches(server, "first")
+        await server.cli("delete", "first", "--wait")
+        assert leftovers(server) == []
+        await server.cli("network", "delete", str(network["id"]))
+        assert not Path("/sys/class/net/br100").exists()
+
+
 async def test_a_machine_with_two_nics_reaches_both_networks(server: Server) -> None:
     async with server.running():
         await server.cli("keypair", "create", "test")

@@ -86,7 +86,7 @@ class SimFirewall:
 
     async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
         await self.life.touch(
-            self.host, "firewall.apply", lambda: self.host.apply(order, nics[0], policy), order=order, makes="chains"
+            self.host, "firewall.apply", lambda: self.host.apply(order, nics, policy), order=order, makes="chains"
         )
 
     async def update(self, policy: Policy) -> None:
@@ -140,10 +140,10 @@ class SimNetwork:
         await self.life.touch(
             self.host,
             "network.plug",
-            lambda: self.host.plug(order, network),
+            lambda: self.host.plug(order, network, nic),
             order=order,
             makes="tap",
-            partly=lambda: self.host.plug_partly(order, network),
+            partly=lambda: self.host.plug_partly(order, network, nic),
         )
 
     async def unplug(self, order: InstanceRef) -> None:
@@ -151,7 +151,7 @@ class SimNetwork:
 
     async def list_taps(self) -> Sequence[Tap]:
         await self.life.look()
-        return [Tap(number) for number in sorted(self.host.taps)]
+        return sorted(self.host.taps)
 
     async def stop(self) -> None:
         await self.life.look()

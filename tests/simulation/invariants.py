@@ -20,7 +20,10 @@ ENDS = ("active", "error", "stopped", "deleted")
 def rows(world: World) -> list[sqlite3.Row]:
     return (
         world.files["controller"]
-        .execute("SELECT * FROM instances LEFT JOIN nics USING (number) ORDER BY number")
+        .execute(
+            "SELECT *, (SELECT json_group_array(address) FROM (SELECT address FROM nics"
+            " WHERE nics.number = instances.number ORDER BY position)) AS addresses FROM instances ORDER BY number"
+        )
         .fetchall()
     )
 
@@ -65,10 +68,10 @@ def _of_one(world: World, row: sqlite3.Row) -> Iterator[str]:
 
 
 def _running(world: World, row: sqlite3.Row) -> Iterator[str]:
-    """Exactly its domain, directory, tap and chains on its host, of this generation, at its leased address."""
-    number, lease = row["number"], world.leased().get(row["id"])
-    if lease is None or row["address"] != str(lease):
-        yield f"the row says {row['address']}, leased is {lease}"
+    """Exactly its domain, directory, tap and chains on its host, of this generation, at its leased addresses."""
+    number, leased = row["number"], world.leased().get(row["id"], ())
+    if not leased or json.loads(row["addresses"]) != [str(address) for address in leased]:
+        yield f"the row says {row['addresses']}, leased are {leased}"
     for host in world.hosts.values():
         has = host.has(_ref(row))
         wanted = {"domain", "directory", "tap", "chains"} if host.name == row["host"] else set()
@@ -78,8 +81,10 @@ def _running(world: World, row: sqlite3.Row) -> Iterator[str]:
     order, chains = host.machines.get(row["id"]), host.chains.get(number)
     if order is not None and order.generation != row["generation"]:
         yield f"generation {row['generation']} runs as {order.generation}"
-    if chains is not None and chains.address.address != lease:
-        yield f"its filters are those of {chains.address.address}, not of {lease}"
+    if sum(tap.number == number for tap in host.taps) != len(leased):
+        yield f"it has {len(leased)} NICs, but of taps {host.taps}"
+    if chains is not None and chains.addresses != leased:
+        yield f"its filters are those of {chains.addresses}, not of {leased}"
     if half := [kind for kind, partial in host.partial if partial == number]:
         yield f"half made: {half}"
 
@@ -90,7 +95,7 @@ def unfiltered(world: World) -> Iterator[str]:
         chains = world.hosts[row["host"]].chains.get(row["number"]) if row["vm_state"] == "active" else None
         if chains is None or row["task_state"] is not None:
             continue
-        host, own = world.hosts[row["host"]], chains.address.address
+        host, own = world.hosts[row["host"]], set(chains.addresses)
         if {("chains", row["number"]), *(("group", each) for each in chains.groups)} & host.stale:
             continue
         wanted = Policy.model_validate_json(policies.get_of_instance(world.files["controller"], row["id"]))
@@ -100,7 +105,7 @@ def unfiltered(world: World) -> Iterator[str]:
             yield f"instance {row['number']} has the groups {groups}, wanted are {wanted.groups}"
         for policy in known:
             for group, members in policy.members.items():
-                if set(members) - {own} != set(wanted.members.get(group, ())) - {own}:
+                if set(members) - own != set(wanted.members.get(group, ())) - own:
                     yield f"instance {row['number']}: group {group} has {wanted.members}, its host knows {members}"
 
 
@@ -133,10 +138,11 @@ def _strays(world: World, found: list[sqlite3.Row]) -> Iterator[str]:
     """Nothing of an instance that no row knows; the DHCP server knows exactly what is leased."""
     ids, numbers = {row["id"] for row in found}, {row["number"] for row in found}
     for host in world.hosts.values():
-        if stray := ({*host.machines, *host.directories} - ids) or ({*host.taps, *host.chains} - numbers):
+        taps = {tap.number for tap in host.taps}
+        if stray := ({*host.machines, *host.directories} - ids) or ({*taps, *host.chains} - numbers):
             yield f"{host.name} holds {stray}, which no row knows"
-    told, leased = {lease.instance_id: lease.address for lease in world.dhcp}, world.leased()
-    if told != leased:
+    leased, told = world.leased(), {(lease.instance_id, lease.address) for lease in world.dhcp}
+    if told != {(instance_id, address) for instance_id, addresses in leased.items() for address in addresses}:
         yield f"the DHCP server knows {told}, leased is {leased}"
     if not set(leased) <= ids:
         yield f"addresses are leased to {set(leased) - ids}, which no row knows"

@@ -13,9 +13,10 @@ from typing import Any
 
 from launcher.config import FLAVORS
 from launcher.drivers.images.fake import FAKE_IMAGES
+from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.errors import BusError, Conflict, InsufficientSpace, LauncherError, NotFound
-from launcher.messages.instances import CreateInstances, DeleteInstance
+from launcher.messages.instances import CreateInstances, DeleteInstance, NicRequest
 from launcher.messages.security_groups import (
     AddRules,
     CreateSecurityGroup,
@@ -44,8 +45,8 @@ CTX = Context(request_id="req-simulated", project_id="demo", user_id="demo", tra
 ADMIN = ("0" * 64, Identity(user_id="admin", project_id="admin", is_admin=True))
 LIMIT = 3600.0
 """Virtual seconds that a schedule may take, bad weather included."""
-PROMPT = 15.0
-"""Virtual seconds within which kills alone are made up for: less than the patience of any timer."""
+PROMPT = 11.0
+"""Virtual seconds within which kills alone are made up for: hardly more than one step is waited for."""
 SWEEP_EVERY = 20.0
 QUIET = 2 * SWEEP_EVERY + 5.0
 """Virtual seconds without anything to do before a schedule is over: the sweep has looked twice."""
@@ -240,6 +241,7 @@ class Simulation:
                 network=NETWORK,
                 driver=SimNetwork(life, hosts[first]),
                 firewall=SimFirewall(life, hosts[first]),
+                nat=FakeNat(),
             )
         for name, host in hosts.items():
             if one or life.name == name:
@@ -260,10 +262,16 @@ class Simulation:
     def _bus(self) -> SimBus:
         return SimBus(self.client, self.broker, self.rng)
 
+    def _nics(self, number: int) -> tuple[NicRequest, ...]:
+        """Some launches want two NICs; a seed has them always or never at the same place."""
+        return (NicRequest(network="default"),) * 2 if (self.schedule.seed + number) % 3 == 2 else ()
+
     async def _launch(self, number: int) -> None:
         """Ask until there is an answer, with a key, as a careful client does."""
         name = f"vm-{number}"
-        request = CreateInstances(image="ami-tiny", flavor="m1.tiny", name=name, idempotency_key=name)
+        request = CreateInstances(
+            image="ami-tiny", flavor="m1.tiny", name=name, networks=self._nics(number), idempotency_key=name
+        )
         while number not in self.asked:
             try:
                 (made,) = await self._bus().call(CTX, request, timeout=10.0)

@@ -190,6 +190,16 @@ def an_address_forgotten_between_two_hosts(patch: Patch) -> None:
     patch.setattr(Reconcile, "_end_hostless", gone)
 
 
+def only_the_first_nic(patch: Patch) -> None:
+    allocate = Compute.allocate_address
+
+    async def first(self: Compute, work: Launch) -> None:
+        await allocate(self, work)
+        work.nics = work.nics[:1]
+
+    patch.setattr(Compute, "allocate_address", first)
+
+
 @dataclass(frozen=True)
 class Mutation:
     """A rule, how to take it out, and which schedules should notice."""
@@ -209,6 +219,7 @@ MUTATIONS = [
     Mutation(undo_in_spite_of_a_domain, "faults", lambda schedule: "virt.destroy" in str(schedule)),
     Mutation(filters_after_the_machine, "deletes"),
     Mutation(a_new_lease_every_time, "kills"),
+    Mutation(only_the_first_nic, "kills"),
     Mutation(no_second_look, "late_starts"),
     Mutation(no_sweep, "kills", lambda schedule: ":late" in str(schedule) and bool(schedule.deletes)),
     Mutation(no_look_at_what_a_host_knows, "changes", lambda schedule: schedule.weather == "lossy"),

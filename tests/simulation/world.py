@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -17,6 +17,7 @@ from random import Random
 
 from launcher.db import schemas
 from launcher.db.database import _migrate
+from launcher.drivers.network.driver import Tap
 from launcher.drivers.virt.driver import PowerWatcher
 from launcher.errors import DomainConflict, HostResourceMissing, NetworkFailed, StaleGeneration
 from launcher.models import InstanceId, InstanceRef, LaunchOrder, PowerState
@@ -41,8 +42,12 @@ NETWORK = Network(
 @dataclass
 class Chains:
     order: LaunchOrder
-    address: FixedIp
+    nics: tuple[FixedIp, ...]
     groups: tuple[int, ...]
+
+    @property
+    def addresses(self) -> tuple[IPv4Address, ...]:
+        return tuple(nic.address for nic in self.nics)
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Host:
     bridges: set[str] = field(default_factory=set)
     machines: dict[InstanceId, LaunchOrder] = field(default_factory=dict)
     directories: dict[InstanceId, int] = field(default_factory=dict)
-    taps: dict[int, str] = field(default_factory=dict)
+    taps: dict[Tap, str] = field(default_factory=dict)
     chains: dict[int, Chains] = field(default_factory=dict)
     policies: dict[int, Policy] = field(default_factory=dict)
     stale: set[tuple[str, int]] = field(default_factory=set)
@@ -82,7 +87,8 @@ class Host:
             return
         if running is not None and not late:
             self.world.violate(f"{order.name}: a machine that ran was replaced")
-        if order.number not in self.taps or order.instance_id not in self.directories:
+        taps = {Tap(order.number, nic) for nic in range(len(order.nics))}
+        if not taps <= self.taps.keys() or order.instance_id not in self.directories:
             raise HostResourceMissing(f"{order.name}: there is no tap or no disk")
         self.machines[order.instance_id] = order
         self._check_alone(order)
@@ -102,7 +108,7 @@ class Host:
         kinds = {
             "domain": ref.instance_id in self.machines,
             "directory": ref.instance_id in self.directories,
-            "tap": ref.number in self.taps,
+            "tap": any(tap.number == ref.number for tap in self.taps),
             "chains": ref.number in self.chains,
         }
         return {kind for kind, there in kinds.items() if there}
@@ -132,20 +138,20 @@ class Host:
         if self.watcher is not None:
             self.watcher(instance_id, power, cause)
 
-    def plug(self, order: InstanceRef, network: Network) -> None:
+    def plug(self, order: InstanceRef, network: Network, nic: int) -> None:
         if network.bridge not in self.bridges:
-            raise NetworkFailed(f"{order.tap}: there is no bridge {network.bridge}")
-        self.taps[order.number] = network.bridge
+            raise NetworkFailed(f"{order.tap_of(nic)}: there is no bridge {network.bridge}")
+        self.taps[Tap(order.number, nic)] = network.bridge
         self._made("tap", order)
 
-    def plug_partly(self, order: InstanceRef, network: Network) -> None:
+    def plug_partly(self, order: InstanceRef, network: Network, nic: int) -> None:
         """The tap is there, but not on its bridge."""
-        self.plug(order, network)
+        self.plug(order, network, nic)
         self.partial.add(("tap", order.number))
 
     def unplug(self, order: InstanceRef) -> None:
         self._check_stopped(order, "its tap was removed")
-        self.taps.pop(order.number, None)
+        self.taps = {tap: bridge for tap, bridge in self.taps.items() if tap.number != order.number}
         self._made("tap", order)
 
     def create_disks(self, order: LaunchOrder) -> None:
@@ -162,8 +168,8 @@ class Host:
         self.directories.pop(order.instance_id, None)
         self._made("directory", order)
 
-    def apply(self, order: LaunchOrder, address: FixedIp, policy: Policy) -> None:
-        self.chains[order.number] = Chains(order, address, tuple(group.id for group in policy.groups))
+    def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
+        self.chains[order.number] = Chains(order, tuple(nics), tuple(group.id for group in policy.groups))
         self.stale.discard(("chains", order.number))
         self.update(policy)
         self._made("chains", order)
@@ -195,10 +201,10 @@ class Host:
 
     def check_start(self, order: LaunchOrder) -> None:
         """What must be in place when a domain is started."""
-        chains, lease = self.chains.get(order.number), self.world.leased().get(order.instance_id)
-        if chains is None or lease is None or chains.address.address != lease:
-            self.world.violate(f"{order.name} started without the filters of its address {lease}")
-        if not any(known.instance_id == order.instance_id for known in self.world.dhcp):
+        chains, leased = self.chains.get(order.number), self.world.leased().get(order.instance_id, ())
+        if chains is None or len(leased) != len(order.nics) or chains.addresses != leased:
+            self.world.violate(f"{order.name} started without the filters of its addresses {leased}")
+        if {known.address for known in self.world.dhcp if known.instance_id == order.instance_id} != set(leased):
             self.world.violate(f"{order.name} started before the DHCP server knew its lease")
         if half := [kind for kind, number in self.partial if number == order.number]:
             self.world.violate(f"{order.name} started on something half made: {half}")
@@ -238,7 +244,7 @@ class World:
         self.deleted: set[InstanceId] = set()
         self.last_start = 0.0
         self.active: set[tuple[InstanceId, int]] = set()
-        self.addresses: dict[InstanceId, set[IPv4Address]] = {}
+        self.addresses: dict[tuple[InstanceId, int], set[IPv4Address]] = {}
         for host in self.hosts.values():
             if "virt.spawn:stranger" in schedule.faults:
                 host.strangers.add("instance-00000001")
@@ -282,9 +288,12 @@ class World:
 
         self.loop.call_later(after, happen)
 
-    def leased(self) -> dict[InstanceId, IPv4Address]:
-        rows = self.files["network"].execute("SELECT instance_id, address FROM fixed_ips").fetchall()
-        return {row["instance_id"]: IPv4Address(row["address"]) for row in rows}
+    def leased(self) -> dict[InstanceId, tuple[IPv4Address, ...]]:
+        """In the order of the NICs."""
+        found: dict[InstanceId, tuple[IPv4Address, ...]] = {}
+        for row in self.files["network"].execute("SELECT * FROM fixed_ips ORDER BY instance_id, nic"):
+            found[row["instance_id"]] = (*found.get(row["instance_id"], ()), IPv4Address(row["address"]))
+        return found
 
     def committed(self, name: str) -> None:
         """What must hold after every commit of either file."""
@@ -295,11 +304,12 @@ class World:
 
     def _check_leases(self) -> None:
         leased = self.leased()
-        for instance_id, address in leased.items():
-            known = self.addresses.setdefault(instance_id, set())
-            known.add(address)
-            if len(known) > 1 and self.schedule.weather == "fair":
-                self.violate(f"instance {instance_id} had more than one address: {sorted(known)}")
+        for instance_id, addresses in leased.items():
+            for nic, address in enumerate(addresses):
+                known = self.addresses.setdefault((instance_id, nic), set())
+                known.add(address)
+                if len(known) > 1 and self.schedule.weather == "fair":
+                    self.violate(f"NIC {nic} of instance {instance_id} had more than one address: {sorted(known)}")
         for host in self.hosts.values():
             for order in host.machines.values():
                 if order.instance_id not in leased:

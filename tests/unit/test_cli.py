@@ -306,6 +306,43 @@ async def test_an_instance_is_put_into_groups(stub: StubApi, launcher: Callable[
     assert json.loads((await launcher("group", "set", ID, "--json"))[1])["id"] == ID
 
 
+NETWORK: dict[str, Any] = {
+    **{"id": 7, "name": "back", "project_id": None, "mode": "flat_dhcp", "bridge": "br101", "cidr": "10.1.0.0/24"},
+    **{"gateway": "10.1.0.1", "dns": ["9.9.9.9"], "domain": "novalocal", "segment": None, "cidr6": None},
+}
+
+
+async def test_networks_are_made_shown_and_deleted(stub: StubApi, launcher: Callable[..., Any]) -> None:
+    stub.answers["POST /networks"] = NETWORK
+    stub.answers["GET /networks"] = {"networks": [NETWORK]}
+    stub.answers["GET /networks/back"] = NETWORK
+    stub.answers["DELETE /networks/back"] = lambda _: web.Response(status=204)
+
+    code, out, _ = await launcher("network", "create", "back", "10.1.0.0/24", "--dns", "9.9.9.9", "--project", "demo")
+    assert (code, stub.asked[0][1]) == (
+        0,
+        {"name": "back", "cidr": "10.1.0.0/24", "dns": ["9.9.9.9"], "project_id": "demo"},
+    )
+    assert out.split() == (await launcher("network", "list"))[1].split()
+    assert "everybody" in out
+    shown = (await launcher("network", "show", "back"))[1]
+    assert "10.1.0.1" in shown
+    assert "9.9.9.9" in shown
+    assert (await launcher("network", "delete", "back", "nowhere"))[0] == Exit.NOT_FOUND
+    assert (await launcher("_complete", "--", "network", "delete", "b"))[1].split() == ["back"]
+    assert (await launcher("_complete", "--", "network", "delete", "7"))[1].split() == ["7"]
+
+
+async def test_nics_are_asked_for_by_network_and_address(stub: StubApi, launcher: Callable[..., Any]) -> None:
+    stub.answers["POST /instances"] = {"instances": [make_instance()]}
+
+    nics = ("--network", "default", "--network", "back=10.1.0.9")
+    assert (await launcher("run", "ami-tiny", *nics, "--no-wait"))[0] == 0
+    asked = stub.asked[0][1]
+    assert asked is not None
+    assert asked["networks"] == [{"network": "default"}, {"network": "back", "address": "10.1.0.9"}]
+
+
 async def test_delete_tries_all_and_waits_for_the_end(stub: StubApi, launcher: Callable[..., Any]) -> None:
     stub.answers[f"DELETE /instances/{ID}"] = make_instance(task_state=TaskState.DELETING)
     stub.answers[f"GET /instances/{ID}"] = lambda _: web.json_response(make_instance(vm_state=VmState.DELETED))

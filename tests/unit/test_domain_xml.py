@@ -125,12 +125,14 @@ def test_what_users_call_things_is_not_in_the_xml_at_all() -> None:
     assert not [word for word in ("very-private-name", "AAAA", "secret-project") if word in xml]
 
 
-def test_the_mark_is_read_back() -> None:
-    tree = ElementTree.fromstring(domain_xml.build(an_order(), the_disks(), virt_type="qemu"))
+@pytest.mark.parametrize("launcher", ["", "5eed"])
+def test_the_mark_is_read_back(launcher: str) -> None:
+    xml = domain_xml.build(an_order(), the_disks(), virt_type="qemu", launcher=launcher)
+    tree = ElementTree.fromstring(xml)
     element = tree.find("metadata")
     assert element is not None
     mark = domain_xml.read_mark(ElementTree.tostring(element[0], encoding="unicode"))
-    assert mark == domain_xml.Mark("7d1f0d50-5bf6-4c3e-8b4e-0c0a3a3f5a11", 42, 3)
+    assert mark == domain_xml.Mark("7d1f0d50-5bf6-4c3e-8b4e-0c0a3a3f5a11", 42, 3, launcher)
 
 
 @pytest.mark.parametrize("made_up", ["<instance/>", "<instance id='x' number='one' generation='1'/>"])

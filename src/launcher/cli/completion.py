@@ -47,6 +47,8 @@ _SOURCES: dict[str, tuple[str, str]] = {
     "flavor": ("/flavors", "flavors"),
     "key": ("/keypairs", "keypairs"),
     "keypairs": ("/keypairs", "keypairs"),
+    "network": ("/networks", "networks"),
+    "networks": ("/networks", "networks"),
     "group": ("/security-groups", "security_groups"),
     "groups": ("/security-groups", "security_groups"),
     "from_group": ("/security-groups", "security_groups"),

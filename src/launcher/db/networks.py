@@ -80,8 +80,8 @@ def list_all(db: sqlite3.Connection) -> list[Network]:
     return _many(db, "TRUE ORDER BY id")
 
 
-def list_deleting(db: sqlite3.Connection) -> list[Network]:
-    return _many(db, "deleting ORDER BY id")
+def is_deleting(db: sqlite3.Connection, network: Network) -> bool:
+    return db.execute("SELECT 1 FROM networks WHERE id = ? AND deleting", (network.id,)).fetchone() is not None
 
 
 def begin_deleting(db: sqlite3.Connection, network: Network) -> None:

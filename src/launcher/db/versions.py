@@ -39,6 +39,15 @@ def regroup(db: sqlite3.Connection, number: int) -> None:
     db.execute("UPDATE instances SET regrouped = ? WHERE number = ?", (_next(db), number))
 
 
+def overtake(db: sqlite3.Connection, known: int) -> None:
+    """A host knows a later version than this database, which was put back from a copy then: everything has changed."""
+    if known > get(db):
+        db.execute("UPDATE policy SET version = ?", (known,))
+        version = _next(db)
+        db.execute("UPDATE security_groups SET version = ?", (version,))
+        db.execute("UPDATE instances SET regrouped = ? WHERE vm_state != 'deleted'", (version,))
+
+
 def _next(db: sqlite3.Connection) -> int:
     found: int = db.execute("UPDATE policy SET version = version + 1 RETURNING version").fetchone()[0]
     return found

@@ -32,7 +32,8 @@ _PROGRAMS = (
     ("ip", "iproute2", ""),
     ("dnsmasq", "dnsmasq-base", ""),
     ("iptables-restore", "iptables", ""),
-    ("nft", "nftables", ""),
+    ("nft", "nftables", "guests do not reach beyond the host, and floating IPs lead nowhere"),
+    ("slirp4netns", "slirp4netns", "guests do not reach out of the sandbox"),
     ("rabbitmq-server", "rabbitmq-server", "the roles talk over the bus in memory, with the same bytes"),
     ("ssh", "openssh-client", "`launcher ssh` cannot log in; the console can be read"),
     ("mke2fs", "e2fsprogs", "`launcher image build-tiny` cannot make the tiny image; bring images of your own"),
@@ -131,6 +132,7 @@ async def probes() -> list[Finding]:
         _try("iptables-restore", stdin=filters),
         _try("nft", "-f", "-", stdin=tables),
         _try("ip", "-batch", "-", stdin=vlan),
+        _try("ip", "-batch", "-", stdin="link add probe0 type vxlan id 1 dstport 4789\n"),
     )
     return [sandbox, *(_probed(*each) for each in zip(_PROBED, results, strict=True))]
 
@@ -147,6 +149,7 @@ _PROBED = (
     ),
     ("nftables", "tables of bridge and inet load", "", "modprobe nf_tables nf_tables_bridge nft_ct"),
     ("8021q", "made and gone", '[network] mode = "vlan" needs overlay = "vxlan" or "none"', "modprobe 8021q"),
+    ("vxlan", "made and gone", '[network] mode = "vlan" needs another overlay', "modprobe vxlan"),
 )
 
 

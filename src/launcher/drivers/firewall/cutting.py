@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from launcher.drivers.firewall.flows import Address, Flow, Flows
 from launcher.drivers.firewall.knowledge import Guest
+from launcher.drivers.flows import Address, Flow, Flows
 from launcher.errors import FirewallFailed
 from launcher.explaining import Kind, Packet, Settings, explain
 from launcher.policy import Direction

@@ -46,13 +46,13 @@ class FakeFirewall:
         await self._reach("applied", order)
 
     async def update(self, policy: Policy) -> None:
-        changed = {group.id: group for group in policy.groups}
+        """Who is in the same groups shares one Policy: there may be thousands of them."""
+        changed, made = {group.id for group in policy.groups}, dict[tuple[int, ...], Policy]()
         for number, (order, nics, old) in self.applied.items():
-            groups = tuple(changed.get(group.id, group) for group in old.groups)
-            known = {**old.members, **policy.members}
-            named = {rule.group_id for group in groups for rule in group.rules}
-            members = {group: known[group] for group in known if group in named}
-            self.applied[number] = (order, nics, Policy(groups=groups, members=members))
+            ids = tuple(group.id for group in old.groups)
+            if not changed.isdisjoint(ids):
+                made[ids] = made.get(ids) or _merged(old, policy)
+                self.applied[number] = (order, nics, made[ids])
 
     async def remove(self, order: InstanceRef) -> None:
         await self._reach("remove", order)
@@ -66,3 +66,11 @@ class FakeFirewall:
     async def _reach(self, point: str, order: InstanceRef) -> None:
         if self.fault is not None:
             await self.fault(point, order.instance_id)
+
+
+def _merged(old: Policy, new: Policy) -> Policy:
+    changed = {group.id: group for group in new.groups}
+    groups = tuple(changed.get(group.id, group) for group in old.groups)
+    named = {rule.group_id for group in groups for rule in group.rules}
+    members = {group: known for group, known in {**old.members, **new.members}.items() if group in named}
+    return Policy.model_construct(groups=groups, members=members)

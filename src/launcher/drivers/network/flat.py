@@ -29,7 +29,11 @@ class FlatNetwork:
             await links.ensure_address6(network.bridge, network.gateway6_interface)
 
     async def remove_network(self, network: Network) -> None:
-        await links.remove(network.bridge)
+        """A bridge that somebody else made stays, without our addresses."""
+        await links.remove_ours(network.bridge)
+        await links.remove_address(network.bridge, network.gateway_interface)
+        if network.gateway6_interface is not None:
+            await links.remove_address(network.bridge, network.gateway6_interface)
 
     async def revive(self, network: Network) -> None:
         pass
@@ -49,7 +53,9 @@ class FlatNetwork:
             await links.ensure_bridge(network.bridge)
 
     async def plug(self, order: InstanceRef, network: Network, nic: int = 0) -> None:
-        await links.plug(order.tap_of(nic), network.bridge, owner=self._tap_owner)
+        """A guest hears its own broadcasts by a hairpin, which some take for a duplicate of their IPv6 address."""
+        hairpin = network.cidr6 is None
+        await links.plug(order.tap_of(nic), network.bridge, owner=self._tap_owner, hairpin=hairpin)
 
     async def unplug(self, order: InstanceRef) -> None:
         for nic in await asyncio.to_thread(links.list_nics, order.tap):

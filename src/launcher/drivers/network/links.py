@@ -19,7 +19,7 @@ from launcher.drivers.network.driver import Tap
 from launcher.errors import NetworkFailed, ProgramFailed
 
 MARK = "launcher"
-"""The alias of our taps: a foreign device that happens to be named like one is not swept away."""
+"""The alias of what we made: a foreign device that happens to be named like one of ours is not swept away."""
 
 _DEVICES = Path("/sys/class/net")
 _SYSCTLS = Path("/proc/sys/net")
@@ -45,7 +45,8 @@ async def ensure_bridge(name: str) -> None:
     _ensure_filtering()
     bridge = _find_bridge(name)
     if bridge is None:
-        await run_ip([f"link add dev {name} type bridge stp_state 0 forward_delay 0"], name)
+        made = [f"link add dev {name} type bridge stp_state 0 forward_delay 0", f"link set dev {name} alias {MARK}"]
+        await run_ip(made, name)
         bridge = _find_bridge(name)
         assert bridge is not None
     await run_ip(bridge_lines(bridge), name)
@@ -95,17 +96,31 @@ def has_address(routes: Sequence[dict[str, Any]], bridge: str, address: IPv4Inte
     return {address.network, IPv4Network(address.ip)} <= found
 
 
+async def remove_address(bridge: str, address: IPv4Interface | IPv6Interface) -> None:
+    """The bridge is not the gateway any more; absent is success."""
+    if not exists(bridge):
+        return
+    shown = json.loads(await process.run(["ip", "-json", "address", "show", "dev", bridge]) or "[]")
+    if any(f"{each['local']}/{each['prefixlen']}" == str(address) for link in shown for each in link["addr_info"]):
+        await run_ip([f"address delete {address} dev {bridge}"], bridge)
+
+
 async def ensure_address6(bridge: str, address: IPv6Interface) -> None:
     """The gateway's IPv6 address on the bridge, at once: nobody else can have it, so it is not probed for."""
     await run_ip([f"address replace {address} dev {bridge} nodad"], bridge)
 
 
-async def plug(tap: str, bridge: str, *, owner: int) -> None:
-    """The tap, ours, on this bridge, up. `owner` is the user id that may open it: QEMU's."""
+async def plug(tap: str, bridge: str, *, owner: int, hairpin: bool) -> None:
+    """The tap, ours, on this bridge, up. `owner` is the user id that may open it: QEMU's.
+
+    With `hairpin` a frame may leave by the port it came from, as from a guest to its own floating IP.
+    """
     if exists(tap) and not _is_tap(tap):
         raise NetworkFailed(f"{tap}: there is a device of this name that is no tap", hint=f"see `ip link show {tap}`")
     lines = [] if exists(tap) else [f"tuntap add dev {tap} mode tap user {owner}"]
-    await run_ip([*lines, f"link set dev {tap} alias {MARK} master {bridge} up"], tap)
+    lines += [f"link set dev {tap} alias {MARK} master {bridge} up"]
+    lines += [f"link set dev {tap} type bridge_slave hairpin {'on' if hairpin else 'off'}"]
+    await run_ip(lines, tap)
 
 
 async def remove(device: str) -> None:
@@ -117,6 +132,15 @@ async def remove(device: str) -> None:
     except NetworkFailed:
         if exists(device):
             raise
+
+
+def check_ours(device: str) -> None:
+    """Raises NetworkFailed when there is a device of this name that we did not make; it may lead anywhere."""
+    if exists(device) and _read(device, "ifalias") != MARK:
+        raise NetworkFailed(
+            f"{device}: there is a device of this name that is not the launcher's",
+            hint="set other [network] segments; see `ip link`",
+        )
 
 
 async def remove_ours(device: str) -> None:

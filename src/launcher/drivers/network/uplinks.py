@@ -96,5 +96,6 @@ async def _check(interface: str, probe: str, lines: Sequence[str], what: str, mo
 
 
 async def _attach(name: str, lines: Sequence[str], bridge: str) -> None:
+    links.check_ours(name)
     missing = [] if links.exists(name) else lines
     await links.run_ip([*missing, f"link set dev {name} alias {links.MARK} master {bridge} up"], name)

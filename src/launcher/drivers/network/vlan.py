@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from launcher.drivers.network import links
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.networks import Network
 
@@ -38,6 +39,7 @@ class VlanNetwork(FlatDhcpNetwork):
             await self._uplink.check()
 
     async def ensure_bridge(self, network: Network) -> None:
+        links.check_ours(network.bridge)
         await super().ensure_bridge(network)
         if self._uplink is not None:
             async with self._looking:

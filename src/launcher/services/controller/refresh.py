@@ -44,8 +44,12 @@ class Refresh:
         self.told = version
 
     async def hear_host(self, host: HostState) -> None:
-        """A host that is behind was not reached, or could not do it."""
-        hosts = await self.db.read(lambda db: policies.list_hosts(db, host.policy_version, host=host.name))
+        """A host that is behind was not reached, or could not do it; one that is ahead knows a lost database."""
+        known = host.policy_version
+        if known > await self.db.read(versions.get):
+            await self.db.write(lambda db: versions.overtake(db, known))
+            self.changed.set()
+        hosts = await self.db.read(lambda db: policies.list_hosts(db, known, host=host.name))
         await self._tell(hosts)
 
     def _read(self, db: sqlite3.Connection) -> tuple[int, Mapping[str, int]]:

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 30.0
 """Seconds that the hosts' word on their machines is waited for."""
 LOOKS, BETWEEN_LOOKS = 2, 5.0
-"""After that come the first looks of the sweep, so that what a crash left behind goes at once, and their distance."""
+"""After that the sweep looks, with so many seconds before each, so that what a crash left behind goes soon."""
 SHOWN = 10
 
 
@@ -43,8 +43,10 @@ class StartReport:
 
     def expect(self, machines: dict[InstanceId, str]) -> None:
         """A host will say what became of these, by their names."""
+        now = self.clock.now_ms()
         self.waiting |= machines
-        self.limit_ms = self.clock.now_ms() + PATIENCE * 1000
+        self.limit_ms = now + PATIENCE * 1000
+        self.due_ms = now + BETWEEN_LOOKS * 1000 if self.sweep is not None else now
 
     def verified(self, instance_id: InstanceId, mended: Collection[ArtefactKind]) -> None:
         """It runs; what it lacked is back."""
