@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -138,12 +139,21 @@ def saved() -> list[str]:
     return [line.split("[")[0] for line in lines.splitlines() if not line.startswith("#")]
 
 
+@contextlib.asynccontextmanager
+async def another(settings: Settings) -> AsyncIterator[IptablesFirewall]:
+    """As after a restart of the launcher."""
+    firewall = IptablesFirewall(settings)
+    yield firewall
+    await firewall.stop()
+
+
 @pytest.fixture
-async def real(sandboxed: None) -> IptablesFirewall:
+async def real(sandboxed: None) -> AsyncIterator[IptablesFirewall]:
     iptables("-A", "FORWARD", *FOREIGN.split())
     firewall = IptablesFirewall(SETTINGS)
     await firewall.start()
-    return firewall
+    yield firewall
+    await firewall.stop()
 
 
 @pytest.mark.host
@@ -160,9 +170,11 @@ class TestIptables:
     async def test_nothing_is_done_twice(self, real: IptablesFirewall) -> None:
         await real.apply(*make_launch(1, SSH, WEB))
         before = saved()
-        await IptablesFirewall(SETTINGS).start()
+        async with another(SETTINGS) as other:
+            await other.start()
         await real.apply(*make_launch(1, SSH, WEB))
-        await IptablesFirewall(SETTINGS).apply(*make_launch(1, SSH, WEB))
+        async with another(SETTINGS) as other:
+            await other.apply(*make_launch(1, SSH, WEB))
         assert saved() == before
 
     async def test_foreign_rules_stay_below_ours(self, real: IptablesFirewall) -> None:
@@ -208,7 +220,8 @@ class TestIptables:
 
     async def test_the_metadata_port_follows_the_setting(self, real: IptablesFirewall) -> None:
         for port in (1000, 8775, 8775):
-            await IptablesFirewall(Settings(metadata_port=port)).ensure_base(NETWORK)
+            async with another(Settings(metadata_port=port)) as other:
+                await other.ensure_base(NETWORK)
         nat = iptables("-t", "nat", "-S", "nova-metadata").splitlines()
         assert len(nat) == 2
         assert nat[1].endswith("-j REDIRECT --to-ports 8775")

@@ -83,6 +83,7 @@ async def test_an_old_flow_does_not_pass_to_the_next_owner_of_an_address(lan: La
     new = Guest(order, make_lease(order, str(ADDRESS), LAN))
     lan.guests.append(new)
     await lan.firewall.apply(order, [new.lease], policy)
+    await lan.firewall.stop()  # waits for what is under way; a machine takes longer to boot
     new.configure()
     closed, opened = new.listen_udp(OPEN), new.listen_udp(LATER)
     send(sender, b"no", ADDRESS, OPEN)

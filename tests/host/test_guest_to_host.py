@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.drivers.firewall.iptables import IptablesFirewall
 from launcher.policy import Protocol
+from tests.contract.test_firewall_driver import another
 from tests.host.lan import (
     CLOSED,
     FIREWALLS,
@@ -122,7 +122,8 @@ async def test_what_is_no_guest_of_ours_is_left_alone(lan: Lan) -> None:
 async def test_a_compute_host_without_the_network_role_answers_nothing(lan: Lan) -> None:
     guest = await lan.launch(1)
     subprocess.run(["iptables", "-F", "nova-host"], check=True)
-    await IptablesFirewall(SETTINGS).start()
+    async with another(SETTINGS) as other:
+        await other.start()
     asking = guest.open(socket.SOCK_DGRAM)
     asking.sendto(QUERY, (str(LAN.gateway), 53))
     await lan.firewall.ensure_base(LAN)

@@ -3,37 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from launcher.drivers.firewall.knowledge import Guest
-from launcher.drivers.flows import Flow, Flows
+from launcher.drivers.flows import Address, Flow, Flows
+from launcher.errors import FirewallFailed
 from launcher.explaining import Kind, Packet, Settings, explain
 from launcher.policy import Direction
 from launcher.ports import Port
 
+log = logging.getLogger(__name__)
+
 _KINDS = {1: Kind.ICMP, 6: Kind.TCP, 17: Kind.UDP, 58: Kind.ICMP}
 
 
-async def cut_all(flows: Flows, ports: Sequence[Port]) -> None:
-    """Of addresses that had another owner until now."""
-    if ports:
-        await asyncio.to_thread(flows.cut, *(address for port in ports for address in port.addresses))
+class Cutting:
+    """Ends connections. The kernel's table is walked as a whole each time, which takes about 10 ms."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._flows = Flows()
+        self._pending: set[Address] = set()
+        self._task: asyncio.Task[None] | None = None
 
-async def cut_forbidden(flows: Flows, guests: Sequence[Guest], settings: Settings) -> None:
-    """Between these instances and anybody, what the rules of now do not let begin. Raises FirewallFailed."""
-    owners = {
-        address: (guest, nic) for guest in guests for nic, port in enumerate(guest.ports) for address in port.addresses
-    }
+    def begin_all(self, ports: Sequence[Port]) -> None:
+        """Of addresses that had another owner until now. Not waited for: the new one has not even been started."""
+        self._pending.update(address for port in ports for address in port.addresses)
+        if self._pending and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._cut_pending())
 
-    def unwanted(flow: Flow) -> bool:
-        ends = ((flow.target, Direction.INGRESS), (flow.source, Direction.EGRESS))
-        return any(
-            not _passes(flow, *owners[address], settings, direction) for address, direction in ends if address in owners
-        )
+    async def end_forbidden(self, guests: Sequence[Guest]) -> None:
+        """Between these instances and anybody, what the rules of now do not let begin. Raises FirewallFailed."""
+        nics = [(guest, nic, port) for guest in guests for nic, port in enumerate(guest.ports)]
+        owners = {address: (guest, nic) for guest, nic, port in nics for address in port.addresses}
 
-    if owners:
-        await asyncio.to_thread(flows.cut_where, owners, unwanted)
+        def unwanted(flow: Flow) -> bool:
+            ends = ((flow.target, Direction.INGRESS), (flow.source, Direction.EGRESS))
+            return any(
+                not _passes(flow, *owners[address], self._settings, direction)
+                for address, direction in ends
+                if address in owners
+            )
+
+        if owners:
+            await asyncio.to_thread(self._flows.cut_where, owners, unwanted)
+
+    async def stop(self) -> None:
+        """What is under way is done first."""
+        if self._task is not None:
+            await self._task
+        self._flows.close()
+
+    async def _cut_pending(self) -> None:
+        """Those that come together go together."""
+        while self._pending:
+            addresses, self._pending = self._pending, set()
+            try:
+                await asyncio.to_thread(self._flows.cut, *addresses)
+            except FirewallFailed as error:
+                log.error("what the last owners of addresses had begun may still pass: %s", error)
 
 
 def _passes(flow: Flow, guest: Guest, nic: int, settings: Settings, direction: Direction) -> bool:

@@ -24,7 +24,7 @@ class FirewallDriver(Protocol):
         """Put the base chains and their jumps in place, whatever was found."""
 
     async def stop(self) -> None:
-        """End the programs that this process started; the filters stay."""
+        """Finish what is under way and end the programs that this process started; the filters stay."""
 
     async def ensure_base(self, network: Network) -> None:
         """What `start` does, and this network's way to the metadata service; called by the network role."""
@@ -32,13 +32,19 @@ class FirewallDriver(Protocol):
     async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
         """Replace one instance's rules as a whole, in one transaction; called before its domain starts.
 
+        When this returns, the flows of an address's last owner are being cut; those of this instance that the rules do
+        not let begin any more have been.
+
         An address that was not this instance's until now has no flow of its last owner's any more.
 
         `policy` has the instance's own groups; what it says of a group holds for all who are in it.
         """
 
     async def update(self, policy: Policy) -> None:
-        """Replace the rules and members of groups in one transaction; groups that nobody here is in are ignored."""
+        """Replace the rules and members of groups; groups that nobody here is in are ignored.
+
+        What the rules do not let begin any more is cut.
+        """
 
     async def remove(self, order: InstanceRef) -> None:
         """Leave nothing of one instance; absent is success. Groups nobody uses any more go with it."""

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from launcher.drivers import process
 from launcher.drivers.firewall import chains, frames, rules
 from launcher.drivers.firewall.chains import Chains
-from launcher.drivers.firewall.cutting import cut_all, cut_forbidden
+from launcher.drivers.firewall.cutting import Cutting
 from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
 from launcher.drivers.firewall.nft_tables import Tables
 from launcher.drivers.firewall.ruleset import Ruleset
-from launcher.drivers.flows import Flows
 from launcher.errors import FirewallFailed, ProgramFailed
 from launcher.explaining import Settings
 from launcher.models import InstanceRef, LaunchOrder
@@ -42,7 +41,7 @@ class IptablesFirewall:
         self._settings = settings
         self._lock = asyncio.Lock()
         self._knowledge = Knowledge()
-        self._flows = Flows()
+        self._cutting = Cutting(settings)
         self._frames = Ruleset(FRAMES)
         self._four, self._six = Filter("iptables"), Filter("ip6tables")
 
@@ -54,7 +53,7 @@ class IptablesFirewall:
             await self._four.change("the base chains", rules.base)
 
     async def stop(self) -> None:
-        self._flows.close()
+        await self._cutting.stop()
         await self._frames.stop()
 
     async def ensure_base(self, network: Network) -> None:
@@ -76,9 +75,9 @@ class IptablesFirewall:
             new = [port for port in guest.ports if not rules.leads_to(found, order, port)]
             await self._put(guest)
             self._knowledge.tell(guest)
-        await cut_all(self._flows, new)
+        self._cutting.begin_all(new)
         if len(new) < len(guest.ports):
-            await cut_forbidden(self._flows, [guest], self._settings)
+            await self._cutting.end_forbidden([guest])
 
     async def update(self, policy: Policy) -> None:
         report_nonsense(policy)
@@ -90,7 +89,7 @@ class IptablesFirewall:
             for before, after in changed:
                 if before.policy.limits_egress != after.policy.limits_egress:
                     await self._put(after)
-        await cut_forbidden(self._flows, [after for _, after in changed], self._settings)
+        await self._cutting.end_forbidden([after for _, after in changed])
 
     async def remove(self, order: InstanceRef) -> None:
         def plan(found: Chains) -> list[str]:

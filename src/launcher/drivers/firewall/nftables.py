@@ -7,11 +7,10 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from launcher.drivers.firewall import frames, nft_rules
-from launcher.drivers.firewall.cutting import cut_all, cut_forbidden
+from launcher.drivers.firewall.cutting import Cutting
 from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
 from launcher.drivers.firewall.nft_tables import Tables
 from launcher.drivers.firewall.ruleset import Plan, Ruleset
-from launcher.drivers.flows import Flows
 from launcher.explaining import Settings
 from launcher.models import InstanceRef, LaunchOrder
 from launcher.networks import FixedIp, Network
@@ -33,7 +32,7 @@ class NftablesFirewall:
         self._ruleset = Ruleset(NAME)
         self._lock = asyncio.Lock()
         self._knowledge = Knowledge()
-        self._flows = Flows()
+        self._cutting = Cutting(settings)
 
     async def start(self) -> None:
         async with self._lock:
@@ -41,7 +40,7 @@ class NftablesFirewall:
             await self._ruleset.change("the base chains", self._put_base)
 
     async def stop(self) -> None:
-        self._flows.close()
+        await self._cutting.stop()
         await self._ruleset.stop()
 
     async def ensure_base(self, network: Network) -> None:
@@ -64,9 +63,9 @@ class NftablesFirewall:
         async with self._lock:
             await self._ruleset.change(order.name, self._based(plan))
             self._knowledge.tell(guest)
-        await cut_all(self._flows, new)
+        self._cutting.begin_all(new)
         if len(new) < len(guest.ports):
-            await cut_forbidden(self._flows, [guest], self._settings)
+            await self._cutting.end_forbidden([guest])
 
     async def update(self, policy: Policy) -> None:
         report_nonsense(policy)
@@ -80,7 +79,7 @@ class NftablesFirewall:
                     self._put(tables, guest)
 
             await self._ruleset.change("security groups", self._based(plan))
-        await cut_forbidden(self._flows, [after for _, after in changed], self._settings)
+        await self._cutting.end_forbidden([after for _, after in changed])
 
     async def remove(self, order: InstanceRef) -> None:
         async with self._lock:

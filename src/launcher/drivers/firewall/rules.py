@@ -350,11 +350,10 @@ def _changed(found: Chains, chains: dict[str, list[str]]) -> list[str]:
 def _drop_unused(found: Chains) -> list[str]:
     """Groups that no instance is in, and members whom no group names."""
     lines: list[str] = []
-    for users, owned in (((INSTANCE, LIMITED), GROUPS), (tuple(GROUPS.values()), MEMBERS)):
-        left = play(found, "\n".join(lines))
-        used = {
-            word for chain, rules in left.items() if chain.startswith(users) for rule in rules for word in rule.split()
-        }
-        unused = [chain for chain in left if chain.startswith(tuple(owned.values())) and chain not in used]
-        lines += [line for chain in unused for line in (f":{chain} - [0:0]", f"-X {chain}")]
+    users = [rules for chain, rules in found.items() if chain.startswith((INSTANCE, LIMITED))]
+    for owned in (GROUPS, MEMBERS):
+        used = {word for rules in users for rule in rules for word in rule.split()[-1:]}
+        chains = [chain for chain in found if chain.startswith(tuple(owned.values()))]
+        users = [found[chain] for chain in chains if chain in used]
+        lines += [line for chain in chains if chain not in used for line in (f":{chain} - [0:0]", f"-X {chain}")]
     return lines
