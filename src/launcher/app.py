@@ -35,6 +35,9 @@ from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
 from launcher.drivers.images.inject.choice import choose_injector
 from launcher.drivers.images.local import LocalImages
 from launcher.drivers.images.store import ImageStore
+from launcher.drivers.nat.driver import NatDriver
+from launcher.drivers.nat.fake import FakeNat
+from launcher.drivers.nat.nftables import NOTE, NftablesNat
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
@@ -51,9 +54,11 @@ from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import BadRequest, Conflict
 from launcher.explaining import Settings
+from launcher.floating import Outward
 from launcher.identity import new_span_id, new_token
 from launcher.models import Identity, Image
 from launcher.networks import NetworkMode, Overlay
+from launcher.outside import INNER
 from launcher.sandbox import INSIDE
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
@@ -77,6 +82,7 @@ class Drivers:
     virt: VirtDriver
     firewall: FirewallDriver
     network: NetworkDriver
+    nat: NatDriver
     images: ImageStore
 
 
@@ -134,6 +140,8 @@ async def _roles(
                 projects=config.network.projects(),
                 driver=drivers.network,
                 firewall=drivers.firewall,
+                nat=drivers.nat,
+                outward=_outward(config),
             )
         )
     if RoleName.COMPUTE in wanted:
@@ -218,6 +226,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             virt=FakeVirt(vcpus=config.fake.vcpus, memory_mb=config.fake.memory_mb, delay=delay),
             firewall=FakeFirewall(delay=delay),
             network=FakeNetwork(delay=delay),
+            nat=FakeNat(),
             images=FakeImages(delay=delay),
         )
     return Drivers(
@@ -230,6 +239,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
         ),
         firewall=await choose_firewall(config.firewall.driver, firewall_settings(config)),
         network=_network(config.network, state),
+        nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools),
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
@@ -274,6 +284,15 @@ def keep_identity(state: Path) -> str:
         draft.write_text(new_span_id(SystemRandom()))
         draft.replace(path)
     return path.read_text()
+
+
+def _outward(config: Config) -> Outward:
+    """In the sandbox floating IPs are on the link to its outside, or only its own."""
+    pools = config.network.pools
+    if _sandboxed():
+        inner = INNER if Path("/sys/class/net", INNER).exists() else "lo"
+        pools = tuple(pool.model_copy(update={"interface": inner}) for pool in pools)
+    return Outward(masquerade=config.network.nat, pools=pools, quota=config.quotas.floating_ips)
 
 
 def library_path(config: Config, state: Path) -> Path:

@@ -17,7 +17,9 @@ NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 class ArtefactKind(StrEnum):
-    """A base is an image's file that overlays stand on; an export is a disk that an injection never closed."""
+    """A base is an image's file that overlays stand on; an export is a disk that an injection never closed.
+    A floating IP is its rules and its address on the host; what of it leads to no lease is nobody's.
+    """
 
     DOMAIN = "domain"
     CHAIN = "chain"
@@ -27,6 +29,7 @@ class ArtefactKind(StrEnum):
     EXPORT = "export"
     LEASE = "lease"
     DHCP = "dhcp"
+    FLOATING = "floating"
 
 
 class Artefact(Model):
@@ -158,6 +161,6 @@ class ListLeases(Call[Look]):
 
 
 class PublishLeases(Call[None]):
-    """Tell the DHCP server anew what is leased, and nothing else."""
+    """Tell the host anew what is leased and what leads to it, and nothing else."""
 
     topic = "network"

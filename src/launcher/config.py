@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from launcher.errors import BadRequest
+from launcher.floating import FloatingPool
 from launcher.models import Flavor, Model, Name, Quotas
 from launcher.networks import SEGMENTS, BridgeName, DomainName, Network, NetworkMode, Overlay, ProjectRange
 
@@ -87,6 +88,8 @@ class NetworkConfig(Model):
     dns: tuple[IPv4Address, ...] = ()
     domain: DomainName = "novalocal"
     lease_s: int = Field(default=3600, ge=120)
+    nat: bool = True
+    pools: tuple[FloatingPool, ...] = ()
 
     @model_validator(mode="after")
     def _roomy(self) -> NetworkConfig:
@@ -96,6 +99,7 @@ class NetworkConfig(Model):
             raise ValueError("cidr6 is no /64, in which guests make their addresses")
         if self.mode is NetworkMode.VLAN:
             self._check_projects()
+        self._check_pools()
         return self
 
     def _check_projects(self) -> None:
@@ -104,6 +108,14 @@ class NetworkConfig(Model):
             raise ValueError(f"segments are the first and the last of {SEGMENTS[0]} to {most}")
         if self.cidr.prefixlen > self.project_prefix:
             raise ValueError(f"no network with a prefix of {self.project_prefix} can be cut from {self.cidr}")
+
+    def _check_pools(self) -> None:
+        for number, pool in enumerate(self.pools):
+            for name, cidr in ((self.name, self.cidr), *((other.name, other.cidr) for other in self.pools[:number])):
+                if pool.cidr.overlaps(cidr):
+                    raise ValueError(f"the pool {pool.name} ({pool.cidr}) overlaps {name} ({cidr})")
+        if len({pool.name for pool in self.pools}) < len(self.pools):
+            raise ValueError("two pools have one name")
 
     def projects(self) -> ProjectRange | None:
         """What each project's network is made of in the mode vlan."""

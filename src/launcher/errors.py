@@ -11,6 +11,7 @@
     ├── NoValidHost                    503 no_valid_host
     │   └── NoHostYet                  503 no_host_yet           no host has reported; worth waiting
     ├── NoMoreFixedIps                 503 no_more_fixed_ips
+    ├── NoMoreFloatingIps              503 no_more_floating_ips
     ├── InsufficientSpace              507 insufficient_space
     ├── StoreUnavailable               503 store_unavailable     the database file cannot be used now
     ├── Unreachable                    502 unreachable           the guest does not answer
@@ -118,6 +119,10 @@ class NoHostYet(NoValidHost):
 
 class NoMoreFixedIps(LauncherError):
     code, status = "no_more_fixed_ips", 503
+
+
+class NoMoreFloatingIps(LauncherError):
+    code, status = "no_more_floating_ips", 503
 
 
 class InsufficientSpace(LauncherError):

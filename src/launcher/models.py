@@ -105,6 +105,7 @@ class Quotas(Model):
     security_group_rules: int = Field(default=100, ge=1, description="of one group")
     groups_per_instance: int = Field(default=10, ge=1)
     metadata_items: int = Field(default=128, ge=0)
+    floating_ips: int = Field(default=10, ge=0)
 
 
 class KeyPair(Model):

@@ -92,6 +92,7 @@ class FixedIp(Model):
     nic: int = Field(default=0, ge=0, lt=MOST_NICS, description="its place among the instance's NICs")
     address: IPv4Address
     address6: IPv6Address | None = None
+    floating: IPv4Address | None = Field(default=None, description="what led to it when the lease was read")
     mac: MacAddress
     hostname: str
     network: Network

@@ -21,20 +21,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from launcher.outside import Outside
+
 INSIDE = "LAUNCHER_SANDBOX"
 ACCOUNT = "libvirt-qemu"
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 _MS_BIND, _MS_REC_PRIVATE = 0x1000, 0x4000 | 0x40000
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 36, 47, 2
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 4, 36, 47, 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = Path("/proc/sys/kernel/cap_last_cap")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def supervise(main: Callable[[], int], *, sandboxed: bool) -> int:
-    """Run `main` in a child process and return its exit code; signals are passed on to it.
+def supervise(main: Callable[[], int], *, sandboxed: bool, outside: Outside | None = None) -> int:
+    """Run `main` in a child process and return its exit code; signals are passed on to it. `outside` gives the sandbox
+    its ways out and in.
 
     Must be called before the process has a second thread. Raises OSError where namespaces are forbidden.
     """
@@ -42,17 +45,19 @@ def supervise(main: Callable[[], int], *, sandboxed: bool) -> int:
         _call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         return _reap(main)
     _leave_host()
-    return _reap(lambda: _furnish_and_reap(main))
+    return _reap(lambda: _furnish_and_reap(main, outside))
 
 
-def _furnish_and_reap(main: Callable[[], int]) -> int:
-    """As PID 1 of the sandbox: own /proc, /sys and /run, loopback up, then wait for everything."""
+def _furnish_and_reap(main: Callable[[], int], outside: Outside | None) -> int:
+    """As PID 1 of the sandbox: own /proc, /sys and /run, loopback up, ways out and in, then wait for everything."""
     for kind, place in ((b"proc", b"/proc"), (b"sysfs", b"/sys"), (b"tmpfs", b"/run")):
         _call("mount", kind, place, kind, 0, None)
     if os.geteuid() == 0:
         _lend_account()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL)
     os.environ[INSIDE] = "1"
+    if outside is not None:
+        outside.connect()
     return _reap(main)
 
 
@@ -117,6 +122,8 @@ def _leave_host() -> None:
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
         _keep_capabilities()
+        # Who has gained capabilities is closed to other programs of the same user, slirp4netns among them.
+        _call("prctl", _PR_SET_DUMPABLE, 1, 0, 0, 0)
     _call("unshare", _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWPID)
     _call("mount", b"none", b"/", None, _MS_REC_PRIVATE, None)
 

@@ -24,11 +24,13 @@ from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.firewall.fake import FakeFirewall
 from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
+from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
+from launcher.floating import FloatingPool, Outward
 from launcher.models import Identity, LaunchOrder, Quotas
 from launcher.networks import Network, NetworkMode, ProjectRange
 from launcher.services.api.metadata.guests import Source
@@ -81,11 +83,13 @@ class House:
     metadata_at: tuple[str, int] = ("127.0.0.1", 0)
     metadata_rules: MetadataRules = field(default_factory=lambda: MetadataRules(admits=anybody))
     projects: ProjectRange | None = None
+    pools: tuple[FloatingPool, ...] = ()
     scheduler_driver: SchedulerDriver | None = None
     roles: tuple[str, ...] = ("controller", "scheduler", "network", "compute", "api")
     virt: FakeVirt = field(default_factory=FakeVirt)
     firewall: FakeFirewall = field(default_factory=FakeFirewall)
     network: FakeNetwork = field(default_factory=FakeNetwork)
+    nat: FakeNat = field(default_factory=FakeNat)
     images: FakeImages = field(default_factory=FakeImages)
     gates: dict[str, Gate] = field(default_factory=dict)
     broken: dict[str, int] = field(default_factory=dict)
@@ -139,6 +143,8 @@ class House:
                 projects=self.projects,
                 driver=self.network,
                 firewall=self.firewall,
+                nat=self.nat,
+                outward=Outward(pools=self.pools, quota=self.quotas.floating_ips),
             ),
             "compute": self._compute(world),
             "api": ApiServer(
@@ -202,7 +208,14 @@ class House:
     def successor(self) -> House:
         """The next process on the same state and the same host."""
         return House(
-            self.state, seed=2, virt=self.virt, firewall=self.firewall, network=self.network, images=self.images
+            self.state,
+            seed=2,
+            pools=self.pools,
+            virt=self.virt,
+            firewall=self.firewall,
+            network=self.network,
+            nat=self.nat,
+            images=self.images,
         )
 
     def order_of(self, instance: Json) -> LaunchOrder:
@@ -262,6 +275,7 @@ class House:
             "rules": sorted(self.firewall.applied),
             "taps": self.network.taps,
             "directories": self.images.disks,
+            "floating IPs": self.nat.applied.floating,
             "leases": [lease for leases in self.network.leases.values() for lease in leases],
         }
         return [f"{kind}: {what}" for kind, what in held.items() if what]

@@ -18,7 +18,8 @@ STREAMS = "^/events$|/tcp/"
 CONFIGURATION = """
 [[operations]]
 include-name = [
-  "GET /instances/{id}/explain", "POST /instances", "POST /keypairs", "POST /networks", "POST /security-groups",
+  "GET /instances/{id}/explain", "POST /instances", "POST /keypairs", "POST /networks",
+  "POST /floating-ips", "POST /security-groups",
   "POST /security-groups/{group}/rules", "DELETE /security-groups/{group}/rules",
 ]
 checks.positive_data_acceptance.enabled = false

@@ -15,6 +15,7 @@ from launcher.cli.main import main
 from launcher.config import Config
 from launcher.drivers.firewall.choice import choose_firewall
 from launcher.drivers.images.fake import FakeImages
+from launcher.drivers.nat.nftables import NftablesNat
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.drivers.virt.driver import Disks, Domain
 from launcher.drivers.virt.fake import FakeVirt
@@ -50,6 +51,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
         virt=KeptVirt(state / "domains"),
         firewall=await choose_firewall(config.firewall.driver, app.firewall_settings(config)),
         network=FlatDhcpNetwork(state, lease_seconds=config.network.lease_s),
+        nat=NftablesNat(note=None),
         images=FakeImages(),
     )
 

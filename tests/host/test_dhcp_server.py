@@ -19,6 +19,7 @@ from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers import process
 from launcher.drivers.firewall.fake import FakeFirewall
+from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.network.dnsmasq import Files
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.networks import FixedIp, Network, NetworkMode
@@ -126,6 +127,7 @@ async def test_one_that_is_killed_is_back_within_seconds(tmp_path: Path) -> None
             network=LAN,
             driver=FlatDhcpNetwork(tmp_path),
             firewall=FakeFirewall(),
+            nat=FakeNat(),
         )
         async with role.serving():
             before = pid_in(files)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.drivers.firewall.flows import Flows
+from launcher.drivers.flows import Flows
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
 from tests.host.lan import (
     FIREWALLS,

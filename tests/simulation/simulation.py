@@ -13,6 +13,7 @@ from typing import Any
 
 from launcher.config import FLAVORS
 from launcher.drivers.images.fake import FAKE_IMAGES
+from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.errors import BusError, Conflict, InsufficientSpace, LauncherError, NotFound
 from launcher.messages.instances import CreateInstances, DeleteInstance, NicRequest
@@ -240,6 +241,7 @@ class Simulation:
                 network=NETWORK,
                 driver=SimNetwork(life, hosts[first]),
                 firewall=SimFirewall(life, hosts[first]),
+                nat=FakeNat(),
             )
         for name, host in hosts.items():
             if one or life.name == name:

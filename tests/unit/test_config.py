@@ -33,6 +33,11 @@ def test_the_sample_holds_every_setting_with_its_default() -> None:
         ("network.cidr6=fd00::/48", "no /64"),
         ("network.interface=e 0", "network.interface = 'e 0'"),
         ("network.vxlan_peers=['nowhere']", "network.vxlan_peers.0 = 'nowhere'"),
+        (
+            "network.pools=[{name='a',cidr='10.0.0.128/28',interface='eth0'}]",
+            "overlaps default",
+        ),
+        ("network.pools=[{name='a',cidr='192.0.2.0/28',interface='eth 0'}]", "network.pools.0.interface"),
         ("virt", "expected section.key=value"),
     ],
 )

@@ -153,7 +153,8 @@ def test_what_an_earlier_launcher_leased_is_kept() -> None:
     db.execute("INSERT INTO networks VALUES ('default', ?)", (old,))
     address = int(IPv4Address("10.0.0.9"))
     db.execute("INSERT INTO fixed_ips VALUES ('default', ?, ?, '02:16:3e:00:00:01', 'h', 0)", (address, instance_id(1)))
-    db.executescript(schemas.NETWORK[1])
+    for step in schemas.NETWORK[1:]:
+        db.executescript(step)
     (found,) = leases.list_leases(db)
     assert (str(found.address), found.nic, found.network.name, found.network.id) == ("10.0.0.9", 0, "default", 1)
     assert networks.keep(db, NETWORK).id == 1

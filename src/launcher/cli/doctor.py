@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from launcher.cli import output
-from launcher.cli.checks import host, server
+from launcher.cli.checks import host, routing, server
 from launcher.cli.checks.finding import BROKEN, Finding
 from launcher.cli.client import Exit, find_state
 
@@ -40,6 +40,8 @@ async def examine(state: str | None) -> list[Finding]:
         host.tun(),
         *probes,
         host.bridge_filter(),
+        routing.routing(directory),
+        await routing.forwarding(),
         host.injection(),
         host.reaping(),
         host.memory(),

@@ -157,12 +157,12 @@ def show_rows(rows: list[Json], answer: object, columns: tuple[str, ...], args: 
         )
 
 
-def delete_each(api: Api, path: str, names: list[str]) -> int:
+def delete_each(api: Api, path: str, names: list[str], part: str = "") -> int:
     """Every one is tried; the exit code is the first failure's."""
     worst = Exit.OK
     for name in names:
         try:
-            api.delete(f"{path}/{quote(name, safe='')}")
+            api.delete(f"{path}/{quote(name, safe='')}{part}")
         except Failure as failure:
             output.print_failure(failure)
             worst = worst or failure.exit_code

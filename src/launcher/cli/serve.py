@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 
 from launcher.cli.client import find_state
-from launcher.config import Config, load
+from launcher.config import Config, RoleName, load
 from launcher.errors import LauncherError
+from launcher.outside import Outside
 from launcher.sandbox import supervise
 
 STOP_LIMIT = 60
@@ -51,9 +52,17 @@ def run(args: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
     try:
-        return supervise(lambda: _serve(config, state, listener), sandboxed=args.sandbox)
+        outside = _outside(config) if args.sandbox else None
+        return supervise(lambda: _serve(config, state, listener), sandboxed=args.sandbox, outside=outside)
     except OSError as error:
         return _refuse(error, "the sandbox needs root or unprivileged user namespaces; see `launcher doctor`")
+
+
+def _outside(config: Config) -> Outside | None:
+    """Fakes reach nothing."""
+    if config.virt.driver == "fake" or RoleName.NETWORK not in config.host.roles:
+        return None
+    return Outside(way_out=config.network.nat, pools=[pool.cidr for pool in config.network.pools])
 
 
 def _serve(config: Config, state: Path, listener: socket.socket) -> int:

@@ -11,7 +11,11 @@ from launcher.errors import BadRequest, Conflict, NoMoreFixedIps
 from launcher.models import InstanceId, MacAddress
 from launcher.networks import FixedIp, Network
 
-_JOINED = f"SELECT fixed_ips.*, {BODY} AS network_body FROM fixed_ips JOIN networks ON networks.id = network"  # noqa: S608
+_JOINED = (
+    f"SELECT fixed_ips.*, {BODY} AS network_body, floating_ips.address AS floating FROM fixed_ips"  # noqa: S608
+    " JOIN networks ON networks.id = fixed_ips.network"
+    " LEFT JOIN floating_ips ON floating_ips.network = fixed_ips.network AND fixed = fixed_ips.address"
+)
 
 
 def find(db: sqlite3.Connection, instance_id: InstanceId, mac: MacAddress) -> FixedIp | None:
@@ -34,7 +38,7 @@ def allocate(
         check_free(db, network, address)
     taken = int(address) if address else _lowest_free(db, network)
     row = db.execute(
-        "INSERT INTO fixed_ips VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        "INSERT INTO fixed_ips VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING *, NULL AS floating",
         (network.id, taken, instance_id, nic, mac, hostname, now_ms),
     ).fetchone()
     return _lease(row, network)
@@ -60,7 +64,7 @@ def release(db: sqlite3.Connection, instance_id: InstanceId) -> list[FixedIp]:
 
 
 def list_leases(db: sqlite3.Connection) -> list[FixedIp]:
-    return _many(db, "TRUE ORDER BY network, fixed_ips.address")
+    return _many(db, "TRUE ORDER BY fixed_ips.network, fixed_ips.address")
 
 
 def list_of_instance(db: sqlite3.Connection, instance_id: InstanceId) -> list[FixedIp]:
@@ -70,7 +74,7 @@ def list_of_instance(db: sqlite3.Connection, instance_id: InstanceId) -> list[Fi
 
 def find_by_address(db: sqlite3.Connection, address: IPv4Address, bridge: str | None) -> FixedIp | None:
     """The lease of this address on this bridge; without a bridge, the only one of this address."""
-    found = _many(db, "address = ?1 AND (?2 IS NULL OR bridge = ?2)", int(address), bridge)
+    found = _many(db, "fixed_ips.address = ?1 AND (?2 IS NULL OR bridge = ?2)", int(address), bridge)
     return found[0] if len(found) == 1 else None
 
 
@@ -119,6 +123,7 @@ def _lease(row: sqlite3.Row, network: Network) -> FixedIp:
         nic=row["nic"],
         address=IPv4Address(row["address"]),
         address6=network.address6_of(row["mac"]),
+        floating=None if row["floating"] is None else IPv4Address(row["floating"]),
         mac=row["mac"],
         hostname=row["hostname"],
         network=network,

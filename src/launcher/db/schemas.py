@@ -7,4 +7,4 @@ from importlib.resources import files
 _HERE = files("launcher.db")
 
 CONTROLLER = tuple(_HERE.joinpath(name).read_text() for name in ("controller.sql", "nics.sql", "tried_hosts.sql"))
-NETWORK = tuple(_HERE.joinpath(name).read_text() for name in ("network.sql", "networks.sql"))
+NETWORK = tuple(_HERE.joinpath(name).read_text() for name in ("network.sql", "networks.sql", "floating_ips.sql"))

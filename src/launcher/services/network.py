@@ -15,9 +15,11 @@ from launcher.clock import Clock
 from launcher.db import leases, networks
 from launcher.db.database import Database
 from launcher.drivers.firewall.driver import FirewallDriver
+from launcher.drivers.nat.driver import NatDriver
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.errors import Conflict, Forbidden, LauncherError
 from launcher.failpoints import failpoint
+from launcher.floating import Outward
 from launcher.messages.network import (
     AllocateFixedIp,
     CheckNetworks,
@@ -32,6 +34,7 @@ from launcher.messages.network import (
 from launcher.messaging import Context, Route
 from launcher.models import DhcpEvidence, MacAddress
 from launcher.networks import FixedIp, Network, ProjectRange
+from launcher.services.floating_ips import FloatingIps
 from launcher.services.networks import Networks
 from launcher.services.role import Role
 
@@ -55,6 +58,8 @@ class NetworkController(Role):
         projects: ProjectRange | None = None,
         driver: NetworkDriver,
         firewall: FirewallDriver,
+        nat: NatDriver,
+        outward: Outward | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.db, self.driver, self.firewall = db, driver, firewall
@@ -62,6 +67,13 @@ class NetworkController(Role):
         self.served: dict[int, Network] = {}
         self.leased: dict[MacAddress, FixedIp] = {}
         self.publishing = asyncio.Lock()
+        self.floating = FloatingIps(
+            db=db,
+            bus=bus,
+            clock=clock,
+            nat=nat,
+            outward=outward or Outward(),
+        )
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -77,11 +89,12 @@ class NetworkController(Role):
             DeleteNetwork.to(self.delete_network),
             ListLeases.to(self.list_leases),
             PublishLeases.to(self.publish_again),
+            *self.floating.routes,
         ]
 
     @property
     def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
-        return [(2.0, self.revive_servers), (30.0, self.publish_all)]
+        return [(2.0, self.revive_servers), (30.0, self.publish_all), (30.0, self.floating.check)]
 
     async def start(self) -> None:
         """The network of the settings must come up; another that does not is served as soon as it can be."""
@@ -96,6 +109,7 @@ class NetworkController(Role):
                     raise
                 log.warning("network %s is not as it should be: %s", network.name, error)
         await self.publish_all()
+        await self.floating.attempt()
 
     async def _take_up(self, network: Network) -> None:
         """What the last process left: a network to serve, or one whose end it had begun."""
@@ -125,12 +139,13 @@ class NetworkController(Role):
         async with failpoint("lease"):
             lease = await self.db.write(work)
         self.leased[lease.mac] = lease
-        await self._serve(lease.network)
+        if await self._serve(lease.network):
+            await self.floating.attempt()
         await self._publish(lease.network)
         return lease
 
     async def release_fixed_ip(self, ctx: Context, message: ReleaseFixedIp) -> None:
-        async with failpoint("release"):
+        async with self.floating.letting_go(message.instance_id), failpoint("release"):
             released = await self.db.write(lambda db: leases.release(db, message.instance_id))
         for lease in released:
             self.leased.pop(lease.mac, None)
@@ -169,6 +184,7 @@ class NetworkController(Role):
                 await self.db.write(lambda db: networks.begin_deleting(db, made))
                 await self._remove(made)
             raise
+        await self.floating.attempt()
         return made
 
     async def list_networks(self, ctx: Context, message: ListNetworks) -> list[Network]:
@@ -177,14 +193,17 @@ class NetworkController(Role):
     async def delete_network(self, ctx: Context, message: DeleteNetwork) -> None:
         _check_admin(ctx)
         await self._remove(await self.db.write(lambda db: self.networks.begin_deleting(db, message.network)))
+        await self.floating.attempt()
 
-    async def _serve(self, network: Network) -> None:
-        """Bridge, gateway, DHCP server and base rules, once in the life of this process."""
+    async def _serve(self, network: Network) -> bool:
+        """Bridge, gateway, DHCP server and base rules, once in the life of this process; whether it was this time."""
         async with self.publishing:
-            if self.served.get(network.id) != network:
-                await self.driver.ensure_network(network)
-                await self.firewall.ensure_base(network)
-                self.served[network.id] = network
+            if self.served.get(network.id) == network:
+                return False
+            await self.driver.ensure_network(network)
+            await self.firewall.ensure_base(network)
+            self.served[network.id] = network
+            return True
 
     async def _remove(self, network: Network) -> None:
         """The host first: as long as the row is there, the next start goes on with it."""
@@ -210,12 +229,14 @@ class NetworkController(Role):
                 for known in told
                 for mac in known or ()
             ),
+            *await self.floating.look(),
         ]
-        kinds = {ArtefactKind.LEASE} if None in told else {ArtefactKind.LEASE, ArtefactKind.DHCP}
+        kinds = {ArtefactKind.LEASE, ArtefactKind.FLOATING} | (set() if None in told else {ArtefactKind.DHCP})
         return Look(host=None, kinds=frozenset(kinds), artefacts=tuple(artefacts))
 
     async def publish_again(self, ctx: Context, message: PublishLeases) -> None:
         await self.publish_all()
+        await self.floating.check()
 
     async def publish_all(self) -> None:
         for network in tuple(self.served.values()):

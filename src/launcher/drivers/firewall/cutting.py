@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from launcher.drivers.firewall.flows import Flow, Flows
 from launcher.drivers.firewall.knowledge import Guest
+from launcher.drivers.flows import Flow, Flows
 from launcher.explaining import Kind, Packet, Settings, explain
 from launcher.policy import Direction
 from launcher.ports import Port

@@ -13,10 +13,10 @@ from launcher.drivers import process
 from launcher.drivers.firewall import chains, frames, rules
 from launcher.drivers.firewall.chains import Chains
 from launcher.drivers.firewall.cutting import cut_all, cut_forbidden
-from launcher.drivers.firewall.flows import Flows
 from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
 from launcher.drivers.firewall.nft_tables import Tables
 from launcher.drivers.firewall.ruleset import Ruleset
+from launcher.drivers.flows import Flows
 from launcher.errors import FirewallFailed, ProgramFailed
 from launcher.explaining import Settings
 from launcher.models import InstanceRef, LaunchOrder

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from launcher.drivers.firewall import frames, nft_rules
 from launcher.drivers.firewall.cutting import cut_all, cut_forbidden
-from launcher.drivers.firewall.flows import Flows
 from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
 from launcher.drivers.firewall.nft_tables import Tables
 from launcher.drivers.firewall.ruleset import Plan, Ruleset
+from launcher.drivers.flows import Flows
 from launcher.explaining import Settings
 from launcher.models import InstanceRef, LaunchOrder
 from launcher.networks import FixedIp, Network

@@ -53,7 +53,9 @@ class FlatNetwork:
             await links.ensure_bridge(network.bridge)
 
     async def plug(self, order: InstanceRef, network: Network, nic: int = 0) -> None:
-        await links.plug(order.tap_of(nic), network.bridge, owner=self._tap_owner)
+        """A guest hears its own broadcasts by a hairpin, which some take for a duplicate of their IPv6 address."""
+        hairpin = network.cidr6 is None
+        await links.plug(order.tap_of(nic), network.bridge, owner=self._tap_owner, hairpin=hairpin)
 
     async def unplug(self, order: InstanceRef) -> None:
         for nic in await asyncio.to_thread(links.list_nics, order.tap):

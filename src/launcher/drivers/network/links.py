@@ -110,12 +110,17 @@ async def ensure_address6(bridge: str, address: IPv6Interface) -> None:
     await run_ip([f"address replace {address} dev {bridge} nodad"], bridge)
 
 
-async def plug(tap: str, bridge: str, *, owner: int) -> None:
-    """The tap, ours, on this bridge, up. `owner` is the user id that may open it: QEMU's."""
+async def plug(tap: str, bridge: str, *, owner: int, hairpin: bool) -> None:
+    """The tap, ours, on this bridge, up. `owner` is the user id that may open it: QEMU's.
+
+    With `hairpin` a frame may leave by the port it came from, as from a guest to its own floating IP.
+    """
     if exists(tap) and not _is_tap(tap):
         raise NetworkFailed(f"{tap}: there is a device of this name that is no tap", hint=f"see `ip link show {tap}`")
     lines = [] if exists(tap) else [f"tuntap add dev {tap} mode tap user {owner}"]
-    await run_ip([*lines, f"link set dev {tap} alias {MARK} master {bridge} up"], tap)
+    lines += [f"link set dev {tap} alias {MARK} master {bridge} up"]
+    lines += [f"link set dev {tap} type bridge_slave hairpin {'on' if hairpin else 'off'}"]
+    await run_ip(lines, tap)
 
 
 async def remove(device: str) -> None:

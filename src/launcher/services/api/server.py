@@ -27,6 +27,7 @@ from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
+from launcher.services.api.floating_ips import NativeFloatingIps
 from launcher.services.api.groups import NativeGroups
 from launcher.services.api.metadata.service import Metadata, MetadataRules
 from launcher.services.api.metadata.view import MetadataView
@@ -80,9 +81,14 @@ class ApiServer(Role):
         rules = metadata_rules or MetadataRules()
         self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
-        view = MetadataView(bus=bus, metadata=self.metadata)
-        natives = (Native(bus=bus), NativeGroups(bus=bus), NativeNetworks(bus=bus), view)
-        self.endpoints = [*(each for native in natives for each in native.endpoints), *self._own_endpoints()]
+        parts = (
+            Native(bus=bus),
+            NativeGroups(bus=bus),
+            NativeNetworks(bus=bus),
+            NativeFloatingIps(bus=bus),
+            MetadataView(bus=bus, metadata=self.metadata),
+        )
+        self.endpoints = [*(each for part in parts for each in part.endpoints), *self._own_endpoints()]
         self.open = AsyncExitStack()
 
     @property

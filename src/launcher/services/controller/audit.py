@@ -19,7 +19,7 @@ from launcher.db.owners import Owner
 from launcher.models import InstanceId, InstanceRef, VmState
 
 Present = tuple[ArtefactKind, InstanceId | None, str]
-RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT}
+RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT, ArtefactKind.FLOATING}
 DUE = {
     VmState.ACTIVE: RUNNING,
     VmState.STOPPED: RUNNING - {ArtefactKind.DOMAIN},
@@ -79,6 +79,8 @@ class _Comparison:
             return None  # one that nobody uses is kept for the next launch
         if artefact.kind is ArtefactKind.EXPORT:
             return Trouble.OWNERLESS, "left by an injection that was cut off"
+        if artefact.kind is ArtefactKind.FLOATING:
+            return _judge_floating(artefact)
         owner = self.owners.get(self._owner_id(artefact) or "")
         if owner is None:
             return Trouble.UNKNOWN, "no row was ever its owner: another launcher's, or made under a lost database"
@@ -101,6 +103,13 @@ class _Comparison:
             number=artefact.number or (owner.number if owner else None),
             reason=reason,
         )
+
+
+def _judge_floating(artefact: Artefact) -> tuple[Trouble, str] | None:
+    """The network role's rows say whose it is; they cannot name an instance that has no lease."""
+    if artefact.instance_id is None:
+        return Trouble.OWNERLESS, "no floating IP of this address is associated"
+    return None if artefact.whole else (Trouble.MISSING, "its rules or its address are not on the host")
 
 
 def _judge_owned(look: Look, artefact: Artefact, owner: Owner) -> tuple[Trouble, str] | None:

@@ -191,7 +191,7 @@ class Sweep:
             await self.bus.call(ctx, RemoveArtefacts(ref=_ref(one), kinds=kinds), host=one.host)
         if ArtefactKind.LEASE in kinds and one.instance_id is not None:
             await self.bus.call(ctx, ReleaseFixedIp(instance_id=one.instance_id))
-        if ArtefactKind.DHCP in kinds:
+        if kinds & {ArtefactKind.DHCP, ArtefactKind.FLOATING}:
             await self.bus.call(ctx, PublishLeases())
 
     async def _tell(self, ctx: Context, notice: Notice) -> None:

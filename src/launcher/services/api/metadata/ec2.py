@@ -1,7 +1,7 @@
 """EC2's tree, in the shape in which cloud-init's Ec2 source and the SDKs read it.
 
 Not in it, because nothing here could stand behind it: signatures of the identity document, IAM credentials, ids of
-subnets, VPCs and interfaces. `public-ipv4` is empty: there are no floating addresses yet.
+subnets, VPCs and interfaces. `public-ipv4` is the first NIC's floating IP, and empty without one.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _meta_data(guest: Guest, *, tags: bool) -> dict[str, Node]:
         "network": Directory({"interfaces": Directory({"macs": Directory(macs)})}),
         "placement": Directory({"availability-zone": text(told.availability_zone), "region": text(REGION)}),
         "public-hostname": hostname,
-        "public-ipv4": text(""),
+        "public-ipv4": text(nic.floating or ""),
         **({"public-keys": Directory({"0": _key(guest)})} if told.public_key else {}),
         **({"ramdisk-id": text(_short("ari", told.ramdisk_id))} if told.ramdisk_id else {}),
         "reservation-id": text(instance.reservation_id),
@@ -82,6 +82,7 @@ def _interface(guest: Guest, index: int) -> Directory:
             "local-ipv4s": text(nic.address),
             "mac": text(nic.mac),
             "owner-id": text(guest.told.instance.project_id),
+            **({"public-ipv4s": text(nic.floating)} if nic.floating else {}),
             "security-groups": text("\n".join(guest.told.instance.security_groups)),
             "subnet-ipv4-cidr-block": text(nic.network.cidr),
         }
