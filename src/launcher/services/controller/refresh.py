@@ -15,7 +15,7 @@ from launcher.messages.compute import RefreshGroups
 from launcher.messaging import Context
 from launcher.models import HostState
 
-PAUSE = 0.02
+PAUSE = 0.05
 """Seconds between two rounds: changes that come thick and fast are one message to each host that they concern."""
 
 
