@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.drivers.firewall.iptables import IptablesFirewall
+from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.flows import Flows
 from launcher.drivers.nat import rules
 from launcher.drivers.nat.nftables import NOTE, ROUTING, NftablesNat
@@ -24,9 +24,10 @@ from launcher.drivers.network.flat import FlatNetwork
 from launcher.errors import NetworkFailed
 from launcher.explaining import Settings
 from launcher.floating import FloatingPool, Translation
+from launcher.models import LaunchOrder
 from launcher.networks import FixedIp, Network, NetworkMode
 from launcher.policy import SecurityGroup
-from tests.host.lan import LIMIT, OPEN, OPEN_UDP, namespace, new_namespace, nothing_came, received
+from tests.host.lan import FIREWALLS, LIMIT, OPEN, OPEN_UDP, namespace, new_namespace, nothing_came, received
 from tests.orders import make_launch
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("sandboxed")]
@@ -91,10 +92,11 @@ class Machine:
 class Site:
     """A host with two networks, guests in them, and the internet beyond its uplink."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, firewall: FirewallDriver) -> None:
         self.state, self.nat = state, NftablesNat(note=state / NOTE, pools=[POOL])
-        self.firewall, self.network = IptablesFirewall(Settings(allow_host_traffic=False)), FlatNetwork()
+        self.firewall, self.network = firewall, FlatNetwork()
         self.machines: list[Machine] = []
+        self.orders: list[LaunchOrder] = []
 
     async def start(self) -> None:
         for network in (BLUE, RED):
@@ -117,6 +119,7 @@ class Site:
         )
         run("ip", "link", "set", order.tap, "master", network.bridge)
         run("ip", "link", "set", order.tap, "type", "bridge_slave", "hairpin", "on")
+        self.orders.append(order)
         await self.firewall.apply(order, [lease], policy)
         return made, lease
 
@@ -131,15 +134,20 @@ class Site:
             machine.close()
         for network in (BLUE, RED):
             await self.network.remove_network(network)
-        run("iptables", "-F")
-        Flows().cut(INTERNET, IPv4Address(CLIENT), BLUE.gateway, RED.gateway)
+        for order in self.orders:
+            await self.firewall.remove(order)
+        await self.firewall.stop()
+        await self.nat.stop()
+        flows = Flows()
+        flows.cut(INTERNET, IPv4Address(CLIENT), BLUE.gateway, RED.gateway)
+        flows.close()
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+@pytest.fixture(params=sorted(FIREWALLS))
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     was = ROUTING.read_text()
     ROUTING.write_text("0")
-    site = Site(tmp_path)
+    site = Site(tmp_path, FIREWALLS[request.param](Settings(allow_host_traffic=False)))
     await site.start()
     yield site
     await site.stop()
@@ -316,11 +324,11 @@ async def test_nothing_of_others_is_touched(site: Site) -> None:
     run("iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "10.92.0.0/25", "-j", "ACCEPT")
     run("ip", "address", "add", "192.0.2.40/28", "dev", UPLINK)
     run("ip", "address", "add", "192.0.2.41/32", "dev", BLUE.bridge)
-    kept = [run("iptables-save", "-t", "nat"), run("nft", "list", "table", "ip", "nova-nat-2")]
+    kept = [run("iptables", "-t", "nat", "-S"), run("nft", "list", "table", "ip", "nova-nat-2")]
     await site.apply({FIRST: IPv4Address("10.92.0.3")})
     await site.apply()
     await site.nat.apply(Translation(masquerade=False))
-    assert [run("iptables-save", "-t", "nat"), run("nft", "list", "table", "ip", "nova-nat-2")] == kept
+    assert [run("iptables", "-t", "nat", "-S"), run("nft", "list", "table", "ip", "nova-nat-2")] == kept
     assert "192.0.2.40/28" in run("ip", "-4", "address", "show", "dev", UPLINK)
     assert "192.0.2.41/32" in run("ip", "-4", "address", "show", "dev", BLUE.bridge)
     assert rules.TABLE not in run("nft", "list", "tables").split()

@@ -119,6 +119,7 @@ class NetworkController(Role):
             await self._serve(network)
 
     async def stop(self) -> None:
+        await self.floating.nat.stop()
         await self.driver.stop()
 
     # --- leases ----------------------------------------------------------------------------------------

@@ -24,5 +24,8 @@ class NatDriver(Protocol):
     async def check(self) -> None:
         """Put back what somebody else has removed of the last `apply`."""
 
+    async def stop(self) -> None:
+        """Let go of what this process has open; the translation stays."""
+
     async def look(self) -> Mapping[IPv4Address, bool]:
         """The floating IPs that this host has rules or an address for, and whether it has both, leading somewhere."""

@@ -36,5 +36,8 @@ class FakeNat:
     async def check(self) -> None:
         self.strays.clear()
 
+    async def stop(self) -> None:
+        pass
+
     async def look(self) -> Mapping[IPv4Address, bool]:
         return dict.fromkeys(self.strays, False) | dict.fromkeys(self.applied.floating, True)

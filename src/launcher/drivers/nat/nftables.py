@@ -54,6 +54,9 @@ class NftablesNat:
             self._held = None
             self._refused = await self._apply(wanted)
 
+    async def stop(self) -> None:
+        self._flows.close()
+
     async def look(self) -> Mapping[IPv4Address, bool]:
         table = await _look()
         present = addresses.ours(await addresses.list_all(), self._pools)

@@ -22,8 +22,8 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """The whole description; schemas of bodies and answers stand once under components."""
     models: dict[type[Model], str] = {Problem: "serialization"}
     for endpoint in endpoints:
-        if endpoint.body:
-            models[endpoint.body] = "validation"
+        # A query is told by its fields, but what these refer to has to stand there, too.
+        models |= {model: "validation" for model in (endpoint.body, endpoint.query) if model and model.model_fields}
         if isinstance(endpoint.response, type) and issubclass(endpoint.response, Model):
             models[endpoint.response] = "serialization"
     refs, schemas = models_json_schema(list(models.items()), ref_template=_REF)  # type: ignore[arg-type]
