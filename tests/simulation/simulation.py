@@ -45,7 +45,7 @@ CTX = Context(request_id="req-simulated", project_id="demo", user_id="demo", tra
 ADMIN = ("0" * 64, Identity(user_id="admin", project_id="admin", is_admin=True))
 LIMIT = 3600.0
 """Virtual seconds that a schedule may take, bad weather included."""
-PROMPT = 11.0
+PROMPT = 13.0
 """Virtual seconds within which kills alone are made up for: hardly more than one step is waited for."""
 SWEEP_EVERY = 20.0
 QUIET = 2 * SWEEP_EVERY + 5.0
