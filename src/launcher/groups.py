@@ -38,7 +38,7 @@ class Traffic(Model):
     `address` is the other end's. Of icmp, no type is an echo request.
     """
 
-    direction: Direction = Direction.INGRESS
+    direction: Literal[Direction.INGRESS, Direction.EGRESS] = Direction.INGRESS
     address: AnyAddressText
     protocol: Literal[Kind.TCP, Kind.UDP, Kind.ICMP, Kind.OTHER] = Kind.TCP
     port: int | None = Field(default=None, ge=0, le=65535)
