@@ -1,6 +1,6 @@
 """The ways between the sandbox and the network that the server was started in. Nothing of them outlives the sandbox.
 
-Out: slirp4netns (or pasta) carries what guests send as connections of its own, as an ordinary program of the user who
+Out: slirp4netns carries what guests send as connections of its own, as an ordinary program of the user who
 started the server; it changes nothing on the host. It runs outside, so it is started before the sandbox is entered.
 
 In, only as root: a veth pair. Its inner end has the floating IPs, its outer one a route to their pools. Both ends go
@@ -88,8 +88,8 @@ class Outside:
 def _start_carrier() -> int | None:
     """A child that stays outside and becomes slirp4netns when it is told to; where to tell it."""
     command = _carrier(os.getpid())
-    if command is None:
-        log.warning("guests do not reach out of the sandbox: `apt install slirp4netns` (or passt) for that")
+    if shutil.which(command[0]) is None:
+        log.warning("guests do not reach out of the sandbox: `apt install slirp4netns` for that")
         return None
     waiting, go = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
@@ -105,17 +105,10 @@ def _start_carrier() -> int | None:
     os._exit(1)
 
 
-def _carrier(pid: int) -> list[str] | None:
-    """The host's own loopback is not to be reached by guests, whichever it is."""
-    if shutil.which("slirp4netns"):
-        options = ["--configure", "--mtu=65520", "--disable-host-loopback", f"--cidr={_SLIRP}"]
-        return ["slirp4netns", *options, str(pid), WAY_OUT]
-    if shutil.which("pasta"):
-        options = ["--config-net", "--foreground", "--quiet", "--no-map-gw", f"--ns-ifname={WAY_OUT}"]
-        ports = ["--tcp-ports=none", "--udp-ports=none", "--tcp-ns=none", "--udp-ns=none"]
-        address = [f"--address={_SLIRP[100]}", f"--netmask={_SLIRP.netmask}", f"--gateway={_SLIRP[2]}"]
-        return ["pasta", *options, *ports, *address, str(pid)]
-    return None
+def _carrier(pid: int) -> list[str]:
+    """The host's own loopback is not to be reached by guests."""
+    options = ["--configure", "--mtu=65520", "--disable-host-loopback", f"--cidr={_SLIRP}"]
+    return ["slirp4netns", *options, str(pid), WAY_OUT]
 
 
 def _ip(lines: str, *before: str, descriptors: Sequence[int] = ()) -> str:

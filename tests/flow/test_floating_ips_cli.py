@@ -55,6 +55,8 @@ async def test_floating_ips_by_the_command_line(house: House, launcher: Run) -> 
     table = (await launcher(f"floating-ip associate {FIRST} web"))[1]
     assert table.split()[-4:] == [FIRST, "public", web["addresses"][0], web["id"]]
     assert leading(house) == {FIRST: web["addresses"][0]}
+    assert (await launcher("metadata web latest/meta-data/public-ipv4"))[1].strip() == FIRST
+    assert (await launcher("metadata db latest/meta-data/public-ipv4"))[1].strip() == ""
 
     code, _, said = await launcher(f"floating-ip associate {FIRST} db")
     assert code == Exit.REFUSED

@@ -121,7 +121,7 @@ async def test_what_is_missing_is_said(server: Server, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     for program in (path for directory in ("/usr/sbin", "/usr/bin") for path in Path(directory).iterdir()):
-        if program.name not in ("slirp4netns", "pasta") and not (programs / program.name).exists():
+        if program.name != "slirp4netns" and not (programs / program.name).exists():
             (programs / program.name).symlink_to(program)
     server.options, server.environment = ["--sandbox"], {"PATH": str(programs)}
     async with server.running():
