@@ -10,7 +10,7 @@ takes them along and nobody is told.
 
 What the broker does not take (it is down, frozen, full, or has lost the queue) goes to the role in this process, if
 it is here: the same bytes, handed over as from a queue. Every message has an id, so that what the broker delivers later
-is known (docs/decisions/0007-without-a-broker.md).
+is known (docs/decisions/0013-without-a-broker.md).
 
 Facts of aio-pika 10.2 that the code answers to: a frozen broker raises CancelledError in a publisher whom nobody
 cancelled; an error at the publisher does not mean that the message was not delivered; a lost connection cancels
