@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from launcher.drivers.firewall.knowledge import Guest
 from launcher.drivers.flows import Address, Flow, Flows
-from launcher.errors import FirewallFailed
 from launcher.explaining import Kind, Packet, Settings, explain
 from launcher.policy import Direction
 from launcher.ports import Port
-
-log = logging.getLogger(__name__)
 
 _KINDS = {1: Kind.ICMP, 6: Kind.TCP, 17: Kind.UDP, 58: Kind.ICMP}
 
 
 class Cutting:
-    """Ends connections. The kernel's table is walked as a whole each time, which takes about 10 ms."""
+    """Ends connections. The kernel's table is walked as a whole each time; those that come together share a walk."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._flows = Flows()
         self._pending: set[Address] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._walk = asyncio.Lock()
 
-    def begin_all(self, ports: Sequence[Port]) -> None:
-        """Of addresses that had another owner until now. Not waited for: the new one has not even been started."""
-        self._pending.update(address for port in ports for address in port.addresses)
-        if self._pending and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._cut_pending())
+    async def end_all(self, ports: Sequence[Port]) -> None:
+        """Of addresses that had another owner until now. Raises FirewallFailed.
+
+        To be waited for before the new owner starts: it would lose its own first connections.
+        """
+        mine = {address for port in ports for address in port.addresses}
+        if not mine:
+            return
+        self._pending |= mine
+        async with self._walk:
+            if self._pending.isdisjoint(mine):
+                return  # another walk took them along
+            taken = set(self._pending)
+            await asyncio.to_thread(self._flows.cut, *taken)
+            self._pending -= taken
 
     async def end_forbidden(self, guests: Sequence[Guest]) -> None:
         """Between these instances and anybody, what the rules of now do not let begin. Raises FirewallFailed."""
@@ -49,20 +55,8 @@ class Cutting:
         if owners:
             await asyncio.to_thread(self._flows.cut_where, owners, unwanted)
 
-    async def stop(self) -> None:
-        """What is under way is done first."""
-        if self._task is not None:
-            await self._task
+    def stop(self) -> None:
         self._flows.close()
-
-    async def _cut_pending(self) -> None:
-        """Those that come together go together."""
-        while self._pending:
-            addresses, self._pending = self._pending, set()
-            try:
-                await asyncio.to_thread(self._flows.cut, *addresses)
-            except FirewallFailed as error:
-                log.error("what the last owners of addresses had begun may still pass: %s", error)
 
 
 def _passes(flow: Flow, guest: Guest, nic: int, settings: Settings, direction: Direction) -> bool:

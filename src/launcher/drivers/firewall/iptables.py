@@ -53,7 +53,7 @@ class IptablesFirewall:
             await self._four.change("the base chains", rules.base)
 
     async def stop(self) -> None:
-        await self._cutting.stop()
+        self._cutting.stop()
         await self._frames.stop()
 
     async def ensure_base(self, network: Network) -> None:
@@ -75,7 +75,7 @@ class IptablesFirewall:
             new = [port for port in guest.ports if not rules.leads_to(found, order, port)]
             await self._put(guest)
             self._knowledge.tell(guest)
-        self._cutting.begin_all(new)
+        await self._cutting.end_all(new)
         if len(new) < len(guest.ports):
             await self._cutting.end_forbidden([guest])
 

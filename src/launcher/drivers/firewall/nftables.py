@@ -40,7 +40,7 @@ class NftablesFirewall:
             await self._ruleset.change("the base chains", self._put_base)
 
     async def stop(self) -> None:
-        await self._cutting.stop()
+        self._cutting.stop()
         await self._ruleset.stop()
 
     async def ensure_base(self, network: Network) -> None:
@@ -63,7 +63,7 @@ class NftablesFirewall:
         async with self._lock:
             await self._ruleset.change(order.name, self._based(plan))
             self._knowledge.tell(guest)
-        self._cutting.begin_all(new)
+        await self._cutting.end_all(new)
         if len(new) < len(guest.ports):
             await self._cutting.end_forbidden([guest])
 
