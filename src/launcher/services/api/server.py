@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
@@ -155,7 +156,16 @@ class ApiServer(Role):
         )
         await runner.setup()
         self.open.push_async_callback(runner.cleanup)
-        await web.SockSite(runner, listener).start()
+        door = self.open.enter_context(contextlib.closing(listener.dup()))
+        site = web.SockSite(runner, listener)
+        await site.start()
+        self.open.push_async_callback(self._shut, site, door)
+
+    async def _shut(self, site: web.SockSite, door: socket.socket) -> None:
+        """Closing is not enough: the parent process holds the socket, too, and the kernel would let callers wait at it."""
+        await site.stop()
+        with contextlib.suppress(OSError):
+            door.shutdown(socket.SHUT_RDWR)
 
     # --- one request ---------------------------------------------------------------------------------
 
