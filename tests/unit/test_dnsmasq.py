@@ -155,6 +155,13 @@ def test_what_is_leased_to_a_nic_that_is_gone() -> None:
     ]
 
 
+def test_what_a_nic_had_until_now_may_be_leased_and_not_yet_written_down() -> None:
+    """Its address was refused to the next NIC when both changes came within milliseconds of the first request."""
+    before, now = host_lines([a_lease(1), a_lease(3)]), host_lines([a_lease(3)])
+    assert stray_leases("", now, before) == [("02:16:3e:00:00:01", a_lease(1).address)]
+    assert stray_leases("", now, now) == []
+
+
 def test_a_release_is_the_one_of_rfc_2131() -> None:
     packet = release_packet("02:16:3e:00:00:02", IPv4Address("10.0.0.4"), IPv4Address("10.0.0.1"))
     assert len(packet) == 300

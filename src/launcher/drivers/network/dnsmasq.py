@@ -155,11 +155,22 @@ def _milliseconds(seen: re.Match[str], written_s: float) -> int:
     return calendar.timegm((year, *date)) * 1000
 
 
-def stray_leases(lease_file: str, hosts: str) -> list[tuple[MacAddress, IPv4Address]]:
-    """What dnsmasq has leased (`expiry mac address name client-id` a line) to a NIC that is not to have it any more."""
-    wanted = {(mac, address) for mac, _, address in (line.split(",") for line in hosts.splitlines())}
+def stray_leases(lease_file: str, hosts: str, before: str = "") -> list[tuple[MacAddress, IPv4Address]]:
+    """What dnsmasq has leased (`expiry mac address name client-id` a line) to a NIC that is not to have it any more.
+
+    And what NICs had by the hosts file `before`: their leases may have been given and not yet written down.
+    """
+    wanted = _told(hosts)
     leased = [(found[1], found[2]) for line in lease_file.split("\n") if (found := _LEASE.fullmatch(line))]
-    return [(mac, IPv4Address(address)) for mac, address in leased if (mac, address) not in wanted]
+    return [
+        (mac, IPv4Address(address))
+        for mac, address in dict.fromkeys([*leased, *_told(before)])
+        if (mac, address) not in wanted
+    ]
+
+
+def _told(hosts: str) -> dict[tuple[MacAddress, str], None]:
+    return {(mac, address): None for mac, _, address in (line.split(",") for line in hosts.splitlines())}
 
 
 def release_packet(mac: MacAddress, address: IPv4Address, server: IPv4Address) -> bytes:
@@ -257,7 +268,7 @@ class Dnsmasq:
 
     def _publish(self, hosts: str, names: str) -> bool:
         """Write, tell, tidy; whether there is a running dnsmasq that was told."""
-        wanted = {self._files.names: names, self._files.hosts: hosts}
+        wanted, before = {self._files.names: names, self._files.hosts: hosts}, _read(self._files.hosts)
         changed = {file: text for file, text in wanted.items() if _read(file) != text}
         for file, text in changed.items():
             self._files.directory.mkdir(parents=True, exist_ok=True)
@@ -267,14 +278,14 @@ class Dnsmasq:
             return False
         if changed:
             _signal(pid, signal.SIGHUP)
-        self._release_strays()
+        self._release_strays(before)
         if self._files.log.stat().st_size > LOG_LIMIT:
             os.truncate(self._files.log, 0)  # it is opened for appending, so nothing else has to be told
         return True
 
-    def _release_strays(self) -> None:
+    def _release_strays(self, before: str = "") -> None:
         """dnsmasq refuses an address to its new NIC while an old one's lease runs, so give it back in its name."""
-        strays = stray_leases(_read(self._files.leases), _read(self._files.hosts))
+        strays = stray_leases(_read(self._files.leases), _read(self._files.hosts), before)
         if not strays:
             return
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:

@@ -162,7 +162,7 @@ class ApiServer(Role):
         self.open.push_async_callback(self._shut, site, door)
 
     async def _shut(self, site: web.SockSite, door: socket.socket) -> None:
-        """Closing is not enough: the parent process holds the socket, too, and the kernel would let callers wait at it."""
+        """Closing is not enough: the parent process holds the socket, too, and the kernel would let callers wait."""
         await site.stop()
         with contextlib.suppress(OSError):
             door.shutdown(socket.SHUT_RDWR)
