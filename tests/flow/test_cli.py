@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from launcher.cli import lateness
 from launcher.cli.client import Exit
-from launcher.cli.main import main
 from launcher.errors import InvalidDomainConfig
 from launcher.models import InstanceId
+from tests.flow.conftest import Run
 from tests.flow.house import TOKEN, House
 from tests.waiting import eventually
-
-Run = Callable[[str], Awaitable[tuple[int, str, str]]]
 
 
 @pytest.fixture
@@ -29,16 +25,6 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         monkeypatch.setenv("LAUNCHER_URL", house.url)
         monkeypatch.setenv("LAUNCHER_TOKEN", TOKEN)
         yield house
-
-
-@pytest.fixture
-def launcher(capsys: pytest.CaptureFixture[str]) -> Run:
-    async def run(line: str) -> tuple[int, str, str]:
-        code = await asyncio.to_thread(main, shlex.split(line))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 async def test_metadata_shows_what_the_guest_is_told(house: House, launcher: Run, tmp_path: Path) -> None:

@@ -7,11 +7,10 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,10 @@ from aiohttp.test_utils import TestServer
 
 from launcher.cli import expose
 from launcher.cli.client import Exit, Failure
-from launcher.cli.main import main
+from tests.flow.conftest import Run
 from tests.flow.house import TOKEN, House
 from tests.flow.test_floating_ips import FIRST, POOLS, leading
 from tests.unit.stub_api import StubApi, make_instance
-
-Run = Callable[[str], Awaitable[tuple[int, str, str]]]
 
 
 @pytest.fixture
@@ -34,16 +31,6 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         monkeypatch.setenv("LAUNCHER_URL", house.url)
         monkeypatch.setenv("LAUNCHER_TOKEN", TOKEN)
         yield house
-
-
-@pytest.fixture
-def launcher(capsys: pytest.CaptureFixture[str]) -> Run:
-    async def run(line: str) -> tuple[int, str, str]:
-        code = await asyncio.to_thread(main, shlex.split(line))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 async def test_floating_ips_by_the_command_line(house: House, launcher: Run) -> None:
