@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -15,6 +16,7 @@ from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.firewall.fake import FakeFirewall
 from launcher.drivers.firewall.iptables import IptablesFirewall
 from launcher.drivers.firewall.nftables import NftablesFirewall
+from launcher.errors import FirewallFailed
 from launcher.explaining import Settings
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
 from tests.orders import NETWORK, make_launch, make_order
@@ -31,6 +33,9 @@ def a_group(number: int, port: int) -> SecurityGroup:
 
 
 SSH, WEB = a_group(1, 22), a_group(12, 80)
+NO_PORT = Rule.model_construct(protocol=Protocol.TCP, from_port=70_000, to_port=70_000, cidr=ANYWHERE)
+REFUSED = SecurityGroup.model_construct(id=1, name="refused", rules=(NO_PORT,))
+"""What no filter takes; the models keep it from getting this far."""
 
 
 def iptables(*words: str) -> str:
@@ -131,6 +136,40 @@ async def test_groups_that_nobody_is_in_are_ignored(firewall: FirewallDriver) ->
     await firewall.start()
     await firewall.update(Policy(groups=(SSH,), members={1: (IPv4Address("10.0.0.3"),)}))
     assert await firewall.list_instances() == {}
+
+
+async def test_a_group_that_is_refused_holds_up_no_other(firewall: FirewallDriver) -> None:
+    """All groups of a change stood or fell together."""
+    groups = [a_group(number, 4000 + number) for number in range(1, 7)]
+    await firewall.start()
+    for number, group in enumerate(groups, 1):
+        await firewall.apply(*make_launch(number, group, SSH.model_copy(update={"id": 12})))
+    changed = [a_group(number, 5000 + number) for number in range(1, 7)]
+    changed[1], changed[4] = REFUSED.model_copy(update={"id": 2}), REFUSED.model_copy(update={"id": 5})
+    refuse_in_the_fake(firewall)
+    with pytest.raises(FirewallFailed, match="refused"):
+        await firewall.update(Policy(groups=tuple(changed)))
+    assert open_ports(firewall) & set(range(4000, 5010)) == {5001, 4002, 5003, 5004, 4005, 5006}
+    await firewall.update(Policy(groups=(a_group(2, 5002), a_group(5, 5005))))
+    assert open_ports(firewall) & set(range(4000, 5010)) == set(range(5001, 5007))
+
+
+def refuse_in_the_fake(firewall: FirewallDriver) -> None:
+    async def fault(_point: str, subject: str) -> None:
+        if REFUSED.name in subject:
+            raise FirewallFailed(subject)
+
+    if isinstance(firewall, FakeFirewall):
+        firewall.fault = fault
+
+
+def open_ports(firewall: FirewallDriver) -> set[int]:
+    if isinstance(firewall, FakeFirewall):
+        policies = [policy for _, _, policy in firewall.applied.values()]
+        return {rule.from_port or 0 for policy in policies for group in policy.groups for rule in group.rules}
+    listed = [["nft", "list", "ruleset"], ["iptables-save"]]
+    text = "".join(subprocess.run(words, check=True, capture_output=True, text=True).stdout for words in listed)
+    return set(map(int, re.findall(r"dport (\d+)", text)))
 
 
 def saved() -> list[str]:

@@ -43,7 +43,8 @@ class FirewallDriver(Protocol):
     async def update(self, policy: Policy) -> None:
         """Replace the rules and members of groups; groups that nobody here is in are ignored.
 
-        What the rules do not let begin any more is cut.
+        What the rules do not let begin any more is cut. A group that is refused holds up no other one: it keeps the
+        rules it had, and the first refusal is raised when all have been tried.
         """
 
     async def remove(self, order: InstanceRef) -> None:

@@ -15,6 +15,7 @@ from launcher.drivers.firewall.chains import Chains
 from launcher.drivers.firewall.cutting import Cutting
 from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
 from launcher.drivers.firewall.nft_tables import Tables
+from launcher.drivers.firewall.parts import in_parts
 from launcher.drivers.firewall.ruleset import Ruleset
 from launcher.errors import FirewallFailed, ProgramFailed
 from launcher.explaining import Settings
@@ -81,11 +82,15 @@ class IptablesFirewall:
 
     async def update(self, policy: Policy) -> None:
         report_nonsense(policy)
+        await in_parts(policy, self._update)
+
+    async def _update(self, policy: Policy) -> None:
         async with self._lock:
-            changed = self._knowledge.learn(policy)
+            changed = self._knowledge.foresee(policy)
             for six in (False, True):
                 if not six or self._six.used:
-                    await self._filter(six).change("security groups", self._update(policy, six))
+                    await self._filter(six).change(f"security groups {policy.names}", self._regroup(policy, six))
+            self._knowledge.learn(changed)
             for before, after in changed:
                 if before.policy.limits_egress != after.policy.limits_egress:
                     await self._put(after)
@@ -129,7 +134,7 @@ class IptablesFirewall:
         settings = self._settings
         return lambda found: rules.apply_instance(found, guest.ref, guest.ports, guest.policy, settings, six=six)
 
-    def _update(self, policy: Policy, six: bool) -> Plan:
+    def _regroup(self, policy: Policy, six: bool) -> Plan:
         return lambda found: rules.update_groups(found, policy, six=six)
 
     def _open(self, network: Network, six: bool) -> Plan:

@@ -10,6 +10,7 @@ from launcher.drivers.firewall import frames, nft_rules
 from launcher.drivers.firewall.cutting import Cutting
 from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
 from launcher.drivers.firewall.nft_tables import Tables
+from launcher.drivers.firewall.parts import in_parts
 from launcher.drivers.firewall.ruleset import Plan, Ruleset
 from launcher.explaining import Settings
 from launcher.models import InstanceRef, LaunchOrder
@@ -69,8 +70,11 @@ class NftablesFirewall:
 
     async def update(self, policy: Policy) -> None:
         report_nonsense(policy)
+        await in_parts(policy, self._update)
+
+    async def _update(self, policy: Policy) -> None:
         async with self._lock:
-            changed = self._knowledge.learn(policy)
+            changed = self._knowledge.foresee(policy)
             turned = [after for before, after in changed if before.policy.limits_egress != after.policy.limits_egress]
 
             def plan(tables: Tables) -> None:
@@ -78,7 +82,8 @@ class NftablesFirewall:
                 for guest in turned:
                     self._put(tables, guest)
 
-            await self._ruleset.change("security groups", self._based(plan))
+            await self._ruleset.change(f"security groups {policy.names}", self._based(plan))
+            self._knowledge.learn(changed)
         await self._cutting.end_forbidden([after for _, after in changed])
 
     async def remove(self, order: InstanceRef) -> None:
