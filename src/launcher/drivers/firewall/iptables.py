@@ -54,7 +54,7 @@ class IptablesFirewall:
             await self._four.change("the base chains", rules.base)
 
     async def stop(self) -> None:
-        self._cutting.stop()
+        await self._cutting.stop()
         await self._frames.stop()
 
     async def ensure_base(self, network: Network) -> None:
@@ -76,7 +76,7 @@ class IptablesFirewall:
             new = [port for port in guest.ports if not rules.leads_to(found, order, port)]
             await self._put(guest)
             self._knowledge.tell(guest)
-        await self._cutting.end_all(new)
+        await self._cutting.begin(guest.ports, new)
         if len(new) < len(guest.ports):
             await self._cutting.end_forbidden([guest])
 
@@ -105,7 +105,7 @@ class IptablesFirewall:
             if self._six.used or self._six.seen is None:
                 await self._six.change(order.name, plan)
             await self._frames.change(order.name, lambda tables: tables.put_owned(order.tap, {}))
-            self._knowledge.forget(order.number)
+            self._cutting.end(self._knowledge.forget(order.number))
 
     async def list_instances(self) -> Mapping[int, bool]:
         async with self._lock:

@@ -36,10 +36,12 @@ class Knowledge:
         for group in guest.policy.groups:
             self._users.setdefault(group.id, set()).add(guest.ref.number)
 
-    def forget(self, number: int) -> None:
+    def forget(self, number: int) -> Guest | None:
+        """What was known."""
         if guest := self.guests.pop(number, None):
             for group in guest.policy.groups:
                 self._users[group.id].discard(number)
+        return guest
 
     def foresee(self, policy: Policy) -> list[tuple[Guest, Guest]]:
         """The instances in one of these groups, as they are and as they will be."""

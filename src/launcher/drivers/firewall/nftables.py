@@ -41,7 +41,7 @@ class NftablesFirewall:
             await self._ruleset.change("the base chains", self._put_base)
 
     async def stop(self) -> None:
-        self._cutting.stop()
+        await self._cutting.stop()
         await self._ruleset.stop()
 
     async def ensure_base(self, network: Network) -> None:
@@ -64,7 +64,7 @@ class NftablesFirewall:
         async with self._lock:
             await self._ruleset.change(order.name, self._based(plan))
             self._knowledge.tell(guest)
-        await self._cutting.end_all(new)
+        await self._cutting.begin(guest.ports, new)
         if len(new) < len(guest.ports):
             await self._cutting.end_forbidden([guest])
 
@@ -89,7 +89,7 @@ class NftablesFirewall:
     async def remove(self, order: InstanceRef) -> None:
         async with self._lock:
             await self._ruleset.change(order.name, lambda tables: nft_rules.remove_instance(tables, order.tap))
-            self._knowledge.forget(order.number)
+            self._cutting.end(self._knowledge.forget(order.number))
 
     async def list_instances(self) -> Mapping[int, bool]:
         async with self._lock:
