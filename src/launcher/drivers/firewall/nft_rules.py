@@ -138,20 +138,7 @@ def remove_instance(tables: Tables, tap: str) -> None:
 
 def drop_unused(tables: Tables) -> None:
     """Chains that no instance is led to, then groups' chains and sets that none of the others names."""
-    if not tables.loose:
-        return
-    used = {
-        element.verdict.partition(" ")[2]
-        for name in ("in4", "in6", "out4", "out6")
-        for element in tables.elements.get((INET, name), {}).values()
-    }
-    for prefixes in (("in_", "out_"), ("sg_", "eg_")):
-        for place in [place for place in tables.chains if place[1].startswith(prefixes) and place[1] not in used]:
-            tables.drop_chain(place)
-        used = {word for rules in tables.chains.values() for rule in rules for word in rule.split()}
-    for place in [place for place in tables.elements if place[1].startswith("members") and f"@{place[1]}" not in used]:
-        tables.drop_set(place)
-    tables.loose = False
+    tables.drop_unused(INET, ("in_", "out_", "sg_", "eg_", "@members"))
 
 
 def has_instance(tables: Tables, tap: str) -> bool:
@@ -210,16 +197,10 @@ def _put_group(tables: Tables, group: SecurityGroup, policy: Policy, directions:
 
 def _put_members(tables: Tables, number: int, members: Iterable[IPv4Address | IPv6Address]) -> None:
     """A member more or less is an element more or less; nothing where no rule names the group."""
-    wanted = set(members)
     for family in (4, 6):
         place = _members(number, family)
-        if place not in tables.elements:
-            continue
-        names = {str(member) for member in wanted if member.version == family}
-        for name in tables.elements[place].keys() - names:
-            tables.drop_element(place, name)
-        for name in sorted(names):
-            tables.put_element(place, name, Element())
+        if place in tables.elements:
+            tables.put_all(place, tuple(member for member in members if member.version == family))
 
 
 def group_rules(group: SecurityGroup, direction: Direction) -> Rules:
