@@ -210,6 +210,7 @@ def _controller(
         library=FAKE_IMAGES if fake else library.list_images(images),
         admin=(hashlib.sha256(token.encode()).hexdigest(), ADMIN),
         build_timeout=config.controller.build_timeout_s,
+        state_timeouts=config.timeouts.of_states(),
         max_attempts=config.controller.max_attempts,
         restart_missing=config.controller.missing == "restart",
         tick=config.controller.tick_s,

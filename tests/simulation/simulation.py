@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from launcher.config import FLAVORS
+from launcher.config import FLAVORS, TimeoutsConfig
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.scheduler.chance import ChanceScheduler
@@ -351,6 +351,7 @@ def _controller(shared: Any, life: Life) -> Controller:
         library=FAKE_IMAGES,
         admin=ADMIN,
         build_timeout=600.0,
+        state_timeouts=TimeoutsConfig().of_states(),
         max_attempts=3,
         restart_missing=True,
         tick=2.0,

@@ -158,7 +158,11 @@ class Compute(Role):
                 await self._unwind(Launch(ctx, message.order, message.keep_address))
 
     async def verify_instance(self, ctx: Context, message: VerifyInstance) -> None:
-        """After a restart: filters and links of a running machine are put back, a missing one is reported."""
+        """After a restart: filters and links of a running machine are put back, a missing one is reported.
+
+        The filters first: the controller refuses their policy where this comes too late. Held last: what is counted is
+        not asked for again.
+        """
         order = message.order
         async with self.turns.take(order, "verify") as mine:
             if not mine:
@@ -168,10 +172,10 @@ class Compute(Role):
                 await self._report_power(order, None, "no domain was found")
             if found is None or found.generation != order.generation:
                 return
-            self.held[order.instance_id] = order
             work = Launch(ctx, order)
-            for step in (self.allocate_address, self.plug, self.apply_firewall):
+            for step in (self.allocate_address, self.apply_firewall, self.plug):
                 await step(work)
+            self.held[order.instance_id] = order
             mended = self.found_at_start.lacks(order.number, {ArtefactKind.TAP, ArtefactKind.CHAIN})
             await self.bus.cast(ctx, ReportVerified(instance_id=order.instance_id, mended=mended))
 

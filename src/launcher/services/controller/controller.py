@@ -18,7 +18,7 @@ from launcher.messages.access import Authenticate, Ping
 from launcher.messages.instances import CreateInstances
 from launcher.messages.notices import HostHeartbeat
 from launcher.messaging import Context, Route
-from launcher.models import Flavor, Identity, Image, Quotas
+from launcher.models import Flavor, Identity, Image, Quotas, TaskState
 from launcher.services.controller.admission import Admission
 from launcher.services.controller.catalogue import Catalogue, ReadImage
 from launcher.services.controller.inventory import Inventory
@@ -38,8 +38,9 @@ FIRST_LOOK = 5.0
 
 
 class Controller(Role):
-    """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at,
-    `sweep_every` how often the hosts are (0: never); without a heartbeat for `host_timeout` a host is dead.
+    """`build_timeout` seconds is how long a whole launch may last, `state_timeouts` its states, `tick` how often
+    the due rows are looked at, `sweep_every` how often the hosts are (0: never); without a heartbeat for `host_timeout`
+    a host is dead.
     """
 
     topic = "controller"
@@ -58,6 +59,7 @@ class Controller(Role):
         library: Sequence[Image],
         admin: tuple[str, Identity],
         build_timeout: float,
+        state_timeouts: Mapping[TaskState, float],
         max_attempts: int,
         restart_missing: bool,
         tick: float,
@@ -73,7 +75,13 @@ class Controller(Role):
         self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
         self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
         self.reconcile = Reconcile(
-            db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report
+            db=db,
+            bus=bus,
+            clock=clock,
+            rng=rng,
+            journal=self.journal,
+            start_report=self.start_report,
+            state_timeouts=state_timeouts,
         )
         self.admission = Admission(
             db=db,

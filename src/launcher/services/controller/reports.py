@@ -21,13 +21,12 @@ from launcher.messages.reports import (
     ReportVerified,
 )
 from launcher.messaging import Context, Route
-from launcher.models import POWERED_OFF, Fault, Instance, PowerState, VmState
+from launcher.models import POWERED_OFF, Fault, Instance, PowerState, TaskState, VmState
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.reconcile import Reconcile
 
 log = logging.getLogger(__name__)
 
-STEP_PATIENCE = 10.0
 SHORT_LIFE = 60.0
 WAITING = {kind.code for kind in (NoHostYet, NoRoute, BusUnavailable, RpcTimeout)}
 """A role that is away for a while costs time and not the launch; the deadline of the whole launch is the limit."""
@@ -75,7 +74,7 @@ class Reports:
                 host=report.host,
                 step=report.step,
                 now_ms=now,
-                next_check_ms=now + STEP_PATIENCE * 1000,
+                next_check_ms=self.reconcile.first_look(report.step),
             ),
         )
 
@@ -175,7 +174,7 @@ class Reports:
                 host=host,
                 attempts=attempts,
                 now_ms=now,
-                next_check_ms=now + STEP_PATIENCE * 1000,
+                next_check_ms=self.reconcile.first_look(TaskState.RESCHEDULING),
             ),
             message=f"{report.step}: {report.message}; trying another host than {host}",
         )
