@@ -27,7 +27,7 @@ from launcher.drivers.images.inject.interfaces import interfaces_text
 from launcher.drivers.images.library import sync_directory
 from launcher.drivers.images.store import Injection
 from launcher.drivers.virt.driver import Disks
-from launcher.errors import BadImage, HostResourceMissing, InjectionFailed, InsufficientSpace
+from launcher.errors import BadImage, HostResourceMissing, InjectionFailed
 from launcher.failpoints import failpoint
 from launcher.models import ImageFormat, InstanceId, InstanceRef, LaunchOrder
 from launcher.networks import FixedIp
