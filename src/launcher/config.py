@@ -144,7 +144,7 @@ class MetadataConfig(Model):
 
 
 class FirewallConfig(Model):
-    driver: Literal["auto", "nftables", "iptables"] = "auto"
+    driver: Literal["auto", "nftables", "iptables", "nwfilter"] = "auto"
     allow_host_traffic: bool = True
     allow_project_net_traffic: bool = False
 
