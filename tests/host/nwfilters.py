@@ -42,7 +42,7 @@ class Shared:
     def forget(self) -> None:
         """What an earlier test left. To let go of each binding would take half a second."""
         left = self.directory / "run" / "nwfilter-binding"
-        if any(left.iterdir()) or self.process.poll() is not None:
+        if (left.is_dir() and any(left.iterdir())) or self.process.poll() is not None:
             self.kill()
             shutil.rmtree(left)
             self.start()
