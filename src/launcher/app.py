@@ -238,13 +238,14 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             virt_type=config.virt.virt_type,
             kernel=library.find_kernel(library_path(config, state)),
         ),
-        firewall=await choose_firewall(config.firewall.driver, firewall_settings(config)),
+        firewall=await choose_firewall(config.firewall.driver, firewall_settings(config), libvirt_uri(config, state)),
         network=_network(config.network, state),
         nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools),
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
             injector=choose_injector(config.images.inject, state=state),
+            cache_limit=config.images.cache_gb * 2**30,
         ),
     )
 

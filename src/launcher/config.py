@@ -77,6 +77,7 @@ class VirtConfig(Model):
 class ImagesConfig(Model):
     library: str = ""
     inject: Literal["auto", "storage-daemon", "metadata"] = "auto"
+    cache_gb: int = Field(default=50, ge=1)
 
 
 class NetworkConfig(Model):
@@ -150,7 +151,7 @@ class MetadataConfig(Model):
 
 
 class FirewallConfig(Model):
-    driver: Literal["auto", "nftables", "iptables"] = "auto"
+    driver: Literal["auto", "nftables", "iptables", "nwfilter"] = "auto"
     allow_host_traffic: bool = True
     allow_project_net_traffic: bool = False
 

@@ -127,6 +127,11 @@ class Policy(Model):
         """Whether only what an egress rule lets out goes out: each of the groups has some."""
         return bool(self.groups) and all(group.limits_egress for group in self.groups)
 
+    @property
+    def names(self) -> str:
+        """Of its groups, for a reader."""
+        return ", ".join(group.name for group in self.groups)
+
     def members_of(self, rule: Rule) -> Sequence[Address]:
         return self.members.get(rule.group_id, ()) if rule.group_id is not None else ()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -15,11 +16,17 @@ from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.firewall.fake import FakeFirewall
 from launcher.drivers.firewall.iptables import IptablesFirewall
 from launcher.drivers.firewall.nftables import NftablesFirewall
+from launcher.errors import FirewallFailed
 from launcher.explaining import Settings
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
+from tests.host.nwfilters import daemon, plugging
 from tests.orders import NETWORK, make_launch, make_order
 
-REAL: dict[str, Callable[[Settings], FirewallDriver]] = {"iptables": IptablesFirewall, "nftables": NftablesFirewall}
+REAL: dict[str, Callable[[Settings], FirewallDriver]] = {
+    "iptables": IptablesFirewall,
+    "nftables": NftablesFirewall,
+    "nwfilter": plugging,
+}
 SETTINGS = Settings(metadata_port=8775)
 ANYWHERE = IPv4Network("0.0.0.0/0")
 FOREIGN = "-s 192.0.2.0/24 -j ACCEPT"
@@ -31,6 +38,9 @@ def a_group(number: int, port: int) -> SecurityGroup:
 
 
 SSH, WEB = a_group(1, 22), a_group(12, 80)
+NO_PORT = Rule.model_construct(protocol=Protocol.TCP, from_port=70_000, to_port=70_000, cidr=ANYWHERE)
+REFUSED = SecurityGroup.model_construct(id=1, name="refused", rules=(NO_PORT,))
+"""What no filter takes; the models keep it from getting this far."""
 
 
 def iptables(*words: str) -> str:
@@ -51,6 +61,8 @@ def make(kind: str) -> FirewallDriver:
 def kind(request: pytest.FixtureRequest) -> str:
     if request.param != "fake":
         request.getfixturevalue("sandboxed")
+    if request.param == "nwfilter":
+        daemon().forget()
     return str(request.param)
 
 
@@ -131,6 +143,40 @@ async def test_groups_that_nobody_is_in_are_ignored(firewall: FirewallDriver) ->
     await firewall.start()
     await firewall.update(Policy(groups=(SSH,), members={1: (IPv4Address("10.0.0.3"),)}))
     assert await firewall.list_instances() == {}
+
+
+async def test_a_group_that_is_refused_holds_up_no_other(firewall: FirewallDriver) -> None:
+    """All groups of a change stood or fell together."""
+    ports = set(range(4000, 5010))
+    await firewall.start()
+    for number in range(1, 5):
+        await firewall.apply(*make_launch(number, a_group(number, 4000 + number)))
+    changed = [a_group(number, 5000 + number) for number in range(1, 5)]
+    changed[1], changed[3] = REFUSED.model_copy(update={"id": 2}), REFUSED.model_copy(update={"id": 4})
+    refuse_in_the_fake(firewall)
+    with pytest.raises(FirewallFailed, match="refused"):
+        await firewall.update(Policy(groups=tuple(changed)))
+    assert open_ports(firewall) & ports == {5001, 4002, 5003, 4004}
+    await firewall.update(Policy(groups=(a_group(2, 5002), a_group(4, 5004))))
+    assert open_ports(firewall) & ports == {5001, 5002, 5003, 5004}
+
+
+def refuse_in_the_fake(firewall: FirewallDriver) -> None:
+    async def fault(_point: str, subject: str) -> None:
+        if REFUSED.name in subject:
+            raise FirewallFailed(subject)
+
+    if isinstance(firewall, FakeFirewall):
+        firewall.fault = fault
+
+
+def open_ports(firewall: FirewallDriver) -> set[int]:
+    if isinstance(firewall, FakeFirewall):
+        policies = [policy for _, _, policy in firewall.applied.values()]
+        return {rule.from_port or 0 for policy in policies for group in policy.groups for rule in group.rules}
+    listed = [["nft", "list", "ruleset"], ["iptables-save"]]
+    text = "".join(subprocess.run(words, check=True, capture_output=True, text=True).stdout for words in listed)
+    return set(map(int, re.findall(r"dport (\d+)", text)))
 
 
 def saved() -> list[str]:

@@ -125,6 +125,20 @@ def test_the_articles_example() -> None:
     }
 
 
+def test_services_are_opened_once_and_beside_another_networks() -> None:
+    other = NETWORK.model_copy(update={"name": "b", "bridge": "br-b", "gateway": IPv4Address("10.9.0.1")})
+    one = changed(BASE, rules.open_services(BASE, NETWORK, SERVED))
+    both = changed(one, rules.open_services(one, other, SERVED))
+    for network in (NETWORK, other):
+        assert rules.open_services(both, network, SERVED) == []
+    assert len(both["nova-host"]) == len(BASE["nova-host"]) + 8
+    closed = changed(both, rules.open_services(both, other, Settings()))
+    assert closed["nova-host"] == [
+        rule for rule in both["nova-host"] if "-d 10.9.0.1/32" not in rule or "8775" not in rule
+    ]
+    assert rules.base(closed) == []
+
+
 def test_the_base_is_complete_once_it_is_there() -> None:
     assert rules.base(BASE) == []
     assert BASE["FORWARD"] == ["-j nova-local", "-i docker0 -j ACCEPT"]

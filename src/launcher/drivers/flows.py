@@ -31,6 +31,7 @@ _ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18
 _KEY = {_ORIGINAL, _ID, _ZONE}
 _TYPE = 0x3FFF
 _RECEIVED = 1 << 17
+_ANY = bytes(4)
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -61,21 +62,21 @@ class Flows:
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
+    def addresses(self) -> set[Address]:
+        """From and to which there are flows, before and after translation."""
+        with self._using("addresses") as netlink:
+            found = {end for flow in _flows_of(netlink, _ANY) for end in _ends(flow)}
+        return {ip_address(packed) for packed in found}
+
     def cut(self, *addresses: Address) -> int:
         """Forget every flow from or to these addresses; how many those were."""
         return self.cut_where(addresses, lambda flow: True)
 
     def cut_where(self, addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
         """Forget those of the flows from or to these addresses; how many those were."""
-        with self._lock:
-            try:
-                return sum(self._cut(version, addresses, unwanted) for version in {each.version for each in addresses})
-            except OSError as error:
-                self._close()
-                raise FirewallFailed(
-                    f"the connections of {', '.join(map(str, addresses))} cannot be looked up: {error.strerror}",
-                    hint="load the kernel module: `modprobe nf_conntrack_netlink`",
-                ) from error
+        subject = ", ".join(map(str, addresses))
+        with self._using(subject) as netlink:
+            return sum(_cut(netlink, version, addresses, unwanted) for version in {each.version for each in addresses})
 
     def close(self) -> None:
         with self._lock:
@@ -86,19 +87,34 @@ class Flows:
             self._socket.close()
             self._socket = None
 
-    def _cut(self, version: int, addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
-            self._socket.bind((0, 0))
-        family = struct.pack("BBH", _FAMILIES[version], 0, 0)
-        packed = {address.packed for address in addresses if address.version == version}
-        keys = [flow.key for flow in _flows_of(self._socket, family, packed) if unwanted(flow)]
-        for key in keys:
-            _delete(self._socket, family + key)
-        return len(keys)
+    @contextlib.contextmanager
+    def _using(self, subject: str) -> Iterator[socket.socket]:
+        with self._lock:
+            try:
+                if self._socket is None:
+                    self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
+                    self._socket.bind((0, 0))
+                yield self._socket
+            except OSError as error:
+                self._close()
+                raise FirewallFailed(
+                    f"the connections of {subject} cannot be looked up: {error.strerror}",
+                    hint="load the kernel module: `modprobe nf_conntrack_netlink`",
+                ) from error
 
 
-def _flows_of(netlink: socket.socket, family: bytes, packed: set[bytes]) -> Iterator[Flow]:
+def _cut(netlink: socket.socket, version: int, addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
+    family = struct.pack("BBH", _FAMILIES[version], 0, 0)
+    packed = {address.packed for address in addresses if address.version == version}
+    found = (attributes for attributes in _flows_of(netlink, family, packed) if _ends(attributes) & packed)
+    flows = [flow for flow in map(_flow, found) if unwanted(flow)]
+    for flow in flows:
+        _delete(netlink, family + flow.key)
+    return len(flows)
+
+
+def _flows_of(netlink: socket.socket, family: bytes, packed: Collection[bytes] = (b"",)) -> Iterator[dict[int, bytes]]:
+    """The attributes of each flow; at least of those that have one of the packed addresses."""
     netlink.send(_message(_GET, _REQUEST | _DUMP, family))
     done = False
     while not done:
@@ -109,16 +125,18 @@ def _flows_of(netlink: socket.socket, family: bytes, packed: set[bytes]) -> Iter
             if kind == _ERROR:
                 _raise(body)
             elif interesting and kind == _GET - 1:
-                flow, addresses = _flow(dict(_attributes(body[4:])))
-                if addresses & packed:
-                    yield flow
+                yield dict(_attributes(body[4:]))
 
 
-def _flow(attributes: dict[int, bytes]) -> tuple[Flow, set[bytes]]:
-    """With all addresses of both directions."""
-    source, target, numbers = _tuple(attributes[_ORIGINAL])
-    answerer, asker, answers = _tuple(attributes[_REPLY])
-    flow = Flow(
+def _ends(attributes: dict[int, bytes]) -> set[bytes]:
+    """All addresses of both directions."""
+    return {address for direction in (_ORIGINAL, _REPLY) for address in _tuple(attributes[direction])[:2]}
+
+
+def _flow(attributes: dict[int, bytes]) -> Flow:
+    source, _, numbers = _tuple(attributes[_ORIGINAL])
+    answerer, _, answers = _tuple(attributes[_REPLY])
+    return Flow(
         protocol=numbers[1],
         source=ip_address(source),
         target=ip_address(answerer),
@@ -128,7 +146,6 @@ def _flow(attributes: dict[int, bytes]) -> tuple[Flow, set[bytes]]:
         icmp_code=numbers.get(6, numbers.get(9, 0)),
         key=b"".join(_attribute(kind, attributes[kind]) for kind in _KEY & attributes.keys()),
     )
-    return flow, {source, target, answerer, asker}
 
 
 def _tuple(tuple_: bytes) -> tuple[bytes, bytes, dict[int, int]]:

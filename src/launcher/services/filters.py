@@ -56,9 +56,9 @@ class Filters:
                 return
             request = GetPolicyChanges(host=self.host, since=self.version)
             changes = await self.bus.call(ctx, request, timeout=TIMEOUT)
-            await self.firewall.update(changes.policy)
             known = [self.known[each] for each in changes.regrouped if each in self.known]
-            outcomes = [await _outcome(self._apply(ctx, order, nics)) for order, nics in known]
+            outcomes = [await _outcome(self.firewall.update(changes.policy))]
+            outcomes += [await _outcome(self._apply(ctx, order, nics)) for order, nics in known]
             if failed := [error for error in outcomes if error is not None]:
                 raise failed[0]
             self.version = changes.version

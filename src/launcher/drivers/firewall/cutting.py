@@ -3,41 +3,77 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from launcher.drivers.firewall.knowledge import Guest
 from launcher.drivers.flows import Address, Flow, Flows
+from launcher.errors import FirewallFailed
 from launcher.explaining import Kind, Packet, Settings, explain
 from launcher.policy import Direction
 from launcher.ports import Port
+
+log = logging.getLogger(__name__)
 
 _KINDS = {1: Kind.ICMP, 6: Kind.TCP, 17: Kind.UDP, 58: Kind.ICMP}
 
 
 class Cutting:
-    """Ends connections. The kernel's table is walked as a whole each time; those that come together share a walk."""
+    """Ends connections. Each time the kernel's table is walked as a whole, which takes milliseconds.
+
+    So it is remembered which addresses may have connections: those that had some at the first look, and those that an
+    instance has had since. A launch waits for a walk only when it gets one of these.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._flows = Flows()
-        self._pending: set[Address] = set()
-        self._walk = asyncio.Lock()
+        self._used: set[Address] = set()
+        self._complete = False
+        self._left: set[Address] = set()
+        self._lock = asyncio.Lock()
+        self._walks: set[asyncio.Task[None]] = set()
 
-    async def end_all(self, ports: Sequence[Port]) -> None:
-        """Of addresses that had another owner until now. Raises FirewallFailed.
+    async def begin(self, ports: Sequence[Port], new: Sequence[Port]) -> None:
+        """An instance has these ports; the addresses of `new` had another owner until now, whose connections end.
 
-        To be waited for before the new owner starts: it would lose its own first connections.
+        To be waited for before the instance starts: it would lose its own first connections. Raises FirewallFailed.
         """
-        mine = {address for port in ports for address in port.addresses}
-        if not mine:
+        async with self._lock:
+            if not self._complete:
+                self._complete = True  # at once: who leaves during the look may have been overlooked
+                self._used |= await self._look()
+            if stale := _addresses(new) & self._used:
+                await asyncio.to_thread(self._flows.cut, *stale)
+            self._used |= _addresses(ports)
+            self._left -= _addresses(ports)
+
+    def end(self, guest: Guest | None) -> None:
+        """An instance's filters are gone: its connections end now, or when its addresses are given to the next."""
+        if guest is None:  # of which this process has heard nothing
+            self._complete = False
             return
-        self._pending |= mine
-        async with self._walk:
-            if self._pending.isdisjoint(mine):
-                return  # another walk took them along
-            taken = set(self._pending)
-            await asyncio.to_thread(self._flows.cut, *taken)
-            self._pending -= taken
+        self._left |= _addresses(guest.ports)
+        walk = asyncio.ensure_future(self._end_left())
+        self._walks.add(walk)
+        walk.add_done_callback(self._walks.discard)
+
+    async def _end_left(self) -> None:
+        async with self._lock:
+            taken, self._left = self._left, set()
+            try:
+                if taken:
+                    await asyncio.to_thread(self._flows.cut, *taken)
+                self._used -= taken
+            except FirewallFailed as error:
+                log.warning("left to the next owner: %s", error)
+
+    async def _look(self) -> set[Address]:
+        try:
+            return await asyncio.to_thread(self._flows.addresses)
+        except BaseException:
+            self._complete = False
+            raise
 
     async def end_forbidden(self, guests: Sequence[Guest]) -> None:
         """Between these instances and anybody, what the rules of now do not let begin. Raises FirewallFailed."""
@@ -55,8 +91,13 @@ class Cutting:
         if owners:
             await asyncio.to_thread(self._flows.cut_where, owners, unwanted)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
+        await asyncio.gather(*self._walks)
         self._flows.close()
+
+
+def _addresses(ports: Sequence[Port]) -> set[Address]:
+    return {address for port in ports for address in port.addresses}
 
 
 def _passes(flow: Flow, guest: Guest, nic: int, settings: Settings, direction: Direction) -> bool:

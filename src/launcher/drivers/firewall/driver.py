@@ -32,10 +32,8 @@ class FirewallDriver(Protocol):
     async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
         """Replace one instance's rules as a whole, in one transaction; called before its domain starts.
 
-        When this returns, the flows of an address's last owner are being cut; those of this instance that the rules do
-        not let begin any more have been.
-
-        An address that was not this instance's until now has no flow of its last owner's any more.
+        When this returns, an address that was not this instance's until now has no flow of its last owner's any more,
+        and those of this instance that the rules do not let begin any more are cut.
 
         `policy` has the instance's own groups; what it says of a group holds for all who are in it.
         """
@@ -43,7 +41,8 @@ class FirewallDriver(Protocol):
     async def update(self, policy: Policy) -> None:
         """Replace the rules and members of groups; groups that nobody here is in are ignored.
 
-        What the rules do not let begin any more is cut.
+        What the rules do not let begin any more is cut. A group that is refused holds up no other one: it keeps the
+        rules it had, and the first refusal is raised when all have been tried.
         """
 
     async def remove(self, order: InstanceRef) -> None:

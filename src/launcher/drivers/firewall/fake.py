@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from launcher.drivers.firewall.parts import in_parts
 from launcher.models import InstanceRef, LaunchOrder
 from launcher.networks import FixedIp, Network
 from launcher.policy import Policy
 
 Fault = Callable[[str, str], Awaitable[None]]
-"""Called with a point and an instance's id: `apply`, `remove` before the effect, `applied`, `removed` after it.
+"""Called with a point and an instance's id: `apply`, `remove` before the effect, `applied`, `removed` after it;
+or with `update` and the names of the groups.
 
 What it raises is what the caller gets, so an error at `applied` is "done, but the answer was lost".
 """
@@ -39,14 +41,18 @@ class FakeFirewall:
         self.networks[network.name] = network
 
     async def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:
-        await self._reach("apply", order)
+        await self._reach("apply", order.instance_id)
         await asyncio.sleep(self.delay)
         self.applied[order.number] = (order, tuple(nics), policy)
         self.torn.discard(order.number)
-        await self._reach("applied", order)
+        await self._reach("applied", order.instance_id)
 
     async def update(self, policy: Policy) -> None:
         """Who is in the same groups shares one Policy: there may be thousands of them."""
+        await in_parts(policy, self._update)
+
+    async def _update(self, policy: Policy) -> None:
+        await self._reach("update", policy.names)
         changed, made = {group.id for group in policy.groups}, dict[tuple[int, ...], Policy]()
         for number, (order, nics, old) in self.applied.items():
             ids = tuple(group.id for group in old.groups)
@@ -55,17 +61,17 @@ class FakeFirewall:
                 self.applied[number] = (order, nics, made[ids])
 
     async def remove(self, order: InstanceRef) -> None:
-        await self._reach("remove", order)
+        await self._reach("remove", order.instance_id)
         await asyncio.sleep(self.delay)
         self.applied.pop(order.number, None)
-        await self._reach("removed", order)
+        await self._reach("removed", order.instance_id)
 
     async def list_instances(self) -> Mapping[int, bool]:
         return {number: number not in self.torn for number in sorted(self.applied)}
 
-    async def _reach(self, point: str, order: InstanceRef) -> None:
+    async def _reach(self, point: str, subject: str) -> None:
         if self.fault is not None:
-            await self.fault(point, order.instance_id)
+            await self.fault(point, subject)
 
 
 def _merged(old: Policy, new: Policy) -> Policy:

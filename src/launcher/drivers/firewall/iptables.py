@@ -15,6 +15,7 @@ from launcher.drivers.firewall.chains import Chains
 from launcher.drivers.firewall.cutting import Cutting
 from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
 from launcher.drivers.firewall.nft_tables import Tables
+from launcher.drivers.firewall.parts import in_parts
 from launcher.drivers.firewall.ruleset import Ruleset
 from launcher.errors import FirewallFailed, ProgramFailed
 from launcher.explaining import Settings
@@ -53,7 +54,7 @@ class IptablesFirewall:
             await self._four.change("the base chains", rules.base)
 
     async def stop(self) -> None:
-        self._cutting.stop()
+        await self._cutting.stop()
         await self._frames.stop()
 
     async def ensure_base(self, network: Network) -> None:
@@ -75,17 +76,21 @@ class IptablesFirewall:
             new = [port for port in guest.ports if not rules.leads_to(found, order, port)]
             await self._put(guest)
             self._knowledge.tell(guest)
-        await self._cutting.end_all(new)
+        await self._cutting.begin(guest.ports, new)
         if len(new) < len(guest.ports):
             await self._cutting.end_forbidden([guest])
 
     async def update(self, policy: Policy) -> None:
         report_nonsense(policy)
+        await in_parts(policy, self._update)
+
+    async def _update(self, policy: Policy) -> None:
         async with self._lock:
-            changed = self._knowledge.learn(policy)
+            changed = self._knowledge.foresee(policy)
             for six in (False, True):
                 if not six or self._six.used:
-                    await self._filter(six).change("security groups", self._update(policy, six))
+                    await self._filter(six).change(f"security groups {policy.names}", self._regroup(policy, six))
+            self._knowledge.learn(changed)
             for before, after in changed:
                 if before.policy.limits_egress != after.policy.limits_egress:
                     await self._put(after)
@@ -100,7 +105,7 @@ class IptablesFirewall:
             if self._six.used or self._six.seen is None:
                 await self._six.change(order.name, plan)
             await self._frames.change(order.name, lambda tables: tables.put_owned(order.tap, {}))
-            self._knowledge.forget(order.number)
+            self._cutting.end(self._knowledge.forget(order.number))
 
     async def list_instances(self) -> Mapping[int, bool]:
         async with self._lock:
@@ -108,14 +113,16 @@ class IptablesFirewall:
             whole, filtered = tables.has_base(frames.BASE), rules.instances(found)
             framed = {int(tap.removeprefix("tap"), 16): tap for tap in tables.owners()}
             return {
-                number: whole and filtered.get(number, False) and frames.is_guarded(tables, framed.get(number, ""))
+                number: whole
+                and filtered.get(number, False)
+                and frames.is_guarded(tables, framed.get(number, ""), frames.BASE)
                 for number in sorted(filtered.keys() | framed.keys())
             }
 
     async def _put(self, guest: Guest) -> None:
         def frame(tables: Tables) -> None:
             tables.ensure_base(frames.BASE)
-            tables.put_owned(guest.ref.tap, frames.elements(guest.ports))
+            tables.put_owned(guest.ref.tap, frames.elements(guest.ports, frames.BASE))
 
         await self._frames.change(guest.ref.name, frame)
         for six in (False, True):
@@ -129,7 +136,7 @@ class IptablesFirewall:
         settings = self._settings
         return lambda found: rules.apply_instance(found, guest.ref, guest.ports, guest.policy, settings, six=six)
 
-    def _update(self, policy: Policy, six: bool) -> Plan:
+    def _regroup(self, policy: Policy, six: bool) -> Plan:
         return lambda found: rules.update_groups(found, policy, six=six)
 
     def _open(self, network: Network, six: bool) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from launcher.models import InstanceRef
@@ -36,18 +36,21 @@ class Knowledge:
         for group in guest.policy.groups:
             self._users.setdefault(group.id, set()).add(guest.ref.number)
 
-    def forget(self, number: int) -> None:
+    def forget(self, number: int) -> Guest | None:
+        """What was known."""
         if guest := self.guests.pop(number, None):
             for group in guest.policy.groups:
                 self._users[group.id].discard(number)
+        return guest
 
-    def learn(self, policy: Policy) -> list[tuple[Guest, Guest]]:
-        """The instances in one of these groups, as they were and as they are now."""
+    def foresee(self, policy: Policy) -> list[tuple[Guest, Guest]]:
+        """The instances in one of these groups, as they are and as they will be."""
         numbers = sorted({number for group in policy.groups for number in self._users.get(group.id, ())})
-        before = [self.guests[number] for number in numbers]
-        after = [_changed(guest, policy) for guest in before]
-        self.guests.update(zip(numbers, after, strict=True))
-        return list(zip(before, after, strict=True))
+        return [(guest, _changed(guest, policy)) for guest in map(self.guests.__getitem__, numbers)]
+
+    def learn(self, foreseen: Sequence[tuple[Guest, Guest]]) -> None:
+        """It has come true."""
+        self.guests.update((after.ref.number, after) for _, after in foreseen)
 
 
 def report_nonsense(policy: Policy) -> None:

@@ -118,7 +118,9 @@ def put_network(tables: Tables, network: Network, settings: Settings) -> None:
         tables.drop_element(place, name)
 
 
-def put_instance(tables: Tables, tap: str, ports: Sequence[Port], policy: Policy, settings: Settings) -> None:
+def put_instance(
+    tables: Tables, tap: str, ports: Sequence[Port], policy: Policy, settings: Settings, guard: Base = frames.BASE
+) -> None:
     """An instance's elements, as a whole, and the chains that they lead to. `tap` is its first NIC's."""
     directions = tuple(Direction) if policy.limits_egress else (Direction.INGRESS,)
     for group in policy.groups:
@@ -127,7 +129,7 @@ def put_instance(tables: Tables, tap: str, ports: Sequence[Port], policy: Policy
         tables.put_chain(_arrival_chain(port, policy), _arrival_rules(port, policy, settings))
     if policy.limits_egress:
         tables.put_chain(_departure_chain(policy), _departure_rules(policy))
-    tables.put_owned(tap, frames.elements(ports) | elements(ports, policy))
+    tables.put_owned(tap, frames.elements(ports, guard) | elements(ports, policy))
     drop_unused(tables)
 
 
@@ -138,26 +140,13 @@ def remove_instance(tables: Tables, tap: str) -> None:
 
 def drop_unused(tables: Tables) -> None:
     """Chains that no instance is led to, then groups' chains and sets that none of the others names."""
-    if not tables.loose:
-        return
-    used = {
-        element.verdict.partition(" ")[2]
-        for name in ("in4", "in6", "out4", "out6")
-        for element in tables.elements.get((INET, name), {}).values()
-    }
-    for prefixes in (("in_", "out_"), ("sg_", "eg_")):
-        for place in [place for place in tables.chains if place[1].startswith(prefixes) and place[1] not in used]:
-            tables.drop_chain(place)
-        used = {word for rules in tables.chains.values() for rule in rules for word in rule.split()}
-    for place in [place for place in tables.elements if place[1].startswith("members") and f"@{place[1]}" not in used]:
-        tables.drop_set(place)
-    tables.loose = False
+    tables.drop_unused(INET, ("in_", "out_", "sg_", "eg_", "@members"))
 
 
-def has_instance(tables: Tables, tap: str) -> bool:
+def has_instance(tables: Tables, tap: str, guard: Base) -> bool:
     """Whether the instance has what every one needs, and is led to a chain that has rules."""
     owned = dict(tables.owned(tap))
-    if not {(INET, "own4"), (INET, "in4")} <= owned.keys() or not frames.is_guarded(tables, tap):
+    if not {(INET, "own4"), (INET, "in4")} <= owned.keys() or not frames.is_guarded(tables, tap, guard):
         return False
     verdict = tables.elements[INET, "in4"][owned[INET, "in4"]].verdict
     return bool(tables.chains.get((INET, verdict.partition(" ")[2])))
@@ -210,16 +199,10 @@ def _put_group(tables: Tables, group: SecurityGroup, policy: Policy, directions:
 
 def _put_members(tables: Tables, number: int, members: Iterable[IPv4Address | IPv6Address]) -> None:
     """A member more or less is an element more or less; nothing where no rule names the group."""
-    wanted = set(members)
     for family in (4, 6):
         place = _members(number, family)
-        if place not in tables.elements:
-            continue
-        names = {str(member) for member in wanted if member.version == family}
-        for name in tables.elements[place].keys() - names:
-            tables.drop_element(place, name)
-        for name in sorted(names):
-            tables.put_element(place, name, Element())
+        if place in tables.elements:
+            tables.put_all(place, tuple(member for member in members if member.version == family))
 
 
 def group_rules(group: SecurityGroup, direction: Direction) -> Rules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,9 @@ class Tables:
         self.name = name
         self.chains: dict[Place, Rules] = {}
         self.elements: dict[Place, dict[str, Element]] = {}
-        self.loose = False  # whether something may have lost the last reference to it
+        self._uses: Counter[str] = Counter()  # by how many rules and elements a chain or, after an @, a set is named
+        self._suspects: dict[str, None] = {}  # what may have lost the last of them
+        self._given: dict[Place, tuple[object, ...]] = {}
         self._owned: dict[str, dict[tuple[Place, str], None]] = {}
         self._commands: list[str] = []
 
@@ -63,8 +66,10 @@ class Tables:
                 found.chains.setdefault((content["family"], content["name"]), ())
             elif kind == "rule":
                 place = (content["family"], content["chain"])
-                found.chains[place] = (*found.chains.get(place, ()), " ".join(["…", *_references(content["expr"])]))
-        found.loose = True
+                rule = " ".join(["…", *_references(content["expr"])])
+                found.chains[place] = (*found.chains.get(place, ()), rule)
+                found._uses.update(rule.split())
+        found._suspects = dict.fromkeys([name for _, name in found.chains] + [f"@{name}" for _, name in found.elements])
         return found
 
     def take_commands(self) -> str:
@@ -105,8 +110,9 @@ class Tables:
             self._commands.append(f"add chain {self._at(place)} {hook}".rstrip())
         elif found:
             self._commands.append(f"flush chain {self._at(place)}")
-            self.loose = True
+            self._let_go(word for rule in found for word in rule.split())
         self._commands += [f"add rule {self._at(place)} {rule}" for rule in rules]
+        self._uses.update(word for rule in rules for word in rule.split())
         self.chains[place] = rules
 
     def put_element(self, place: Place, name: str, element: Element) -> None:
@@ -122,7 +128,7 @@ class Tables:
 
     def drop_element(self, place: Place, name: str) -> None:
         element = self.elements[place].pop(name)
-        self.loose = self.loose or bool(element.verdict)
+        self._let_go([_target(element)])
         if element.tap:
             owned = self._owned[_first(element.tap)]
             del owned[place, name]
@@ -132,13 +138,37 @@ class Tables:
 
     def drop_chain(self, place: Place) -> None:
         """Whatever leads to it must have gone before."""
-        del self.chains[place]
+        self._let_go(word for rule in self.chains.pop(place) for word in rule.split())
         self._commands.append(f"delete chain {self._at(place)}")
 
     def drop_set(self, place: Place) -> None:
         """Whatever looks it up must have gone before."""
         del self.elements[place]
+        self._given.pop(place, None)
         self._commands.append(f"delete set {self._at(place)}")
+
+    def drop_unused(self, family: str, prefixes: tuple[str, ...]) -> None:
+        """The chains and, with an @, the sets so named that nothing names any more; what that leaves unused, too."""
+        while self._suspects:
+            word, _ = self._suspects.popitem()
+            place = (family, word.removeprefix("@"))
+            if self._uses[word] or not word.startswith(prefixes):
+                continue
+            if word.startswith("@") and place in self.elements:
+                self.drop_set(place)
+            elif place in self.chains:
+                self.drop_chain(place)
+
+    def put_all(self, place: Place, wanted: tuple[object, ...]) -> None:
+        """Make these the set's elements; nothing to compare where they are what they were the last time."""
+        if self._given.get(place) == wanted:
+            return
+        names = set(map(str, wanted))
+        for name in self.elements[place].keys() - names:
+            self.drop_element(place, name)
+        for name in sorted(names):
+            self.put_element(place, name, Element())
+        self._given[place] = wanted
 
     def put_owned(self, tap: str, wanted: Elements) -> None:
         """Make these the elements of the instance whose first NIC is `tap`."""
@@ -162,8 +192,19 @@ class Tables:
 
     def _keep(self, place: Place, name: str, element: Element) -> None:
         self.elements[place][name] = element
+        self._uses[_target(element)] += 1
         if element.tap:
             self._owned.setdefault(_first(element.tap), {})[place, name] = None
+
+    def _let_go(self, words: Iterable[str]) -> None:
+        words = list(words)
+        self._uses.subtract(words)
+        self._suspects.update(dict.fromkeys(words))
+
+
+def _target(element: Element) -> str:
+    """The chain that it leads to; "" where it is an end."""
+    return element.verdict.partition(" ")[2]
 
 
 def _first(tap: str) -> str:

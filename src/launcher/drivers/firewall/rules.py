@@ -92,13 +92,15 @@ def open_services(found: Chains, network: Network, settings: Settings, *, six: b
         return []
     lines = base(found, six=six)
     host, head = play(found, "\n".join(lines))[HOST], _host(six)
-    kept = [rule for rule in host[len(head) : -1] if gateway not in rule.split()]
+    others = host[len(head) : -1]
+    kept = [rule for rule in others if gateway not in rule.split()]
     ports = [("udp", 53), ("tcp", 53)]
     ports += [("tcp", settings.metadata_port)] if settings.metadata_port and not six else []
     services = [f"-d {gateway} -p {protocol} -m {protocol} --dport {port} -j RETURN" for protocol, port in ports]
     services.append(f"-d {gateway} {_ping(six)} -j RETURN")
-    wanted = [*head, *kept, *services, _DROP]
-    return lines if wanted == host else [*lines, *whole(HOST, wanted)]
+    if [rule for rule in others if rule not in kept] == services:
+        return lines
+    return [*lines, *whole(HOST, [*head, *kept, *services, _DROP])]
 
 
 def _gateway(network: Network, six: bool) -> str | None:
