@@ -41,6 +41,7 @@ from launcher.services.compute.work import Launch
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.passwords import Passwords
+from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
 from launcher.services.saga import Step
 from launcher.services.scheduler import Scheduler
@@ -240,10 +241,12 @@ class House:
             library=FAKE_IMAGES,
             admin=ADMIN,
             access=AccessRules(passwords=Passwords(log_n=4, p=1)),
-            build_timeout=self.build_timeout,
-            state_timeouts=self.state_timeouts,
-            max_attempts=self.max_attempts,
-            restart_missing=self.restart_missing,
+            launches=LaunchRules(
+                build_timeout=self.build_timeout,
+                state_timeouts=self.state_timeouts,
+                max_attempts=self.max_attempts,
+                restart_missing=self.restart_missing,
+            ),
             tick=0.02,
             sweep_every=self.sweep_every,
         )

@@ -19,14 +19,14 @@ from launcher.messages.access import Ping
 from launcher.messages.instances import CreateInstances
 from launcher.messages.notices import HostHeartbeat
 from launcher.messaging import Context, Route
-from launcher.models import Flavor, Image, Quotas, TaskState
+from launcher.models import Flavor, Image, Quotas
 from launcher.services.controller.access import Access, AccessRules
 from launcher.services.controller.admission import Admission
 from launcher.services.controller.catalogue import Catalogue, ReadImage
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
-from launcher.services.controller.reconcile import Reconcile
+from launcher.services.controller.reconcile import LaunchRules, Reconcile
 from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
 from launcher.services.controller.security_groups import SecurityGroups
@@ -40,9 +40,8 @@ FIRST_LOOK = 5.0
 
 
 class Controller(Role):
-    """`build_timeout` seconds is how long a whole launch may last, `state_timeouts` its states, `tick` how often
-    the due rows are looked at, `sweep_every` how often the hosts are (0: never); without a heartbeat for `host_timeout`
-    a host is dead.
+    """`tick` seconds is how often the due rows are looked at, `sweep_every` how often the hosts are (0: never); without
+    a heartbeat for `host_timeout` a host is dead.
     """
 
     topic = "controller"
@@ -60,10 +59,7 @@ class Controller(Role):
         read_image: ReadImage,
         library: Sequence[Image],
         admin: AdminAccess,
-        build_timeout: float,
-        state_timeouts: Mapping[TaskState, float],
-        max_attempts: int,
-        restart_missing: bool,
+        launches: LaunchRules,
         tick: float,
         sweep_every: float = 60.0,
         host_timeout: float = 60.0,
@@ -78,13 +74,7 @@ class Controller(Role):
         self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
         self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
         self.reconcile = Reconcile(
-            db=db,
-            bus=bus,
-            clock=clock,
-            rng=rng,
-            journal=self.journal,
-            start_report=self.start_report,
-            state_timeouts=state_timeouts,
+            db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report, rules=launches
         )
         self.admission = Admission(
             db=db,
@@ -94,7 +84,7 @@ class Controller(Role):
             journal=self.journal,
             quotas=quotas,
             flavors=flavors,
-            build_timeout=build_timeout,
+            build_timeout=launches.build_timeout,
             first_look=FIRST_LOOK,
         )
         self.reports = Reports(
@@ -102,9 +92,7 @@ class Controller(Role):
             clock=clock,
             journal=self.journal,
             reconcile=self.reconcile,
-            max_attempts=max_attempts,
-            build_timeout=build_timeout,
-            restart_missing=restart_missing,
+            rules=launches,
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
         self.inventory = Inventory(

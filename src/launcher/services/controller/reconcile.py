@@ -9,6 +9,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 
 from launcher.accounts import UserRole
@@ -35,6 +36,18 @@ UNDOING = (TaskState.CLEANING, TaskState.DELETING)
 LONGEST_WAIT, STEP_PATIENCE = 60.0, 10.0
 
 
+@dataclass(frozen=True)
+class LaunchRules:
+    """Seconds that a whole launch may last and each of its states, how often it is tried, and whether a machine that is
+    gone for another reason than its own is started again.
+    """
+
+    build_timeout: float
+    state_timeouts: Mapping[TaskState, float]
+    max_attempts: int
+    restart_missing: bool
+
+
 class Reconcile:
     """Looks at the rows that are due and casts what moves them on."""
 
@@ -47,10 +60,10 @@ class Reconcile:
         rng: Random,
         journal: Journal,
         start_report: StartReport,
-        state_timeouts: Mapping[TaskState, float],
+        rules: LaunchRules,
     ) -> None:
         self.db, self.bus, self.clock, self.rng, self.journal = db, bus, clock, rng, journal
-        self.start_report, self.state_timeouts, self.started_ms = start_report, state_timeouts, clock.now_ms()
+        self.start_report, self.rules, self.started_ms = start_report, rules, clock.now_ms()
 
     async def recover(self) -> None:
         """At the start of this process: everything unfinished is due at once."""
@@ -158,7 +171,7 @@ class Reconcile:
         if now > due.deadline_ms:
             return "[controller] build_timeout_s"
         since = max(instance.state_since_ms, self.started_ms)
-        return f"[timeouts] {state}_s" if now > since + self.state_timeouts[state] * 1000 else None
+        return f"[timeouts] {state}_s" if now > since + self.rules.state_timeouts[state] * 1000 else None
 
     async def _give_up(self, instance: Instance, setting: str) -> None:
         ctx = await self.context_of(instance.id)
@@ -177,7 +190,7 @@ class Reconcile:
 
     def first_look(self, state: TaskState) -> float:
         """When to look at an instance that comes to this state now, if nothing is heard of it before, in ms."""
-        return self.clock.now_ms() + min(STEP_PATIENCE, self.state_timeouts[state]) * 1000
+        return self.clock.now_ms() + min(STEP_PATIENCE, self.rules.state_timeouts[state]) * 1000
 
     def wait(self, nudges: int) -> float:
         """Seconds until the next look: 1, 2, 4 … 60, give or take a fifth."""
