@@ -21,13 +21,13 @@ from launcher.drivers.firewall import chains, rules
 from launcher.drivers.images.inject.debugfs import _with_key
 from launcher.drivers.network.dnsmasq import host_lines
 from launcher.errors import BadRequest, NetworkFailed, NotFound
+from launcher.guestdata import ec2, openstack
+from launcher.guestdata.guest import Guest
+from launcher.guestdata.tree import Leaf, answer, find, split
 from launcher.messages.network import AllocateFixedIp
 from launcher.messages.security_groups import RuleSpec
 from launcher.models import GuestMetadata, Instance, LaunchOrder, Name
 from launcher.policy import Protocol, SecurityGroup
-from launcher.services.api.metadata import ec2, openstack
-from launcher.services.api.metadata.guests import Guest
-from launcher.services.api.metadata.tree import Leaf, answer, find, split
 from launcher.services.controller import admission
 from launcher.services.controller.security_groups import checked
 from tests.malformed import NASTY

@@ -7,9 +7,9 @@ import json
 from random import Random
 from typing import Any
 
+from launcher.guestdata.guest import Guest
+from launcher.guestdata.tree import Directory, Leaf, Node
 from launcher.networks import FixedIp, NetworkMode
-from launcher.services.api.metadata.guests import Guest
-from launcher.services.api.metadata.tree import Directory, Leaf, Node
 
 VERSIONS = (
     *("2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15", "2016-06-30", "2016-10-06", "2017-02-22"),

@@ -12,9 +12,9 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from launcher.guestdata.guest import Guest
+from launcher.guestdata.tree import Directory, Leaf, Node, text
 from launcher.networks import FixedIp
-from launcher.services.api.metadata.guests import Guest
-from launcher.services.api.metadata.tree import Directory, Leaf, Node, text
 
 VERSIONS = (
     *("1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01", "2008-09-01"),
