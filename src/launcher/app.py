@@ -244,6 +244,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             state / "instances",
             library=library_path(config, state),
             injector=choose_injector(config.images.inject, state=state),
+            cache_limit=config.images.cache_gb * 2**30,
         ),
     )
 

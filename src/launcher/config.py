@@ -71,6 +71,7 @@ class VirtConfig(Model):
 class ImagesConfig(Model):
     library: str = ""
     inject: Literal["auto", "storage-daemon", "metadata"] = "auto"
+    cache_gb: int = Field(default=50, ge=1)
 
 
 class NetworkConfig(Model):

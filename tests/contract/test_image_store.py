@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -21,7 +21,7 @@ from launcher.drivers.images.library import add_image, read_image
 from launcher.drivers.images.local import LocalImages
 from launcher.drivers.images.store import ImageStore, Injection
 from launcher.errors import BadImage, DriverError, HostResourceMissing, InjectionFailed, InsufficientSpace
-from launcher.models import Flavor, Image, ImageFormat, InstanceRef, LaunchOrder
+from launcher.models import Flavor, ImageFormat, InstanceRef, LaunchOrder
 from tests.orders import make_order
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@here"
@@ -213,24 +213,6 @@ async def test_root_gb_0_keeps_the_images_size(files: LocalImages, orders: Order
     await process.run(["qemu-img", "compare", "-f", "qcow2", "-F", "raw", disks.root, orders.image.path])
 
 
-class CountingImages(LocalImages):
-    """Remembers what it took in."""
-
-    taken: ClassVar[list[str]] = []
-
-    def _take_in(self, order: LaunchOrder, image: Image) -> None:
-        self.taken.append(image.kind)
-        super()._take_in(order, image)
-
-
-async def test_many_launches_take_an_image_in_once(tmp_path: Path, library: Path, orders: Orders) -> None:
-    files = CountingImages(tmp_path / "instances", library=library, injector=MetadataOnly())
-    await files.start()
-    await asyncio.gather(*(files.create_disks(orders(number)) for number in range(1, 21)))
-    assert sorted(files.taken) == ["kernel", "machine", "ramdisk"]
-    assert len(await files.list_instances()) == 20
-
-
 async def test_a_machine_outlives_its_image_in_the_library(files: LocalImages, orders: Orders, library: Path) -> None:
     disks = await files.create_disks(orders())
     shutil.rmtree(library)
@@ -295,7 +277,7 @@ async def test_a_launch_that_would_fill_the_disk_is_refused_with_the_numbers(
     await full.start()
     with pytest.raises(InsufficientSpace, match=r"instance-00000001: 1048576\.0 GiB needed, .* free in") as refused:
         await full.create_disks(orders())
-    assert "[images] path" in refused.value.hint
+    assert "launcher image prune" in refused.value.hint
     assert list(await full.list_instances()) == []
 
 
