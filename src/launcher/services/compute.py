@@ -13,20 +13,14 @@ from launcher.auditing import NOBODY, ArtefactKind, ListArtefacts, Look, RemoveA
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.drivers.firewall.driver import FirewallDriver
-from launcher.drivers.images.store import ImageStore, Injection
+from launcher.drivers.images.store import ImageStore
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.virt.driver import Disks, Domain, VirtDriver
 from launcher.errors import BusError, Conflict, LauncherError, StaleGeneration
 from launcher.explaining import Settings
 from launcher.failpoints import failpoint
 from launcher.identity import new_span_id
-from launcher.messages.compute import (
-    GetConsoleLog,
-    GetDiagnostics,
-    RunInstance,
-    TerminateInstance,
-    VerifyInstance,
-)
+from launcher.messages.compute import GetConsoleLog, GetDiagnostics, RunInstance, TerminateInstance, VerifyInstance
 from launcher.messages.network import AllocateFixedIp, ReleaseFixedIp
 from launcher.messages.notices import HostHeartbeat
 from launcher.messages.reports import ReportActive, ReportFault, ReportGone, ReportPower, ReportStep, ReportVerified
@@ -35,6 +29,7 @@ from launcher.models import Diagnostics, HostState, InstanceId, LaunchOrder, Pow
 from launcher.networks import FixedIp
 from launcher.services.artefacts import Artefacts
 from launcher.services.filters import Filters
+from launcher.services.injecting import Injecting
 from launcher.services.numbers import Numbers
 from launcher.services.role import Role
 from launcher.services.saga import Saga, Step, StepFailed
@@ -55,7 +50,7 @@ class Launch:
     keep_address: bool = False
     nics: Sequence[FixedIp] = ()
     disks: Disks | None = None
-    injection: Injection = Injection.NONE
+    injection: str = "none"
     step: TaskState | None = None
     step_span: str = ""
     step_since_ms: float = 0.0
@@ -94,6 +89,7 @@ class Compute(Role):
         self.availability_zone, self.heartbeat, self.boot_id = availability_zone, heartbeat, new_span_id(rng)
         self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
         self.artefacts = Artefacts(virt=virt, firewall=firewall, network=network, images=images, launcher=launcher)
+        self.injecting = Injecting(bus=bus, images=images)
         self.numbers, self.found_at_start = Numbers(), Look(host=host, kinds=frozenset(), artefacts=())
         self.held: dict[InstanceId, LaunchOrder] = {}
         self.turns, self.second_look = Turns(), second_look
@@ -246,7 +242,9 @@ class Compute(Role):
         await self.images.delete_disks(work.order)
 
     async def inject(self, work: Launch) -> None:
-        work.injection = await self.images.inject(work.order, work.nics)
+        assert work.disks
+        give = self.injecting.give
+        work.disks, work.injection = await give(work.within_step(), work.order, work.nics, work.disks)
 
     async def apply_firewall(self, work: Launch) -> None:
         await self.filters.apply(work.within_step(), work.order, work.nics)
