@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from launcher.accounts import AdminAccess, UserRole
 from launcher.config import FLAVORS
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.nat.fake import FakeNat
@@ -25,10 +26,12 @@ from launcher.messages.security_groups import (
     SetInstanceGroups,
 )
 from launcher.messaging import Call, Context
-from launcher.models import Identity, Image, Quotas
+from launcher.models import Image, Quotas
 from launcher.policy import Protocol
 from launcher.services.compute import Compute
+from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
+from launcher.services.controller.passwords import Passwords
 from launcher.services.network import NetworkController
 from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
@@ -41,8 +44,8 @@ from tests.simulation.loop import LoopClock
 from tests.simulation.schedule import Schedule
 from tests.simulation.world import BAD_WEATHER, NETWORK, Host, World
 
-CTX = Context(request_id="req-simulated", project_id="demo", user_id="demo", trace_id="0" * 32)
-ADMIN = ("0" * 64, Identity(user_id="admin", project_id="admin", is_admin=True))
+CTX = Context(request_id="req-simulated", project_id="demo", user_id="demo", role=UserRole.ADMIN, trace_id="0" * 32)
+ADMIN = AdminAccess(token="t", password="p", access_key="LA", secret_key="s")
 LIMIT = 3600.0
 """Virtual seconds that a schedule may take, bad weather included."""
 PROMPT = 13.0
@@ -52,6 +55,13 @@ QUIET = 2 * SWEEP_EVERY + 5.0
 """Virtual seconds without anything to do before a schedule is over: the sweep has looked twice."""
 QUIET_AFTER_SILENCE = 70.0
 """The same where a call may have been left without an answer: longer than any waits."""
+
+
+class PlainPasswords(Passwords):
+    """Without threads, which know no virtual time."""
+
+    async def hash(self, password: str) -> str:
+        return password
 
 
 @dataclass(frozen=True)
@@ -350,6 +360,7 @@ def _controller(shared: Any, life: Life) -> Controller:
         read_image=read_image,
         library=FAKE_IMAGES,
         admin=ADMIN,
+        access=AccessRules(passwords=PlainPasswords()),
         build_timeout=600.0,
         max_attempts=3,
         restart_missing=True,
