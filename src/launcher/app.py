@@ -62,7 +62,7 @@ from launcher.outside import INNER
 from launcher.sandbox import INSIDE
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
-from launcher.services.compute import Compute
+from launcher.services.compute.compute import Compute
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
 from launcher.services.network import NetworkController

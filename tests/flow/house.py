@@ -36,7 +36,8 @@ from launcher.networks import Network, NetworkMode, ProjectRange
 from launcher.services.api.metadata.guests import Source
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
-from launcher.services.compute import Compute, Launch
+from launcher.services.compute.compute import Compute
+from launcher.services.compute.work import Launch
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.passwords import Passwords
@@ -179,7 +180,7 @@ class House:
             images=self.images,
             second_look=0.05,
         )
-        compute.launch.steps = [replace(step, do=self._troubled(step)) for step in compute.launch.steps]
+        compute.launches.saga.steps = [replace(step, do=self._troubled(step)) for step in compute.launches.saga.steps]
         return compute
 
     def _troubled(self, step: Step[Launch]) -> Callable[[Launch], Awaitable[None]]:

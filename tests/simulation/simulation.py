@@ -28,7 +28,7 @@ from launcher.messages.security_groups import (
 from launcher.messaging import Call, Context
 from launcher.models import Image, Quotas
 from launcher.policy import Protocol
-from launcher.services.compute import Compute
+from launcher.services.compute.compute import Compute
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.passwords import Passwords
@@ -136,10 +136,10 @@ class Simulation:
         """What the processes remember must agree with the rows, too, and nobody may have dawdled."""
         for name, compute in self.computes.items():
             live = invariants.live_on(self.world, name)
-            if set(compute.held) != live:
-                yield f"{name} counts {len(compute.held)} instances, {len(live)} are its"
-            if compute.turns._turns:
-                yield f"{name} still has {len(compute.turns._turns)} instances' turns"
+            if set(compute.holdings.held) != live:
+                yield f"{name} counts {len(compute.holdings.held)} instances, {len(live)} are its"
+            if compute.holdings.turns._turns:
+                yield f"{name} still has {len(compute.holdings.turns._turns)} instances' turns"
         took = self.busy_until - self.world.last_start
         if took > PROMPT and invariants.must_be_prompt(self.schedule):
             yield f"it took {took:.0f} s after the last start"
