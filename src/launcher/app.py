@@ -20,7 +20,6 @@ from random import Random, SystemRandom
 
 from launcher.accounts import AdminAccess
 from launcher.admin_file import keep_admin
-from launcher.amqp import AmqpBus
 from launcher.bus import Bus, MemoryBus
 from launcher.clock import Clock, SystemClock
 from launcher.config import Config, NetworkConfig, RoleName
@@ -336,6 +335,8 @@ async def _open_bus(config: Config, clock: Clock, rng: Random) -> AsyncIterator[
             raise BadRequest("[host] roles is a subset, but [bus] url is memory:", hint="give an amqp:// url")
         yield MemoryBus(clock=clock, rng=rng)
         return
+    from launcher.amqp import AmqpBus  # noqa: PLC0415 - aio-pika takes 4 MiB
+
     async with AmqpBus(config.bus.url, clock=clock, rng=rng) as bus:
         yield bus
 

@@ -183,11 +183,11 @@ class ControllerConfig(Model):
 
 class TimeoutsConfig(Model):
     scheduling_s: float = Field(default=300.0, gt=0)
-    networking_s: float = Field(default=120.0, gt=0)
-    bridging_s: float = Field(default=120.0, gt=0)
+    networking_s: float = Field(default=300.0, gt=0)
+    bridging_s: float = Field(default=300.0, gt=0)
     imaging_s: float = Field(default=600.0, gt=0)
-    injecting_s: float = Field(default=120.0, gt=0)
-    filtering_s: float = Field(default=120.0, gt=0)
+    injecting_s: float = Field(default=300.0, gt=0)
+    filtering_s: float = Field(default=300.0, gt=0)
     spawning_s: float = Field(default=300.0, gt=0)
     rescheduling_s: float = Field(default=300.0, gt=0)
 

@@ -169,6 +169,9 @@ async def test_key_pairs_are_made_once_imported_and_refused(house: House) -> Non
     await house.ask("DELETE", "/keypairs/test", status=404)
 
 
+EC2 = {"/", "/services/Cloud", "/services/Cloud/"}
+
+
 async def test_the_description_of_the_api_is_valid_and_complete(house: House) -> None:
     from openapi_spec_validator import validate
 
@@ -176,7 +179,7 @@ async def test_the_description_of_the_api_is_valid_and_complete(house: House) ->
     assert document["openapi"] == "3.1.0"
     validate(document)
     served = {resource.canonical for resource in house.api.application().router.resources()}
-    assert set(document["paths"]) == served
+    assert set(document["paths"]) == served - EC2  # described by docs/ec2.md
 
 
 async def test_health_and_metrics_say_what_is(house: House) -> None:

@@ -33,7 +33,7 @@ from launcher.messages.access import Authenticate, Ping
 from launcher.messages.reports import RecordSpans
 from launcher.models import ImageFormat
 from launcher.services.api.callers import TRACEPARENT
-from launcher.services.controller import key_pairs
+from launcher.services.controller import ssh_keys
 from tests.malformed import NASTY
 from tests.orders import NETWORK, make_lease, make_order
 
@@ -119,25 +119,25 @@ def key_blob(inner: bytes) -> bytes:
 
 
 @given(
-    st.sampled_from(key_pairs.KEY_TYPES),
+    st.sampled_from(ssh_keys.KEY_TYPES),
     st.binary(max_size=80) | st.binary(max_size=60).map(key_blob),
     ANY_TEXT,
 )
 def test_any_line_is_a_public_key_or_refused(kind: str, blob: bytes, comment: str) -> None:
     for line in (comment, f"{kind} {comment}", f"{kind} {base64.b64encode(blob).decode()} {comment}"):
         with contextlib.suppress(BadRequest):
-            found = key_pairs.parse("name", line)
+            found = ssh_keys.parse("name", line)
             assert found.public_key.isprintable()
             assert found.public_key == line.strip()
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"])))
 def test_a_key_of_ours_is_read_as_it_was_made(comment: str) -> None:
-    _, public, _ = key_pairs.generate("x")
+    _, public, _ = ssh_keys.generate("x")
     line = f"{public} {comment}".strip()
-    assert key_pairs.parse("x", f"  {line}\n").public_key == line
+    assert ssh_keys.parse("x", f"  {line}\n").public_key == line
     with pytest.raises(BadRequest):
-        key_pairs.parse("x", f"{line}\n{line}")
+        ssh_keys.parse("x", f"{line}\n{line}")
 
 
 # --- the settings --------------------------------------------------------------------------------------------

@@ -16,8 +16,6 @@ from pathlib import Path, PurePosixPath
 from random import Random
 from typing import Any
 
-from pycdlib import PyCdlib
-
 from launcher.drivers import process
 from launcher.drivers.images.files import MIB, in_thread, sync_file
 from launcher.guestdata import ec2, nocloud, openstack
@@ -86,6 +84,8 @@ def _as_json(node: Node) -> Any:
 
 def _write_iso(path: Path, label: str, files: Mapping[str, bytes]) -> None:
     """The plain names are made up: who cannot read the others does not read a config drive."""
+    from pycdlib import PyCdlib  # noqa: PLC0415 - many a host makes no config drive
+
     image, known = PyCdlib(), {PurePosixPath("."): ""}
     image.new(interchange_level=3, vol_ident=label, rock_ridge="1.09", joliet=3)
     for directory in _directories(files):
