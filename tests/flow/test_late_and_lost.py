@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from launcher.accounts import UserRole
+from launcher.auditing import ArtefactKind, ListLeases, Look
 from launcher.db import events
+from launcher.db.database import Database
 from launcher.errors import StaleGeneration
 from launcher.messages.compute import RunInstance
+from launcher.messages.network import AllocateFixedIp, ReleaseFixedIp
 from launcher.messages.notices import HostHeartbeat
 from launcher.messages.reports import ReportPower
 from launcher.messaging import Context
@@ -17,6 +24,7 @@ from launcher.models import HostState
 from tests.flow.house import House, Json
 from tests.waiting import eventually, until
 
+T = TypeVar("T")
 CTX = Context(request_id="req-late", project_id="admin", user_id="admin", role=UserRole.ADMIN, trace_id="0" * 32)
 
 
@@ -129,3 +137,38 @@ async def test_a_role_that_is_away_costs_no_attempt(tmp_path: Path) -> None:
 
         await eventually(tried_again, what="two attempts without a network role")
         assert (await house.ask("GET", f"/instances/{made['id']}", status=200))["status"] == "BUILD"
+
+
+class LateAnswers:
+    """A database whose first answer is heard after the answers to what was written later."""
+
+    def __init__(self, db: Database) -> None:
+        self.db, self.read = db, db.read
+        self.done, self.heard = asyncio.Event(), asyncio.Event()
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        result = await self.db.write(work)
+        if not self.done.is_set():
+            self.done.set()
+            await self.heard.wait()
+        return result
+
+
+async def test_a_lease_is_not_remembered_by_who_hears_late_of_it(house: House) -> None:
+    """Asked for again while it was released, it stayed in the DHCP server's list, and in no row."""
+    instance = await running(house)
+    role, order = house.network_role, house.order_of(instance)
+    late = LateAnswers(role.db)
+    role.db = late  # type: ignore[assignment]
+    again = AllocateFixedIp(
+        instance_id=order.instance_id, project_id="admin", nic=0, mac=order.nics[0].mac, hostname=order.hostname
+    )
+    asked = asyncio.create_task(role.allocate_fixed_ip(CTX, again))
+    await late.done.wait()
+    await role.release_fixed_ip(CTX, ReleaseFixedIp(instance_id=order.instance_id))
+    late.heard.set()
+    await asked
+    assert role.leased == {}
+    assert await role.list_leases(CTX, ListLeases()) == Look(
+        host=None, kinds=frozenset({ArtefactKind.LEASE, ArtefactKind.FLOATING, ArtefactKind.DHCP}), artefacts=()
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
@@ -66,7 +67,7 @@ class NetworkController(Role):
         self.networks = Networks(usual=network, projects=projects)
         self.served: dict[int, Network] = {}
         self.leased: dict[MacAddress, FixedIp] = {}
-        self.changes = 0
+        self.order, self.newest = itertools.count(1), 0
         self.publishing = asyncio.Lock()
         self.floating = FloatingIps(
             db=db,
@@ -126,8 +127,8 @@ class NetworkController(Role):
     # --- leases ----------------------------------------------------------------------------------------
 
     async def allocate_fixed_ip(self, ctx: Context, message: AllocateFixedIp) -> FixedIp:
-        def work(db: sqlite3.Connection) -> FixedIp:
-            return leases.find(db, message.instance_id, message.mac) or leases.allocate(
+        def work(db: sqlite3.Connection) -> tuple[int, FixedIp]:
+            return next(self.order), leases.find(db, message.instance_id, message.mac) or leases.allocate(
                 db,
                 self.networks.resolve(db, message.project_id, message.network),
                 instance_id=message.instance_id,
@@ -139,9 +140,8 @@ class NetworkController(Role):
             )
 
         async with failpoint("lease"):
-            lease = await self.db.write(work)
-        self.leased[lease.mac] = lease
-        self.changes += 1
+            order, lease = await self.db.write(work)
+        await self._remember(order, lambda: self.leased.update({lease.mac: lease}))
         if await self._serve(lease.network):
             await self.floating.attempt()
         await self._publish(lease.network)
@@ -149,10 +149,11 @@ class NetworkController(Role):
 
     async def release_fixed_ip(self, ctx: Context, message: ReleaseFixedIp) -> None:
         async with self.floating.letting_go(message.instance_id), failpoint("release"):
-            released = await self.db.write(lambda db: leases.release(db, message.instance_id))
-        for lease in released:
-            self.leased.pop(lease.mac, None)
-        self.changes += 1
+            order, released = await self.db.write(
+                lambda db: (next(self.order), leases.release(db, message.instance_id))
+            )
+        gone = {lease.mac for lease in released}
+        await self._remember(order, lambda: [self.leased.pop(mac, None) for mac in gone])
         for network in {lease.network.id: lease.network for lease in released}.values():
             await self._publish(network)
 
@@ -238,12 +239,24 @@ class NetworkController(Role):
 
     async def publish_again(self, ctx: Context, message: PublishLeases) -> None:
         """By the rows: somebody saw that the servers know something else."""
-        seen = self.changes
-        found = await self.db.read(leases.list_leases)
-        if seen == self.changes:  # else it is older than what is known
-            self.leased = {lease.mac: lease for lease in found}
+        await self._recall()
         await self.publish_all()
         await self.floating.check()
+
+    async def _remember(self, order: int, change: Callable[[], object]) -> None:
+        """In the order of the transactions: who waited for one may hear of it after who waited for the next."""
+        if order > self.newest:
+            self.newest = order
+            change()
+        else:
+            await self._recall()
+
+    async def _recall(self) -> None:
+        """What is leased, by the rows; once more if that changed meanwhile."""
+        newest = 0
+        while newest <= self.newest:
+            newest, found = await self.db.write(lambda db: (next(self.order), leases.list_leases(db)))
+        self.newest, self.leased = newest, {lease.mac: lease for lease in found}
 
     async def publish_all(self) -> None:
         for network in tuple(self.served.values()):
