@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from launcher.accounts import AdminAccess, UserRole
-from launcher.config import FLAVORS
+from launcher.config import FLAVORS, TimeoutsConfig
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.scheduler.chance import ChanceScheduler
@@ -28,10 +28,11 @@ from launcher.messages.security_groups import (
 from launcher.messaging import Call, Context
 from launcher.models import Image, Quotas
 from launcher.policy import Protocol
-from launcher.services.compute import Compute
+from launcher.services.compute.compute import Compute
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.passwords import Passwords
+from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
 from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
@@ -136,10 +137,10 @@ class Simulation:
         """What the processes remember must agree with the rows, too, and nobody may have dawdled."""
         for name, compute in self.computes.items():
             live = invariants.live_on(self.world, name)
-            if set(compute.held) != live:
-                yield f"{name} counts {len(compute.held)} instances, {len(live)} are its"
-            if compute.turns._turns:
-                yield f"{name} still has {len(compute.turns._turns)} instances' turns"
+            if set(compute.holdings.held) != live:
+                yield f"{name} counts {len(compute.holdings.held)} instances, {len(live)} are its"
+            if compute.holdings.turns._turns:
+                yield f"{name} still has {len(compute.holdings.turns._turns)} instances' turns"
         took = self.busy_until - self.world.last_start
         if took > PROMPT and invariants.must_be_prompt(self.schedule):
             yield f"it took {took:.0f} s after the last start"
@@ -361,9 +362,12 @@ def _controller(shared: Any, life: Life) -> Controller:
         library=FAKE_IMAGES,
         admin=ADMIN,
         access=AccessRules(passwords=PlainPasswords()),
-        build_timeout=600.0,
-        max_attempts=3,
-        restart_missing=True,
+        launches=LaunchRules(
+            build_timeout=600.0,
+            state_timeouts=TimeoutsConfig().of_states(),
+            max_attempts=3,
+            restart_missing=True,
+        ),
         tick=2.0,
         sweep_every=SWEEP_EVERY,
     )
