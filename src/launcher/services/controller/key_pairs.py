@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from launcher.clock import Clock
-from launcher.db import key_pairs
+from launcher.db import key_pairs, limits
 from launcher.db.database import Database
 from launcher.errors import QuotaExceeded
 from launcher.messages.key_pairs import CreateKeyPair, DeleteKeyPair, ListKeyPairs
@@ -34,8 +34,9 @@ class KeyPairs:
         pair = pair.model_copy(update={"created_ms": int(self.clock.now_ms())})
 
         def work(db: sqlite3.Connection) -> None:
-            if len(key_pairs.list_all(db, ctx.project_id)) >= self.quotas.key_pairs:
-                raise QuotaExceeded(f"quota of key pairs exceeded: {self.quotas.key_pairs} in use")
+            most = limits.get(db, ctx.project_id, self.quotas).key_pairs
+            if len(key_pairs.list_all(db, ctx.project_id)) >= most:
+                raise QuotaExceeded(f"quota of key pairs exceeded: {most} are allowed")
             key_pairs.create(db, ctx.project_id, pair)
 
         await self.db.write(work)
