@@ -44,7 +44,7 @@ async def test_a_group_is_found_by_its_name_and_by_its_id(house: House) -> None:
     assert (await house.ask("GET", f"/security-groups/{made['id']}", status=200))["id"] == other["id"]
     listed = await house.ask("GET", "/security-groups", status=200)
     assert [group["name"] for group in listed["security_groups"]] == [str(made["id"]), "default", "web"]
-    for word in ("nope", "99999", "9" * 30, "%2e%2e"):
+    for word in ("nope", "99999", "9" * 30, "%2e%2e%2e"):
         await house.ask("GET", f"/security-groups/{word}", status=404)
 
 
