@@ -14,6 +14,7 @@ from typing import Any
 from launcher.accounts import AdminAccess, UserRole
 from launcher.config import FLAVORS, TimeoutsConfig
 from launcher.drivers.images.fake import FAKE_IMAGES
+from launcher.drivers.images.fake_vault import FakeDownloads, FakeVault
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.errors import BusError, Conflict, InsufficientSpace, LauncherError, NotFound
@@ -31,6 +32,7 @@ from launcher.policy import Protocol
 from launcher.services.compute.compute import Compute
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
+from launcher.services.controller.images import ImageSupply
 from launcher.services.controller.passwords import Passwords
 from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
@@ -358,8 +360,14 @@ def _controller(shared: Any, life: Life) -> Controller:
         db=InlineDatabase(life, "controller"),
         quotas=Quotas(),
         flavors={flavor.name: flavor for flavor in FLAVORS},
-        read_image=read_image,
-        library=FAKE_IMAGES,
+        images=ImageSupply(
+            read_image=read_image,
+            library=FAKE_IMAGES,
+            known={},
+            vault=FakeVault(),
+            downloads=FakeDownloads(),
+            most=2**30,
+        ),
         admin=ADMIN,
         access=AccessRules(passwords=PlainPasswords()),
         launches=LaunchRules(

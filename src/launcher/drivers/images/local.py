@@ -29,11 +29,13 @@ from launcher.drivers.images.inject.injector import Payload, Place
 from launcher.drivers.images.inject.interfaces import interfaces_text
 from launcher.drivers.images.library import sync_directory
 from launcher.drivers.images.store import Injected, Injection, Tell
+from launcher.drivers.images.vault import Downloads
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import BadImage, HostResourceMissing, InjectionFailed
 from launcher.failpoints import failpoint
 from launcher.guestdata.guest import Guest
-from launcher.models import ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
+from launcher.images import Ticket
+from launcher.models import Image, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
 from launcher.networks import FixedIp
 
 CONFIG_DRIVE, NOTHING = "config-drive", "none"
@@ -56,6 +58,7 @@ class LocalImages:
         vault: Path | None = None,
         reserve_mb: int = 512,
         cache_limit: int | None = None,
+        downloads: Downloads | None = None,
     ) -> None:
         self.path = path.absolute()
         self.ways, self.config_drives = ways, config_drives or ConfigDrives(rng=SystemRandom())
@@ -67,6 +70,7 @@ class LocalImages:
             sources=[library, *([vault] if vault else [])],
             reserve_mb=reserve_mb,
             limit=cache_limit,
+            downloads=downloads,
         )
 
     async def start(self) -> None:
@@ -75,6 +79,12 @@ class LocalImages:
 
     async def stop(self) -> None:
         await self.ways.stop()
+
+    async def list_missing(self, order: LaunchOrder) -> Sequence[Image]:
+        return await self.cache.list_missing(order)
+
+    async def fetch(self, order: LaunchOrder, image: Image, ticket: Ticket) -> None:
+        await self.cache.fetch(order, image, ticket)
 
     async def create_disks(self, order: LaunchOrder) -> Disks:
         size = root_size(order)
@@ -119,6 +129,9 @@ class LocalImages:
 
     async def list_bases(self) -> Sequence[str]:
         return await self.cache.list_bases()
+
+    async def prune_bases(self) -> int:
+        return await self.cache.prune()
 
     async def list_exports(self) -> Sequence[str]:
         return await self.ways.list_leftovers()
