@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from random import Random
 
@@ -65,6 +66,8 @@ async def test_what_has_come_is_taken_up_by_the_next(vault: Vault) -> None:
     await arrival.close()
     arrival = await vault.open_arrival("a", resume=True)
     assert arrival.size == 1_200_000
+    assert await vault.last_change_ms("nothing") is None
+    assert abs((await vault.last_change_ms("a") or 0) - time.time() * 1000) < 60_000
     await arrival.append(CONTENT[1_200_000:])
     assert (await arrival.finish()).sha256 == SHA256
     await arrival.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import os
 import sqlite3
 import subprocess
 from collections.abc import AsyncIterator
@@ -14,10 +15,12 @@ import aiohttp
 import pytest
 
 from launcher.accounts import Credential, CredentialKind, Project, User, UserRole
+from launcher.clock import SystemClock
 from launcher.db import accounts, credentials
 from launcher.messages.images import BeginUpload
 from launcher.models import Quotas
 from launcher.services.controller.credentials import sha256
+from launcher.services.controller.imports import UPLOAD_PATIENCE_MS
 from tests.flow.house import House, Json
 from tests.waiting import eventually
 
@@ -158,6 +161,32 @@ async def test_the_next_process_knows_what_was_being_uploaded_is_lost(tmp_path: 
         found = await house.ask("GET", "/images/mine", status=200)
         assert (found["state"], found["reason"]) == ("error", "the upload was cut off: the server ended")
         assert await house.vault.list_arrivals() == []
+
+
+async def test_an_upload_of_which_nothing_comes_any_more_is_given_up_and_a_slow_one_is_not(tmp_path: Path) -> None:
+    async with House(tmp_path).open() as house:
+        imports, image = house.controller.images.imports, await announce(house)
+        ctx = house.controller.own_context().model_copy(update={"project_id": "admin"})
+        await house.controller.images.begin_upload(ctx, BeginUpload(image=image["id"]))
+        later = house.controller.clock.now_ms() + UPLOAD_PATIENCE_MS + 1000
+        imports.clock = StoppedClock(later)
+        arriving = tmp_path / "vault" / "arriving" / image["id"]
+        for last_ms, state in ((later - 5000, "saving"), (later - UPLOAD_PATIENCE_MS - 5000, "error")):
+            arriving.write_bytes(b"x")
+            os.utime(arriving, (last_ms / 1000, last_ms / 1000))
+            await imports.tend()
+            assert (await house.ask("GET", "/images/mine", status=200))["state"] == state
+        assert not arriving.exists()
+
+
+class StoppedClock(SystemClock):
+    """Says the same for ever."""
+
+    def __init__(self, at_ms: float) -> None:
+        self.at_ms = at_ms
+
+    def now_ms(self) -> float:
+        return self.at_ms
 
 
 async def test_a_triple_boots_by_the_kernel_and_ramdisk_it_names(house: House) -> None:

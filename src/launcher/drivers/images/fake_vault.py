@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -71,6 +72,9 @@ class FakeVault:
 
     async def delete(self, sha256: str) -> None:
         self.contents.pop(sha256, None)
+
+    async def last_change_ms(self, name: str) -> float | None:
+        return time.time() * 1000 if name in self.arrivals else None
 
     async def list_arrivals(self) -> Sequence[str]:
         return sorted(self.arrivals)

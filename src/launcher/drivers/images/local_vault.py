@@ -151,6 +151,12 @@ class LocalVault:
     async def delete(self, sha256: str) -> None:
         await in_thread(self.path(sha256).unlink, missing_ok=True)
 
+    async def last_change_ms(self, name: str) -> float | None:
+        try:
+            return (await in_thread((self._arriving / name).stat)).st_mtime * 1000
+        except FileNotFoundError:
+            return None
+
     async def list_arrivals(self) -> Sequence[str]:
         return await in_thread(lambda: sorted(each.name for each in self._arriving.iterdir()))
 

@@ -105,8 +105,8 @@ class Imports:
             self.begin(image)
         oldest = self.clock.now_ms() - UPLOAD_PATIENCE_MS
         for image in await self.db.read(lambda db: images.list_in(db, ImageState.SAVING)):
-            if image.updated_ms < oldest:
-                await self.fail(image.id, ImageState.SAVING, "the upload did not end in ten minutes")
+            if max(image.updated_ms, await self.vault.last_change_ms(image.id) or 0) < oldest:
+                await self.fail(image.id, ImageState.SAVING, "nothing of the upload came for ten minutes")
         await self.sweep()
 
     async def sweep(self, *, unknown: bool = False) -> None:
