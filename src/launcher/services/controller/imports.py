@@ -181,10 +181,8 @@ class Imports:
         return changed
 
     async def _received(self, image: CatalogueImage) -> Received:
-        """The bytes that are there, or those of a download that all who want them share."""
-        checksum, name = image.checksum or "", arrival_name(image)
-        if checksum.startswith("sha256:") and (known := await self.vault.find(checksum.partition(":")[2])):
-            return known
+        """Those of a download that all who want them share. Nothing is awaited before it is known who downloads."""
+        name = arrival_name(image)
         shared = self.shared.get(name)
         if shared is None:
             shared = self.shared[name] = Shared(asyncio.ensure_future(self._download(image, name)))
@@ -206,7 +204,10 @@ class Imports:
             await self.sweep()
 
     async def _download(self, image: CatalogueImage, name: str) -> Received:
-        """A damaged whole is fetched once more from the beginning: its first part may be an earlier process's."""
+        """What is there need not come. A damaged whole does so twice: its first part may be an earlier process's."""
+        checksum = image.checksum or ""
+        if checksum.startswith("sha256:") and (found := await self.vault.find(checksum.partition(":")[2])):
+            return found
         async with self.limit:
             known = bool(image.checksum)
             for resume in (known, False):
