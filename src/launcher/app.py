@@ -246,6 +246,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             state / "instances",
             library=library_path(config, state),
             ways=make_ways(config.images.inject, state=state, partition=config.images.inject_partition),
+            disk_format=config.images.disk_format,
             config_drives=ConfigDrives(
                 config.images.config_drive, config.images.config_drive_format, rng=SystemRandom()
             ),

@@ -31,4 +31,6 @@ def _lack(order: LaunchOrder, host: HostState) -> str:
     free_mb = host.memory_mb - host.memory_used_mb
     if order.flavor.memory_mb > free_mb:
         return f"{order.flavor.memory_mb} MB of memory needed, {free_mb} MB free"
+    if host.disk_free_mb <= 0:
+        return "its disk is full but for what its guests still write"
     return ""

@@ -105,7 +105,9 @@ def _add_devices(devices: Element, order: LaunchOrder, disks: Disks) -> None:
     SubElement(devices, "controller", type="usb", model="none")
     SubElement(devices, "memballoon", model="none")
 
-    _add_disk(devices, disks.root, "vda", disks.root_format)
+    writable = [path for path in (disks.root, disks.ephemeral, disks.swap) if path is not None]
+    for letter, path in zip("abc", writable, strict=False):
+        _add_disk(devices, path, f"vd{letter}", disks.root_format)
     if disks.config_drive is not None:
         SubElement(_add_disk(devices, disks.config_drive, CONFIG_DRIVE, ImageFormat.RAW), "readonly")
 

@@ -10,7 +10,7 @@ from launcher.models import Diagnostics, ImageFormat, InstanceId, InstanceRef, L
 
 
 class Disks(Model):
-    """The files a domain starts from, as the image store made them."""
+    """The files a domain starts from, as the image store made them; ephemeral and swap have the root's format."""
 
     root: Path
     root_format: ImageFormat
@@ -18,6 +18,8 @@ class Disks(Model):
     ramdisk: Path | None = None
     console_log: Path
     config_drive: Path | None = None
+    ephemeral: Path | None = None
+    swap: Path | None = None
 
 
 class Domain(Model):
