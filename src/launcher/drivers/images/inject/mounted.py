@@ -53,10 +53,11 @@ class Image:
         for folder in list(reversed(target.parents))[1:]:
             self._ensure(folder, folder_mode, first=len(folder.parts) == 2)
         file = self._open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, mode)
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(file)
+            raise InjectionFailed(f"{path} in the disk is no regular file")
         with os.fdopen(file, "r+b") as opened:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode):
-                raise InjectionFailed(f"{path} in the disk is no regular file")
             if found.st_size > LARGEST_FILE:
                 raise InjectionFailed(f"{path} in the disk has {found.st_size} bytes, expected at most {LARGEST_FILE}")
             after = change(opened.read())
