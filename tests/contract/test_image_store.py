@@ -23,7 +23,7 @@ from launcher.drivers.images.space import Space
 from launcher.drivers.images.store import ImageStore, Injected, Injection
 from launcher.errors import BadImage, DriverError, HostResourceMissing, InjectionFailed, InsufficientSpace
 from launcher.guestdata.guest import Guest
-from launcher.models import Flavor, ImageFormat, InstanceRef, LaunchOrder
+from launcher.models import Firmware, Flavor, ImageFormat, InstanceRef, LaunchOrder
 from tests.orders import make_lease, make_order, make_told
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@here"
@@ -110,6 +110,14 @@ async def test_instances_share_the_image_and_nothing_else(store: ImageStore, ord
 async def test_an_image_without_a_kernel_boots_by_itself(store: ImageStore, orders: Orders) -> None:
     disks = await store.create_disks(orders(kernel=None, ramdisk=None))
     assert (disks.kernel, disks.ramdisk) == (None, None)
+
+
+async def test_what_uefi_remembers_is_the_instances_own(store: ImageStore, orders: Orders) -> None:
+    by_uefi = orders.image.model_copy(update={"firmware": Firmware.UEFI})
+    assert (await store.create_disks(orders(1))).firmware_state is None
+    disks = await store.create_disks(orders(2, image=by_uefi, kernel=None, ramdisk=None))
+    assert disks.firmware_state is not None
+    assert disks.firmware_state.parent == disks.root.parent
 
 
 async def test_what_exists_is_listed_until_it_is_deleted(store: ImageStore, orders: Orders) -> None:

@@ -12,7 +12,7 @@ from launcher.drivers.images.local import root_size
 from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InjectionFailed
-from launcher.models import Image, ImageFormat, ImageKind, InstanceId, InstanceRef, LaunchOrder
+from launcher.models import Firmware, Image, ImageFormat, ImageKind, InstanceId, InstanceRef, LaunchOrder
 from launcher.networks import FixedIp
 
 Before = Callable[[str, InstanceRef], Awaitable[None]]
@@ -82,6 +82,7 @@ class FakeImages:
             kernel=base / order.kernel.sha256 if order.kernel else None,
             ramdisk=base / order.ramdisk.sha256 if order.ramdisk else None,
             console_log=home / "console.log",
+            firmware_state=home / "firmware-state" if order.image.firmware is Firmware.UEFI else None,
             **{blank.name: home / blank.name for blank in blanks_of(order.flavor)},
         )
         self.bases |= {image.sha256 for image in (order.image, order.kernel, order.ramdisk) if image}

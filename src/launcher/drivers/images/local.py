@@ -4,7 +4,7 @@
     <path>/_blank/                   empty disks (`blanks.py`)
     <path>/instance-%08x/{disk, ephemeral, swap}   what a guest writes (`disks.py`)
     <path>/instance-%08x/config-drive    what the guest is told, where it gets one
-    <path>/instance-%08x/{instance-id, injection, console.log}
+    <path>/instance-%08x/{instance-id, injection, console.log, firmware-state}
     <path>/instance-%08x/{base, kernel, ramdisk}   links to what the instance needs of `_base`
     <path>/_work/                    what is being made or thrown away; emptied at start
 
@@ -37,10 +37,11 @@ from launcher.drivers.virt.driver import Disks
 from launcher.errors import BadImage, HostResourceMissing, InjectionFailed
 from launcher.failpoints import failpoint
 from launcher.guestdata.guest import Guest
-from launcher.models import ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
+from launcher.models import Firmware, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
 from launcher.networks import FixedIp
 
 CONFIG_DRIVE, CONSOLE, UNSETTLED, NOTHING = "config-drive", "console.log", "unsettled", "none"
+FIRMWARE_STATE = "firmware-state"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -196,6 +197,7 @@ class LocalImages:
         return Disks(
             root=root,
             root_format=format,
+            firmware_state=directory / FIRMWARE_STATE if order.image.firmware is Firmware.UEFI else None,
             ephemeral=more.get("ephemeral"),
             swap=more.get("swap"),
             kernel=self._base / order.kernel.sha256 if order.kernel else None,

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import Field
+
 from launcher.models import Diagnostics, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Model, PowerState
 
 
@@ -20,6 +22,7 @@ class Disks(Model):
     config_drive: Path | None = None
     ephemeral: Path | None = None
     swap: Path | None = None
+    firmware_state: Path | None = Field(default=None, description="of an instance that UEFI starts; made by `spawn`")
 
 
 class Domain(Model):
