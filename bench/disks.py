@@ -165,10 +165,10 @@ async def drives(bench: Bench, times: Times) -> None:
 
 
 async def measure(times: Times) -> None:
-    with tempfile.TemporaryDirectory(prefix="launcher-bench-") as made:
+    with tempfile.TemporaryDirectory(prefix="launcher-bench-", dir="/var/tmp") as made:
         bench = Bench(Path(made))
         await overlays(bench, times)
-        for way in (Injection.STORAGE_DAEMON, Injection.METADATA, Injection.CONFIG_DRIVE):
+        for way in (Injection.STORAGE_DAEMON, Injection.NBD, Injection.METADATA, Injection.CONFIG_DRIVE):
             try:
                 async with bench.store(way) as store:
                     await bench.launches(store, f"qcow2, {way}", times)

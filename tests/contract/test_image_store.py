@@ -214,6 +214,13 @@ async def test_a_flavor_brings_disks_of_its_own(store: ImageStore, orders: Order
         await store.settle(orders(2, flavor=own))
 
 
+async def test_a_config_drive_is_not_for_everybodys_eyes(files: LocalImages, orders: Orders) -> None:
+    await files.create_disks(orders(config_drive=True))
+    done = await files.inject(orders(config_drive=True), NICS, tell)
+    assert done.config_drive is not None
+    assert done.config_drive.stat().st_mode & 0o777 == 0o600
+
+
 # --- the fake's own switches ------------------------------------------------------------------------
 
 

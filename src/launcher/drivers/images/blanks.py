@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from launcher.drivers import process
 from launcher.drivers.images.files import GIB, MIB, in_thread, sync_file
+from launcher.drivers.images.space import named_when_full
 from launcher.models import Flavor
 
 _EXT4 = ("-t", "ext4", "-L", "ephemeral0", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0")
@@ -50,7 +51,7 @@ class Blanks:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def ensure(self, flavor: Flavor) -> None:
-        """The flavor's are here. Raises ProgramFailed, HostResourceMissing."""
+        """The flavor's are here. Raises InsufficientSpace, ProgramFailed, HostResourceMissing."""
         for blank in blanks_of(flavor):
             async with self._locks[blank.file]:
                 if not await in_thread((self.path / blank.file).exists):
@@ -60,7 +61,8 @@ class Blanks:
         draft = Path(await in_thread(tempfile.mkdtemp, dir=self.work))
         try:
             await in_thread(_reserve, draft / "disk", blank.size)
-            await process.run([*blank.command, draft / "disk"], timeout=120)
+            with named_when_full(self.path / blank.file):
+                await process.run([*blank.command, draft / "disk"], timeout=120)
             await in_thread(sync_file, draft / "disk")
             await in_thread(self.path.mkdir, exist_ok=True)
             await in_thread((draft / "disk").replace, self.path / blank.file)

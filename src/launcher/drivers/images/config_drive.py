@@ -20,6 +20,7 @@ from pycdlib import PyCdlib
 
 from launcher.drivers import process
 from launcher.drivers.images.files import MIB, in_thread
+from launcher.drivers.images.space import named_when_full
 from launcher.guestdata import ec2, nocloud, openstack
 from launcher.guestdata.guest import Guest
 from launcher.guestdata.tree import Directory, Leaf, Node, leaves
@@ -112,9 +113,10 @@ async def _write_fat(path: Path, label: str, files: Mapping[str, bytes]) -> None
         tree = Path(made)
         await in_thread(_write_tree, tree, files)
         sectors = str(FAT_MIB * MIB // 512)
-        await process.run(["mformat", "-C", "-i", path, "-v", label, "-T", sectors, "::"])
         tops = {tree / PurePosixPath(name).parts[0] for name in files}
-        await process.run(["mcopy", "-s", "-o", "-D", "o", "-i", path, *sorted(tops), "::"])
+        with named_when_full(path):
+            await process.run(["mformat", "-C", "-i", path, "-v", label, "-T", sectors, "::"])
+            await process.run(["mcopy", "-s", "-o", "-D", "o", "-i", path, *sorted(tops), "::"])
 
 
 def _write_tree(tree: Path, files: Mapping[str, bytes]) -> None:

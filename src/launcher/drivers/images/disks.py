@@ -14,7 +14,7 @@ from typing import NamedTuple
 from launcher.drivers import process
 from launcher.drivers.images import qcow2
 from launcher.drivers.images.files import in_thread
-from launcher.errors import InsufficientSpace, ProgramFailed
+from launcher.drivers.images.space import named_when_full
 from launcher.models import ImageFormat
 
 OVERLAY = 256 * 1024
@@ -66,12 +66,8 @@ async def _copy(disk: NewDisk, target: Path) -> None:
         ImageFormat.RAW: ["cp", "--reflink=auto", "--sparse=always", disk.base, target],
         ImageFormat.QCOW2: [*_LIMITS, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", disk.base, target],
     }
-    try:
+    with named_when_full(target):
         await process.run(copy[disk.base_format], timeout=CONVERT_TIMEOUT)
-    except ProgramFailed as error:
-        if "No space left" in error.message:
-            raise InsufficientSpace(f"no space left for {target}", hint="free space there") from error
-        raise
     await in_thread(_finish, target, disk.size)
 
 

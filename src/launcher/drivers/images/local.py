@@ -132,6 +132,7 @@ class LocalImages:
         draft = await in_thread(tempfile.mkdtemp, dir=self._work)
         try:
             await self.config_drives.write(Path(draft) / CONFIG_DRIVE, guest)
+            await in_thread((Path(draft) / CONFIG_DRIVE).chmod, 0o600)  # it may hold a password's hash
             async with failpoint("image.drive"):
                 await in_thread((Path(draft) / CONFIG_DRIVE).replace, drive)
         finally:

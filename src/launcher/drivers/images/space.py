@@ -9,7 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.drivers.images.files import MIB, amount
-from launcher.errors import InsufficientSpace
+from launcher.errors import InsufficientSpace, ProgramFailed
+
+
+@contextlib.contextmanager
+def named_when_full(path: Path) -> Iterator[None]:
+    """A program that ran out of space says so in its own words only. Raises InsufficientSpace for these."""
+    try:
+        yield
+    except ProgramFailed as error:
+        if "No space left" not in error.message:
+            raise
+        raise InsufficientSpace(f"no space left for {path}", hint="free space there") from error
 
 
 class Space:

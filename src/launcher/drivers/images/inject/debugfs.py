@@ -127,39 +127,38 @@ class Debugfs:
             await self._change(device, target, change)
 
     async def _change(self, device: Path, target: Target, change: Change) -> None:
-        """Replace a file by what `change` makes of it."""
+        """Replace a file by what `change` makes of it, in as few turns as can be: each waits for two processes."""
         with tempfile.TemporaryDirectory(prefix="launcher-inject-") as made:
             dump, wanted = Path(made) / "found", Path(made) / "wanted"
-            await self._open(device)
-            found = await self._look(target, dump)
+            found = await self._look(device, target)
+            if target.path in found:
+                await self._tell(f'dump {target.path} "{dump}"')
             before = dump.read_bytes() if dump.exists() else b""
             after = change(before)
             if before == after and target.path in found:
+                await self._tell("close")
                 return
             wanted.write_bytes(after)
-            await self._open(device, "-w")
-            await self._tell(*_commands(target, wanted, found), "close")
-            await self._tell(f'open "{device}"', f'dump {target.path} "{dump}"', "close")
+            write = ["close", f'open -w "{device}"', *_commands(target, wanted, found), "close"]
+            await self._tell(*write, f'open "{device}"', f'dump {target.path} "{dump}"', "close")
             if not dump.exists() or dump.read_bytes() != after:
                 raise InjectionFailed(
                     f"{target.path} cannot be read back from the disk", hint="is its file system full?"
                 )
 
-    async def _open(self, device: Path, *options: str) -> None:
-        """First to read: in a user namespace the kernel learns only so who owns the file, and who may write."""
-        complaint = _complaint(await self._tell(" ".join(["open", *options, f'"{device}"'])))
-        if complaint:
-            raise InjectionFailed(f"the disk has no ext2, ext3 or ext4 file system: {complaint}", hint=_HINT)
+    async def _look(self, device: Path, target: Target) -> dict[str, Found]:
+        """What stands at the file's path and above; ends with the disk open.
 
-    async def _look(self, target: Target, dump: Path) -> dict[str, Found]:
-        """What stands at the file's path and above; its content is written to `dump`. Ends with the disk closed.
-
+        Only to read: in a user namespace the kernel learns only so who owns the file, and who may write.
         Raises InjectionFailed for what is not of the right type.
         """
-        said = await self._tell(*(f"stat {path}" for path in (*target.folders, target.path)))
+        stats = [f"stat {path}" for path in (*target.folders, target.path)]
+        opened, _, said = (await self._tell(f'open "{device}"', *stats)).partition("debugfs: stat")
+        if complaint := _complaint(opened):
+            raise InjectionFailed(f"the disk has no ext2, ext3 or ext4 file system: {complaint}", hint=_HINT)
         found = {
             path: Found(kind, mode, user, group, int(size))
-            for path, kind, mode, user, group, size in _STAT.findall(said)
+            for path, kind, mode, user, group, size in _STAT.findall(f"debugfs: stat{said}")
         }
         for path, each in found.items():
             wanted = "regular" if path == target.path else "directory"
@@ -170,7 +169,6 @@ class Debugfs:
         if target.path in found and found[target.path].size > LARGEST_FILE:
             size = found[target.path].size
             raise InjectionFailed(f"{target.path} in the disk has {size} bytes, expected at most {LARGEST_FILE}")
-        await self._tell(*([f'dump {target.path} "{dump}"'] if target.path in found else []), "close")
         return found
 
     async def _tell(self, *commands: str) -> str:
