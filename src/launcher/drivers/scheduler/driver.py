@@ -17,7 +17,7 @@ class SchedulerDriver(Protocol):
 def fitting(order: LaunchOrder, hosts: Sequence[HostState]) -> list[HostState]:
     """The hosts with room for the order's flavor; raises NoValidHost saying what each lacks.
 
-    A host whose disk was full at its last heartbeat is passed over for others; if all were, the chosen one says so itself.
+    A host whose disk was full at its last heartbeat is passed over for others; if all were, the chosen one says so.
     """
     if not hosts:
         raise NoHostYet("no compute host has reported yet", hint="see `launcher host list`")
