@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints
 
 from launcher.errors import BadRequest, Conflict
-from launcher.models import LARGEST, Image, ImageFormat, ImageKind, Model, Name
+from launcher.models import LARGEST, Firmware, Image, ImageFormat, ImageKind, Machine, Model, Name
 
 LIBRARY, UPLOAD, KNOWN = "library", "upload", "known:"
 """Sources beside URLs: a directory on the server, the client, the list of known images."""
@@ -61,6 +61,8 @@ class Properties(Model):
     min_disk_gb: int = Field(default=0, ge=0, le=2**31)
     min_memory_mb: int = Field(default=0, ge=0, le=2**31)
     kernel_args: str = Field(default="", max_length=2048)
+    firmware: Firmware = Firmware.BIOS
+    machine: Machine = Machine.PC
     description: str = Field(default="", max_length=1024)
     public: bool = Field(default=False, description="every project may use it")
     projects: tuple[str, ...] = Field(default=(), max_length=1000, description="these may use it, too")

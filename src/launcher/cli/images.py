@@ -86,6 +86,8 @@ def _add_properties(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ramdisk", dest="ramdisk_id", metavar="IMAGE")
     parser.add_argument("--kernel-args", metavar="TEXT")
     parser.add_argument("--architecture", metavar="ARCH")
+    parser.add_argument("--firmware", choices=("bios", "uefi"), help="what starts its boot loader")
+    parser.add_argument("--machine", choices=("pc", "q35"))
     parser.add_argument("--min-disk", dest="min_disk_gb", type=int, metavar="GB")
     parser.add_argument("--min-memory", dest="min_memory_mb", type=int, metavar="MB")
     parser.add_argument("--description", metavar="TEXT")
@@ -97,7 +99,17 @@ def _add_waiting(parser: argparse.ArgumentParser) -> None:
 
 
 def _properties(args: argparse.Namespace) -> Json:
-    names = ("kernel_id", "ramdisk_id", "kernel_args", "architecture", "min_disk_gb", "min_memory_mb", "description")
+    names = (
+        "kernel_id",
+        "ramdisk_id",
+        "kernel_args",
+        "architecture",
+        "firmware",
+        "machine",
+        "min_disk_gb",
+        "min_memory_mb",
+        "description",
+    )
     found = {name: getattr(args, name) for name in (*names, "public")}
     return {name: value for name, value in found.items() if value is not None}
 

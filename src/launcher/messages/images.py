@@ -17,7 +17,7 @@ from launcher.images import (
     Ticket,
 )
 from launcher.messaging import Call
-from launcher.models import ImageFormat, ImageKind, Model, Name
+from launcher.models import Firmware, ImageFormat, ImageKind, Machine, Model, Name
 
 
 class ImageRequest(Properties):
@@ -80,6 +80,8 @@ class ImageChanges(Model):
     min_disk_gb: int | None = Field(default=None, ge=0, le=2**31)
     min_memory_mb: int | None = Field(default=None, ge=0, le=2**31)
     kernel_args: str | None = Field(default=None, max_length=2048)
+    firmware: Firmware | None = None
+    machine: Machine | None = None
     description: str | None = Field(default=None, max_length=1024)
     public: bool | None = None
     projects: tuple[str, ...] | None = Field(default=None, max_length=1000)

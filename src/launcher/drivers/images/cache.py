@@ -20,11 +20,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from launcher.drivers.images import gate, qcow2
-from launcher.drivers.images.files import MIB, amount, in_thread, sync_file
+from launcher.drivers.images.files import in_thread, sync_file
 from launcher.drivers.images.library import sha256_of, sync_directory
 from launcher.drivers.images.local_vault import LocalArrival
+from launcher.drivers.images.space import Space
 from launcher.drivers.images.vault import Downloads
-from launcher.errors import BadImage, HostResourceMissing, InsufficientSpace
+from launcher.errors import BadImage, HostResourceMissing
 from launcher.failpoints import failpoint
 from launcher.images import Progress, Ticket
 from launcher.models import Image, LaunchOrder
@@ -35,7 +36,7 @@ LINKS = ("base", "kernel", "ramdisk")
 class BaseCache:
     """Images are taken from the directories `sources` only; `limit` in bytes, None for no limit.
 
-    A copy that would leave less than `reserve_mb` free is refused.
+    A copy for which there is no `space` is refused.
     """
 
     def __init__(
@@ -44,12 +45,12 @@ class BaseCache:
         *,
         work: Path,
         sources: Sequence[Path],
-        reserve_mb: int,
+        space: Space,
         limit: int | None = None,
         downloads: Downloads | None = None,
     ) -> None:
         self.path, self.instances, self.work, self.downloads = path, path.parent, work, downloads
-        self.sources, self.reserve_mb, self.limit = sources, reserve_mb, limit
+        self.sources, self.space, self.limit = sources, space, limit
         self._known: set[str] = set()
         self._wanted: Counter[str] = Counter()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -94,16 +95,19 @@ class BaseCache:
         async with self._locks[image.sha256]:
             if image.sha256 in self._known or await in_thread((self.path / image.sha256).exists):
                 return
-            await in_thread(self.check_space, order, image.size)
-            arrival = LocalArrival(self.work / image.sha256, sha512=False)
-            try:
-                await self.downloads.fetch(ticket.url, arrival, most=image.size, tell=_say_nothing, token=ticket.token)
-                await arrival.finish()
-                await in_thread(self._admit, self.work / image.sha256, image)
-            finally:
-                await arrival.close()
-                await in_thread((self.work / image.sha256).unlink, missing_ok=True)
+            with self.space.promised(order.name, image.size):
+                await self._fetch(self.downloads, image, ticket)
             self._known.add(image.sha256)
+
+    async def _fetch(self, downloads: Downloads, image: Image, ticket: Ticket) -> None:
+        arrival = LocalArrival(self.work / image.sha256, sha512=False)
+        try:
+            await downloads.fetch(ticket.url, arrival, most=image.size, tell=_say_nothing, token=ticket.token)
+            await arrival.finish()
+            await in_thread(self._admit, self.work / image.sha256, image)
+        finally:
+            await arrival.close()
+            await in_thread((self.work / image.sha256).unlink, missing_ok=True)
 
     async def list_bases(self) -> Sequence[str]:
         return await in_thread(lambda: sorted(base.name for base in self.path.iterdir()))
@@ -186,8 +190,8 @@ class BaseCache:
             try:
                 os.link(source, copy)
             except OSError:  # another file system, or a file of somebody whose files may not be linked
-                self.check_space(order, image.size)
-                _copy_synced(source, copy)
+                with self.space.promised(order.name, image.size):
+                    _copy_synced(source, copy)
             self._admit(copy, image)
 
     def _admit(self, copy: Path, image: Image) -> None:
@@ -216,14 +220,6 @@ class BaseCache:
                 f"image {image.name}: {image.path} does not exist on this host", hint="see `launcher image list`"
             )
         return source
-
-    def check_space(self, order: LaunchOrder, size: int) -> None:
-        free, needed = shutil.disk_usage(self.instances).free, size + self.reserve_mb * MIB
-        if free < needed:
-            raise InsufficientSpace(
-                f"{order.name}: {amount(needed)} needed, {amount(free)} free in {self.instances}",
-                hint="free space there: `launcher image prune` removes copies of images that no instance uses",
-            )
 
 
 def _say_nothing(progress: Progress) -> None:
