@@ -38,10 +38,12 @@ from launcher.drivers.images.store import ImageStore
 from launcher.drivers.nat.driver import NatDriver
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.nat.nftables import NOTE, NftablesNat
+from launcher.drivers.network.apart import Apart
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
+from launcher.drivers.network.namespaces import Namespaces
 from launcher.drivers.network.uplinks import Tags, Vxlan
 from launcher.drivers.network.vlan import Uplink, VlanNetwork
 from launcher.drivers.scheduler.chance import ChanceScheduler
@@ -238,7 +240,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             kernel=library.find_kernel(library_path(config, state)),
         ),
         firewall=await choose_firewall(config.firewall.driver, firewall_settings(config)),
-        network=_network(config.network, state),
+        network=_network(config, state),
         nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools),
         images=LocalImages(
             state / "instances",
@@ -256,14 +258,19 @@ def firewall_settings(config: Config) -> Settings:
     )
 
 
-def _network(settings: NetworkConfig, state: Path) -> NetworkDriver:
+def _network(config: Config, state: Path) -> NetworkDriver:
+    settings, apart = config.network, Apart(_namespaces(state), metadata_port=config.metadata.port or None)
     match settings.mode:
         case NetworkMode.FLAT:
-            return FlatNetwork()
+            return FlatNetwork(apart=apart)
         case NetworkMode.FLAT_DHCP:
-            return FlatDhcpNetwork(state, lease_seconds=settings.lease_s)
+            return FlatDhcpNetwork(state, apart=apart, lease_seconds=settings.lease_s)
         case NetworkMode.VLAN:
-            return VlanNetwork(state, uplink=_uplink(settings), lease_seconds=settings.lease_s)
+            return VlanNetwork(state, uplink=_uplink(settings), apart=apart, lease_seconds=settings.lease_s)
+
+
+def _namespaces(state: Path) -> Namespaces:
+    return Namespaces(state / "namespaces")
 
 
 def _uplink(settings: NetworkConfig) -> Uplink | None:
