@@ -164,13 +164,14 @@ async def _roles(
             )
         )
     if RoleName.API in wanted:
-        roles.append(_api(house, config, host, listener, bus=bus, clock=clock, rng=rng))
+        roles.append(_api(house, config, state, host, listener, bus=bus, clock=clock, rng=rng))
     return roles
 
 
 def _api(
     house: AsyncExitStack,
     config: Config,
+    state: Path,
     host: str,
     listener: socket.socket,
     *,
@@ -188,6 +189,7 @@ def _api(
         listener=listener,
         metadata_listener=metadata,
         metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
+        rooms=Namespaces(state),
     )
 
 
@@ -241,7 +243,9 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
         ),
         firewall=await choose_firewall(config.firewall.driver, firewall_settings(config)),
         network=_network(config, state),
-        nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools),
+        nat=NftablesNat(
+            note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools, namespaces=Namespaces(state)
+        ),
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
@@ -259,7 +263,7 @@ def firewall_settings(config: Config) -> Settings:
 
 
 def _network(config: Config, state: Path) -> NetworkDriver:
-    settings, apart = config.network, Apart(_namespaces(state), metadata_port=config.metadata.port or None)
+    settings, apart = config.network, Apart(Namespaces(state), metadata_port=config.metadata.port or None)
     match settings.mode:
         case NetworkMode.FLAT:
             return FlatNetwork(apart=apart)
@@ -267,10 +271,6 @@ def _network(config: Config, state: Path) -> NetworkDriver:
             return FlatDhcpNetwork(state, apart=apart, lease_seconds=settings.lease_s)
         case NetworkMode.VLAN:
             return VlanNetwork(state, uplink=_uplink(settings), apart=apart, lease_seconds=settings.lease_s)
-
-
-def _namespaces(state: Path) -> Namespaces:
-    return Namespaces(state / "namespaces")
 
 
 def _uplink(settings: NetworkConfig) -> Uplink | None:

@@ -18,6 +18,7 @@ SEGMENTS = (2, 2**24 - 1)
 """What names a project's layer 2: a VLAN id (up to 4094) or a VXLAN network identifier."""
 LINKS = IPv4Network("198.19.0.0/17")
 """Of the links to networks apart: RFC 2544 keeps it from being anybody's."""
+LINK_DEVICE = "nova-link"
 MOST_APART = LINKS.num_addresses // 2 - 1
 
 
@@ -69,7 +70,7 @@ class Network(Model):
     @property
     def link_device(self) -> str:
         """The host's end of it."""
-        return f"nova-link{self.apart}"
+        return f"{LINK_DEVICE}{self.apart}"
 
     @property
     def gateway_interface(self) -> IPv4Interface:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, NamedTuple
 
 from launcher.errors import BadRequest, Conflict, NoMoreFloatingIps, NotFound, QuotaExceeded
 from launcher.floating import FloatingIp, FloatingPool
+from launcher.models import InstanceId
 from launcher.networks import FixedIp
 
 _JOINED = (
@@ -48,6 +49,22 @@ def get(db: sqlite3.Connection, project_id: str | None, address: IPv4Address) ->
 def list_visible(db: sqlite3.Connection, project_id: str | None) -> list[FloatingIp]:
     """`project_id` None sees all."""
     return _many(db, "?1 IS NULL OR project_id = ?1", project_id)
+
+
+class Led(NamedTuple):
+    """An association as the host needs it: an address alone does not say which network's it is."""
+
+    address: IPv4Address
+    network: int
+    fixed: IPv4Address
+    instance_id: InstanceId
+
+
+def list_led(db: sqlite3.Connection) -> list[Led]:
+    rows = db.execute(f"{_JOINED} WHERE fixed IS NOT NULL ORDER BY floating_ips.address").fetchall()
+    return [
+        Led(IPv4Address(row["address"]), row["network"], IPv4Address(row["fixed"]), row["instance_id"]) for row in rows
+    ]
 
 
 def associate(db: sqlite3.Connection, floating: FloatingIp, lease: FixedIp, *, reassociate: bool) -> FloatingIp:

@@ -25,7 +25,7 @@ Address = IPv4Address | IPv6Address
 End = tuple[int, Address]
 """An address in a zone of connection tracking; 0 is no zone. Networks with the same addresses are in several."""
 
-_NETFILTER = 12
+NETFILTER = 12
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # of the subsystem 1, conntrack
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
@@ -56,12 +56,13 @@ class Flow:
 
 
 class Flows:
-    """The table of this network namespace, by one socket: to close one takes the kernel milliseconds.
+    """The table of this network namespace, or that of the socket that `opens` makes; to close one takes milliseconds.
 
     Each call blocks, one at a time, and raises FirewallFailed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, opens: Callable[[], socket.socket] | None = None) -> None:
+        self._opens = opens or (lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER))
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
@@ -95,7 +96,7 @@ class Flows:
         with self._lock:
             try:
                 if self._socket is None:
-                    self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
+                    self._socket = self._opens()
                     self._socket.bind((0, 0))
                 yield self._socket
             except OSError as error:

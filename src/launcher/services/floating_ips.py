@@ -14,9 +14,10 @@ from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.db import floating_ips, leases, networks
 from launcher.db.database import Database
+from launcher.db.floating_ips import Led
 from launcher.drivers.nat.driver import NatDriver
 from launcher.errors import BadRequest, Conflict, LauncherError, NetworkFailed, NotFound
-from launcher.floating import FloatingIp, FloatingPool, Outward, Translation
+from launcher.floating import Beyond, FloatingIp, FloatingPool, Outward, Translation
 from launcher.messages.floating_ips import (
     AllocateFloatingIp,
     AssociateFloatingIp,
@@ -28,7 +29,7 @@ from launcher.messages.floating_ips import (
 from launcher.messages.instances import GetInstance
 from launcher.messaging import Context, Route
 from launcher.models import Instance, InstanceId
-from launcher.networks import FixedIp
+from launcher.networks import FixedIp, Network
 
 log = logging.getLogger(__name__)
 
@@ -131,17 +132,9 @@ class FloatingIps:
     async def translate(self) -> Mapping[IPv4Address, NetworkFailed]:
         """The host as the rows say, and what it refused; one at a time, so that older rows never win."""
         async with self.translating:
-            found, known = await self.db.read(lambda db: (floating_ips.list_visible(db, None), networks.list_all(db)))
-            wanted = Translation(
-                networks={network.bridge: network.cidr for network in known},
-                masquerade=self.outward.masquerade,
-                floating={
-                    each.address: each.fixed
-                    for each in found
-                    if each.fixed is not None and each.instance_id not in self.leaving
-                },
-            )
-            return await self.nat.apply(wanted)
+            led, known = await self.db.read(lambda db: (floating_ips.list_led(db), networks.list_all(db)))
+            stay = [each for each in led if each.instance_id not in self.leaving]
+            return await self.nat.apply(_translation(known, stay, self.outward.masquerade))
 
     async def attempt(self) -> None:
         """Networks are of use without it; what fails is tried again by `check`."""
@@ -200,6 +193,23 @@ def _lease(db: sqlite3.Connection, instance: Instance, fixed: IPv4Address | None
             return lease
     known = ", ".join(str(lease.address) for lease in found)
     raise BadRequest(f"{fixed} is not of instance {instance.name!r}, which has {known}", field="fixed")
+
+
+def _translation(known: Sequence[Network], led: Sequence[Led], masquerade: bool) -> Translation:
+    """The gateways of networks apart translate their own; to the host they are the links that lead there."""
+    by_network: dict[int, dict[IPv4Address, IPv4Address]] = {network.id: {} for network in known}
+    for each in led:
+        by_network[each.network][each.address] = each.fixed
+    here, apart = [each for each in known if not each.apart], [each for each in known if each.apart]
+    return Translation(
+        networks={each.bridge: each.cidr for each in here} | {each.link_device: each.link for each in apart},
+        masquerade=masquerade,
+        floating={address: fixed for each in here for address, fixed in by_network[each.id].items()},
+        apart={
+            each.bridge: Beyond(cidr=each.cidr, link=each.link, device=each.link_device, floating=by_network[each.id])
+            for each in apart
+        },
+    )
 
 
 def _whose(ctx: Context) -> str | None:

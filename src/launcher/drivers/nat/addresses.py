@@ -67,6 +67,12 @@ async def add(
 
 
 async def _add(found: Sequence[Found], address: IPv4Address, pools: Sequence[FloatingPool]) -> None:
+    pool = check(found, address, pools)
+    await links.run_ip([f"address add {address}/32 dev {pool.interface}"], pool.interface)
+
+
+def check(found: Sequence[Found], address: IPv4Address, pools: Sequence[FloatingPool]) -> FloatingPool:
+    """The pool whose device can answer for the address. Raises NetworkFailed."""
     pool = next((pool for pool in pools if address in pool.cidr), None)
     if pool is None:
         raise NetworkFailed(f"{address} is of no pool any more", hint="see [network] pools in config.toml")
@@ -79,4 +85,4 @@ async def _add(found: Sequence[Found], address: IPv4Address, pools: Sequence[Flo
             f"{address}: pool {pool.name} needs the device {pool.interface}, which is not there",
             hint="see [network] pools in config.toml, and `ip link`",
         )
-    await links.run_ip([f"address add {address}/32 dev {pool.interface}"], pool.interface)
+    return pool

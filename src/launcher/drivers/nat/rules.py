@@ -87,15 +87,20 @@ def difference(before: Translation, wanted: Translation) -> str:
     )
 
 
-def stale(before: Mapping[IPv4Address, IPv4Address], wanted: Translation) -> list[IPv4Address]:
-    """The floating IPs that lead elsewhere now, or nowhere."""
-    return [floating for floating, fixed in before.items() if wanted.floating.get(floating) != fixed]
+def stale(before: Mapping[IPv4Address, tuple[str, IPv4Address]], wanted: Translation) -> dict[str, list[IPv4Address]]:
+    """The floating IPs that lead elsewhere now, or nowhere, by where they have led until now."""
+    leads, found = wanted.leads, dict[str, list[IPv4Address]]()
+    for floating, (bridge, fixed) in before.items():
+        if leads.get(floating) != (bridge, fixed):
+            found.setdefault(bridge, []).append(floating)
+    return found
 
 
-def forwarding(bridges: Iterable[str]) -> list[str]:
+def forwarding(bridges: Iterable[str], gateways: Iterable[str] = ()) -> list[str]:
     """In iptables' table filter, at the end of FORWARD, where the host's policy would drop what nobody accepted.
 
-    Whoever drops a packet by a rule has done so before; what security groups say of guests, too.
+    Whoever drops a packet by a rule has done so before; what security groups say of guests, too. The `gateways` of
+    networks apart filter themselves.
     """
     per_bridge = (
         "-i {0} -o {0} -j ACCEPT",
@@ -103,12 +108,13 @@ def forwarding(bridges: Iterable[str]) -> list[str]:
         "-o {0} -m conntrack --ctstate DNAT -j ACCEPT",
         "-o {0} -j RETURN",
     )
-    known = sorted(bridges)
+    known, links = sorted(set(bridges) - set(gateways)), sorted(gateways)
     rules = [rule.format(bridge) for rule in per_bridge for bridge in known]
-    return rules + [f"-i {bridge} -j ACCEPT" for bridge in known]
+    rules += [f"-o {link} -j ACCEPT" for link in links]
+    return rules + [f"-i {each} -j ACCEPT" for each in (*known, *links)]
 
 
-def accept_forwarding(found: Sequence[str], bridges: Collection[str]) -> list[str]:
+def accept_forwarding(found: Sequence[str], bridges: Collection[str], gateways: Collection[str] = ()) -> list[str]:
     """Lines for iptables-restore, none where there is nothing to do.
 
     `found` is what `iptables -S` says of FORWARD, and of our chain if FORWARD leads to it.
@@ -116,7 +122,7 @@ def accept_forwarding(found: Sequence[str], bridges: Collection[str]) -> list[st
     known = any(FORWARD in line.split() for line in found)
     if not known and not ("-P FORWARD DROP" in found and bridges):
         return []
-    wanted = [f"-A {FORWARD} {rule}" for rule in forwarding(bridges)]
+    wanted = [f"-A {FORWARD} {rule}" for rule in forwarding(bridges, gateways)]
     jump = f"-A FORWARD -j {FORWARD}"
     if [line for line in found if line.startswith(f"-A {FORWARD} ")] == wanted and jump in found:
         return []

@@ -161,7 +161,7 @@ async def unseal(bridge: str) -> None:
     if bridge not in zones:
         return
     # The chain goes with its device, so it may be gone already.
-    chain = f'add chain netdev {TABLE} {bridge}\ndelete chain netdev {TABLE} {bridge}\n'
+    chain = f"add chain netdev {TABLE} {bridge}\ndelete chain netdev {TABLE} {bridge}\n"
     text = f'add table netdev {TABLE}\n{chain}delete element inet {TABLE} zones {{ "{bridge}" }}\n'
     if len(zones) == 1:
         text = f"add table netdev {TABLE}\ndelete table netdev {TABLE}\ndelete table inet {TABLE}\n"

@@ -17,10 +17,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Namespaces:
-    """Each by the name of its file in `directory`. Absent is success where one is removed."""
+    """Each by its name. Absent is success where one is removed."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, state_dir: Path) -> None:
+        self._directory = state_dir / "namespaces"
 
     async def ensure(self, name: str) -> None:
         """A new one is empty; one that is there stays as it is."""
@@ -80,7 +80,9 @@ class Namespaces:
         finally:
             os.close(home)
 
-    def open(self, name: str, kind: socket.SocketKind, family: int = socket.AF_INET, protocol: int = 0) -> socket.socket:
+    def open(
+        self, name: str, kind: socket.SocketKind, family: int = socket.AF_INET, protocol: int = 0
+    ) -> socket.socket:
         """A socket that stays there. Raises OSError."""
         with self.inside(name):
             return socket.socket(family, kind, protocol)
