@@ -54,7 +54,7 @@ class Network(Model):
         default=None,
         ge=1,
         le=MOST_APART,
-        description="a number, if another project's network had its addresses before: its gateway is a world of its own",
+        description="a number, if another project's network had its addresses before: its gateway is in a namespace",
     )
 
     @property

@@ -72,7 +72,8 @@ class NftablesNat:
         before, self._held = self._held, None
         leads = before.leads if before else await self._leads()
         found, ways = await addresses.list_all(), await routes.look(self._pools)
-        await addresses.remove(addresses.ours(found, self._pools), wanted.floating)
+        ours = addresses.ours(found, self._pools)
+        await addresses.remove(ours, wanted.floating)
         await routes.remove(ways, wanted.routed)
         if wanted.forwards:
             await asyncio.to_thread(self._route)
@@ -81,7 +82,8 @@ class NftablesNat:
         await self._cut(rules.stale(leads, wanted))
         await self._accept_forwarding(wanted)
         refused = await addresses.add(found, wanted.floating, self._pools)
-        refused |= await routes.add(ways, found, wanted.routed, self._pools)
+        others = [each for each in found if each.address not in ours]
+        refused |= await routes.add(ways, others, wanted.routed, self._pools)
         self._held = wanted
         return refused
 

@@ -87,6 +87,7 @@ async def add(
                 f"neigh replace proxy {address} dev {pool.interface}",
             ]
             await links.run_ip(lines, beyond.device)
+            links.answer_at_once(pool.interface)
         except NetworkFailed as error:
             refused[address] = error
     return refused

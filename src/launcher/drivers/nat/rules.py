@@ -9,6 +9,9 @@
                  10.0.0.3 ─► elsewhere                  from 203.0.113.1
                  10.0.0.0/24 ─► elsewhere               from the host's address there (masqueraded)
 
+What only crosses the bridge of a network apart is in a zone, and left alone: its gateway translates it, by the same
+table in a namespace.
+
 The table is launcher's alone, so nobody else's rule is ever read or written, and a packet is looked up in maps,
 however many addresses there are. Filters look at a packet between the two translations: at the fixed address and the
 client's own one.
@@ -47,6 +50,7 @@ table ip {TABLE} {{
 	}}
 	chain prerouting {{
 		type nat hook prerouting priority dstnat; policy accept;
+		ct zone != 0 accept
 		dnat to ip daddr map @{TO_FIXED}
 	}}
 	chain output {{
@@ -55,6 +59,7 @@ table ip {TABLE} {{
 	}}
 	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
+		ct zone != 0 accept
 		ip saddr @{RANGES} {_COMES_BACK} snat to ip saddr map @{TO_FLOATING}
 		ip saddr @{RANGES} {_COMES_BACK} masquerade
 		fib saddr type local {_COMES_BACK} masquerade
@@ -144,7 +149,7 @@ def content(wanted: Translation) -> Content:
         ranges=frozenset(map(str, wanted.networks.values())),
         to_fixed={str(address): str(fixed) for address, fixed in wanted.floating.items()},
         to_floating={str(fixed): str(address) for address, fixed in wanted.floating.items()},
-        rules={"prerouting": 1, "output": 1, "postrouting": 5 + wanted.masquerade},
+        rules={"prerouting": 2, "output": 1, "postrouting": 6 + wanted.masquerade},
     )
 
 

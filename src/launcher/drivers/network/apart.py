@@ -10,6 +10,7 @@ it gets into the host's own IP, and connection tracking keeps its flows, and fra
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +42,16 @@ class Apart:
         await self._lay(network, network.link_device, OUT)
         await links.run_ip(host_lines(network), name)
         await self._run(name, ["ip", "-batch", "-"], "\n".join(gateway_lines(network, links.mtu_of(name))))
+        self._route(name)
+
+    def _has(self, name: str, device: str) -> bool:
+        try:
+            with self.namespaces.inside(name):
+                return socket.if_nametoindex(device) > 0
+        except OSError:
+            return False
+
+    def _route(self, name: str) -> None:
         try:
             with self.namespaces.inside(name):
                 _FORWARDING.write_text("1")
@@ -53,10 +64,11 @@ class Apart:
         await self.namespaces.remove(network.bridge)
 
     async def _lay(self, network: Network, device: str, inner: str) -> None:
-        """A cable into the namespace. Where one end is missing, so is the other."""
+        """A cable into the namespace, and not into one that has been replaced."""
         links.check_ours(device)
-        if not links.exists(device):
-            peer = f"peer name {inner} netns {self.namespaces.path(network.bridge)}"
+        if not (links.exists(device) and self._has(network.bridge, inner)):
+            await links.remove(device)
+            peer = f"peer name {inner} address {gateway_mac(network)} netns {self.namespaces.path(network.bridge)}"
             await links.run_ip([f"link add {device} type veth {peer}"], device)
 
     async def _run(self, name: str, argv: list[str], text: str) -> None:
@@ -64,6 +76,11 @@ class Apart:
             await process.run(self.namespaces.command(name, *argv), stdin=text)
         except ProgramFailed as error:
             raise NetworkFailed(f"{name}: its gateway is not as it should be: {error}") from error
+
+
+def gateway_mac(network: Network) -> str:
+    """The same again where a namespace was lost, or guests would go on sending to the old one."""
+    return f"02:17:3e:00:{(network.apart or 0) >> 8:02x}:{(network.apart or 0) & 255:02x}"
 
 
 def port_name(network: Network) -> str:

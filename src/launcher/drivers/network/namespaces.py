@@ -56,8 +56,8 @@ class Namespaces:
 
     def list_all(self) -> Mapping[str, int]:
         """Their names and identities."""
-        names = os.listdir(self._directory) if self._directory.exists() else ()
-        return {name: identity for name in names if (identity := self.identity(name)) is not None}
+        files = self._directory.iterdir() if self._directory.exists() else ()
+        return {file.name: identity for file in files if (identity := self.identity(file.name)) is not None}
 
     def command(self, name: str, *argv: str | Path) -> list[str | Path]:
         """A program that is started in it."""
@@ -80,12 +80,10 @@ class Namespaces:
         finally:
             os.close(home)
 
-    def open(
-        self, name: str, kind: socket.SocketKind, family: int = socket.AF_INET, protocol: int = 0
-    ) -> socket.socket:
+    def open(self, name: str, kind: socket.SocketKind, family: int = socket.AF_INET, number: int = 0) -> socket.socket:
         """A socket that stays there. Raises OSError."""
         with self.inside(name):
-            return socket.socket(family, kind, protocol)
+            return socket.socket(family, kind, number)
 
     def path(self, name: str) -> Path:
         return self._directory / name

@@ -1,4 +1,4 @@
-"""Doors for guests whose addresses others have, too: their gateways are in network namespaces, so each has its own door."""
+"""Doors for guests whose addresses others have, too: their gateways are in network namespaces, and each has a door."""
 
 from __future__ import annotations
 
