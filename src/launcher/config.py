@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from launcher.drivers.images.config_drive import Content, FileSystem
+from launcher.drivers.images.store import Injection
 from launcher.errors import BadRequest
 from launcher.floating import FloatingPool
-from launcher.models import Flavor, Model, Name, Quotas
+from launcher.models import Flavor, Model, Name, Quotas, TaskState
 from launcher.networks import SEGMENTS, BridgeName, DomainName, Network, NetworkMode, Overlay, ProjectRange
 
 
@@ -29,6 +31,7 @@ class RoleName(StrEnum):
 
 class HostConfig(Model):
     name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$")
+    region: str = Field(default="RegionOne", pattern=r"^[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")
     availability_zone: str = "nova"
     roles: tuple[RoleName, ...] = tuple(RoleName)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -43,6 +46,11 @@ class ApiConfig(Model):
         if int(listen.rpartition(":")[2]) > 65535:
             raise ValueError("ports end at 65535")
         return listen
+
+
+class AccessConfig(Model):
+    lockout_failures: int = Field(default=10, ge=0)
+    lockout_s: float = Field(default=60.0, ge=0)
 
 
 class BusConfig(Model):
@@ -70,7 +78,13 @@ class VirtConfig(Model):
 
 class ImagesConfig(Model):
     library: str = ""
-    inject: Literal["auto", "storage-daemon", "metadata"] = "auto"
+    inject: tuple[Injection, ...] = Field(
+        default=(Injection.STORAGE_DAEMON, Injection.METADATA, Injection.CONFIG_DRIVE), min_length=1
+    )
+    inject_partition: int = Field(default=0, ge=0, le=128)
+    config_drive: Content = Content.OPENSTACK
+    config_drive_format: FileSystem = FileSystem.ISO9660
+    cache_gb: int = Field(default=50, ge=1)
 
 
 class NetworkConfig(Model):
@@ -144,7 +158,7 @@ class MetadataConfig(Model):
 
 
 class FirewallConfig(Model):
-    driver: Literal["auto", "nftables", "iptables"] = "auto"
+    driver: Literal["auto", "nftables", "iptables", "nwfilter"] = "auto"
     allow_host_traffic: bool = True
     allow_project_net_traffic: bool = False
 
@@ -165,6 +179,20 @@ class ControllerConfig(Model):
     missing: Literal["restart", "stop"] = "restart"
     tick_s: float = Field(default=1.0, gt=0)
     sweep_s: float = Field(default=60.0, ge=0)
+
+
+class TimeoutsConfig(Model):
+    scheduling_s: float = Field(default=300.0, gt=0)
+    networking_s: float = Field(default=120.0, gt=0)
+    bridging_s: float = Field(default=120.0, gt=0)
+    imaging_s: float = Field(default=600.0, gt=0)
+    injecting_s: float = Field(default=120.0, gt=0)
+    filtering_s: float = Field(default=120.0, gt=0)
+    spawning_s: float = Field(default=300.0, gt=0)
+    rescheduling_s: float = Field(default=300.0, gt=0)
+
+    def of_states(self) -> dict[TaskState, float]:
+        return {TaskState(name.removesuffix("_s")): seconds for name, seconds in self}
 
 
 class FakeConfig(Model):
@@ -189,6 +217,7 @@ class Config(Model):
 
     host: HostConfig = HostConfig()
     api: ApiConfig = ApiConfig()
+    access: AccessConfig = AccessConfig()
     bus: BusConfig = BusConfig()
     virt: VirtConfig = VirtConfig()
     images: ImagesConfig = ImagesConfig()
@@ -198,6 +227,7 @@ class Config(Model):
     scheduler: SchedulerConfig = SchedulerConfig()
     compute: ComputeConfig = ComputeConfig()
     controller: ControllerConfig = ControllerConfig()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
     quotas: Quotas = Quotas()
     fake: FakeConfig = FakeConfig()
     flavors: tuple[Flavor, ...] = FLAVORS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -17,9 +16,10 @@ from typing import Any
 
 import aiohttp
 
+from launcher.accounts import AdminAccess
 from launcher.bus import MemoryBus
 from launcher.clock import SystemClock
-from launcher.config import FLAVORS
+from launcher.config import FLAVORS, TimeoutsConfig
 from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.firewall.fake import FakeFirewall
@@ -31,19 +31,24 @@ from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
 from launcher.floating import FloatingPool, Outward
-from launcher.models import Identity, LaunchOrder, Quotas
+from launcher.models import LaunchOrder, Quotas, TaskState
 from launcher.networks import Network, NetworkMode, ProjectRange
 from launcher.services.api.metadata.guests import Source
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
-from launcher.services.compute import Compute, Launch
+from launcher.services.compute.compute import Compute
+from launcher.services.compute.work import Launch
+from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
+from launcher.services.controller.passwords import Passwords
+from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
 from launcher.services.saga import Step
 from launcher.services.scheduler import Scheduler
 from tests.waiting import eventually
 
 TOKEN = "lt_the-admins-token"
+ADMIN = AdminAccess(token=TOKEN, password="the-admins-password", access_key="LAADMIN", secret_key="the-admins-secret")
 CIDR = IPv4Network("10.0.0.0/24")
 Json = dict[str, Any]
 
@@ -74,6 +79,7 @@ class House:
     seed: int = 1
     quotas: Quotas = field(default_factory=lambda: Quotas(instances=1000, cores=1000, memory_mb=1_000_000))
     build_timeout: float = 30.0
+    state_timeouts: Mapping[TaskState, float] = field(default_factory=lambda: TimeoutsConfig().of_states())
     max_attempts: int = 3
     restart_missing: bool = True
     sweep_every: float = 60.0
@@ -176,7 +182,7 @@ class House:
             images=self.images,
             second_look=0.05,
         )
-        compute.launch.steps = [replace(step, do=self._troubled(step)) for step in compute.launch.steps]
+        compute.launches.saga.steps = [replace(step, do=self._troubled(step)) for step in compute.launches.saga.steps]
         return compute
 
     def _troubled(self, step: Step[Launch]) -> Callable[[Launch], Awaitable[None]]:
@@ -233,13 +239,14 @@ class House:
             flavors={flavor.name: flavor for flavor in FLAVORS},
             read_image=read_image,
             library=FAKE_IMAGES,
-            admin=(
-                hashlib.sha256(TOKEN.encode()).hexdigest(),
-                Identity(user_id="admin", project_id="admin", is_admin=True),
+            admin=ADMIN,
+            access=AccessRules(passwords=Passwords(log_n=4, p=1)),
+            launches=LaunchRules(
+                build_timeout=self.build_timeout,
+                state_timeouts=self.state_timeouts,
+                max_attempts=self.max_attempts,
+                restart_missing=self.restart_missing,
             ),
-            build_timeout=self.build_timeout,
-            max_attempts=self.max_attempts,
-            restart_missing=self.restart_missing,
             tick=0.02,
             sweep_every=self.sweep_every,
         )

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from launcher.accounts import UserRole
 from launcher.auditing import ArtefactKind, AuditHosts, CollectGarbage, RemoveArtefacts
 from launcher.drivers.network.driver import Tap
 from launcher.errors import Conflict, Forbidden, HypervisorBusy, InvalidDomainConfig, LauncherError
@@ -26,7 +27,7 @@ ADMIN = Context(
     request_id=new_request_id(Random(1)),
     project_id="admin",
     user_id="admin",
-    is_admin=True,
+    role=UserRole.ADMIN,
     trace_id=new_trace_id(Random(1)),
 )
 Work = Callable[[House, LaunchOrder], Awaitable[None]]
@@ -204,6 +205,17 @@ async def test_the_sweep_needs_to_see_it_twice_in_a_row(house: House) -> None:
     assert Tap(order.number) in house.network.taps
     await sweep()
     assert Tap(order.number) not in house.network.taps
+
+
+async def test_the_dhcp_server_is_told_what_the_rows_have_leased(house: House) -> None:
+    """Found by the simulation: it was told anew, each time, what the network role remembered, which was wrong."""
+    await a_live_and_a_dead_one(house)
+    house.network_role.leased.clear()
+    await house.network_role.publish_all()
+    assert await audit(house) == {("missing", "dhcp")}
+    for _ in range(2):
+        await house.controller.sweep.sweep()
+    assert await audit(house) == set()
 
 
 async def test_a_domain_seen_for_the_first_time_keeps_its_filters(house: House) -> None:
@@ -385,7 +397,7 @@ async def test_what_is_being_worked_on_is_left_to_that_work(house: House) -> Non
 
 
 async def test_only_an_admin_looks_and_removes(house: House) -> None:
-    anybody = ADMIN.model_copy(update={"is_admin": False})
+    anybody = ADMIN.model_copy(update={"role": UserRole.MEMBER})
     with pytest.raises(Forbidden):
         await house.bus.call(anybody, AuditHosts())
     with pytest.raises(Forbidden):

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from typing import Annotated
 
 from pydantic import Field
 
+from launcher.accounts import UserRole
 from launcher.groups import GroupRef
 from launcher.messaging import Call
-from launcher.models import LARGEST, Event, GuestMetadata, Instance, InstanceId, Model, Name, Readiness, Span
+from launcher.models import (
+    LARGEST,
+    Event,
+    GuestMetadata,
+    Instance,
+    InstanceId,
+    Model,
+    Name,
+    Personality,
+    Readiness,
+    Span,
+)
 from launcher.networks import MOST_NICS
 
 
@@ -38,6 +51,8 @@ class CreateInstances(Call[list[Instance]]):
     security_groups: tuple[GroupRef, ...] = ()
     networks: tuple[NicRequest, ...] = Field(default=(), max_length=MOST_NICS)
     user_data: str | None = Field(default=None, description="base64")
+    personality: Personality = Personality()
+    config_drive: bool = False
     availability_zone: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     idempotency_key: str | None = None
@@ -45,13 +60,19 @@ class CreateInstances(Call[list[Instance]]):
 
 class GetInstance(Call[Instance]):
     topic = "controller"
+    needs = UserRole.READER
     instance_id: str = Field(description="its id, or a unique name in the project")
 
 
 class ListInstances(Call[list[Instance]]):
-    """In order of creation, after `marker`, at most `limit`."""
+    """In order of creation, after `marker`, at most `limit`.
+
+    `numbers` are those that are meant, none means all. Deleted ones come with `deleted`, and those that were deleted
+    after `deleted_after_ms`.
+    """
 
     topic = "controller"
+    needs = UserRole.READER
     limit: int = Field(default=1000, ge=1, le=1000)
     marker: str | None = None
     name: str | None = None
@@ -59,6 +80,8 @@ class ListInstances(Call[list[Instance]]):
     host: str | None = None
     all_projects: bool = False
     deleted: bool = False
+    numbers: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...] = ()
+    deleted_after_ms: int | None = None
 
 
 class DeleteInstance(Call[Instance]):
@@ -73,12 +96,14 @@ class GetConsoleOutput(Call[str]):
     """The console's last `max_bytes` bytes as text; what is not UTF-8 is replaced."""
 
     topic = "controller"
+    needs = UserRole.READER
     instance_id: str
     max_bytes: int = Field(default=102400, ge=1, le=102400)
 
 
 class GetReadiness(Call[Readiness]):
     topic = "controller"
+    needs = UserRole.READER
     instance_id: str
 
 
@@ -86,6 +111,7 @@ class GetTrace(Call[list[Span]]):
     """The spans of the instance's launch and deletion, by start."""
 
     topic = "controller"
+    needs = UserRole.READER
     instance_id: str
 
 
@@ -93,6 +119,7 @@ class ListEvents(Call[list[Event]]):
     """The event log after `after`, oldest first, at most 1,000; `instance_id` narrows it."""
 
     topic = "controller"
+    needs = UserRole.READER
     after: int = Field(default=0, ge=0, le=LARGEST)
     instance_id: str | None = None
 
@@ -101,4 +128,5 @@ class GetGuestMetadata(Call[GuestMetadata]):
     """Raises NotFound when the instance is not alive."""
 
     topic = "controller"
+    needs = UserRole.READER
     instance_id: InstanceId

@@ -1,8 +1,10 @@
 """Instance files on the host's own disk.
 
-    <path>/_base/<sha256>            files of images, once per content, checked before they get their name
+    <path>/_base/<sha256>            files of images (`cache.py`)
     <path>/instance-%08x/disk        qcow2 overlay on the base: all that a guest writes
+    <path>/instance-%08x/config-drive    what the guest is told, where it gets one
     <path>/instance-%08x/{instance-id, injection, console.log}
+    <path>/instance-%08x/{base, kernel, ramdisk}   links to what the instance needs of `_base`
     <path>/_work/                    what is being made or thrown away; emptied at start
 
 Whatever bears its final name is complete: it was made in `_work`, synced and renamed.
@@ -10,159 +12,143 @@ Whatever bears its final name is complete: it was made in `_work`, synced and re
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from random import SystemRandom
 
-from launcher.drivers.images import gate, qcow2
-from launcher.drivers.images.inject.injector import Injector
+from launcher.drivers.images import qcow2
+from launcher.drivers.images.cache import BaseCache
+from launcher.drivers.images.config_drive import ConfigDrives
+from launcher.drivers.images.files import GIB, MIB, amount, in_thread, sync_file, write_synced
+from launcher.drivers.images.inject.choice import Ways
+from launcher.drivers.images.inject.injector import Payload, Place
 from launcher.drivers.images.inject.interfaces import interfaces_text
-from launcher.drivers.images.library import sha256_of, sync_directory
-from launcher.drivers.images.store import Injection
+from launcher.drivers.images.library import sync_directory
+from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.virt.driver import Disks
-from launcher.errors import BadImage, HostResourceMissing, InjectionFailed, InsufficientSpace
+from launcher.errors import BadImage, HostResourceMissing, InjectionFailed
 from launcher.failpoints import failpoint
-from launcher.models import Image, ImageFormat, InstanceId, InstanceRef, LaunchOrder
+from launcher.guestdata.guest import Guest
+from launcher.models import ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
 from launcher.networks import FixedIp
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-MIB, GIB = 2**20, 2**30
+CONFIG_DRIVE, NOTHING = "config-drive", "none"
 
 
 class LocalImages:
     """The image store on local files (contract: `store.py`).
 
-    Images are taken from `library` only. A launch that would leave less than `reserve_mb` free for what the
-    guests still write is refused.
+    Images are taken from `library` and `vault` only. A launch that would leave less than `reserve_mb` free for what
+    the guests still write is refused. `cache_limit` is the cache's, in bytes.
     """
 
-    def __init__(self, path: Path, *, library: Path, injector: Injector, reserve_mb: int = 512) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        library: Path,
+        ways: Ways,
+        config_drives: ConfigDrives | None = None,
+        vault: Path | None = None,
+        reserve_mb: int = 512,
+        cache_limit: int | None = None,
+    ) -> None:
         self.path = path.absolute()
-        self.library = library
-        self.injector = injector
-        self.reserve_mb = reserve_mb
+        self.ways, self.config_drives = ways, config_drives or ConfigDrives(rng=SystemRandom())
         self._base = self.path / "_base"
         self._work = self.path / "_work"
-        self._in_base: set[str] = set()
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.cache = BaseCache(
+            self._base,
+            work=self._work,
+            sources=[library, *([vault] if vault else [])],
+            reserve_mb=reserve_mb,
+            limit=cache_limit,
+        )
 
     async def start(self) -> None:
-        await _in_thread(self._prepare)
-        await self.injector.start()
+        await in_thread(self._prepare)
+        await self.ways.start()
 
     async def stop(self) -> None:
-        await self.injector.stop()
+        await self.ways.stop()
 
     async def create_disks(self, order: LaunchOrder) -> Disks:
         size = root_size(order)
-        for image in _images(order):
-            async with self._locks[image.sha256]:
-                if image.sha256 not in self._in_base:
-                    await _in_thread(self._take_in, order, image)
-                    self._in_base.add(image.sha256)
-        return await _in_thread(self._create, order, size)
+        async with self.cache.holding(order):
+            return await in_thread(self._create, order, size)
 
-    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp] = ()) -> Injection:
-        interfaces = interfaces_text(nics)
-        content = (order.public_key or "") + (interfaces or "")
-        if not content:
-            return Injection.NONE
-        if order.kernel is None:  # a disk with partitions; its guest asks the metadata service
-            return Injection.METADATA
-        done = await _in_thread(self._find_injection, order, content)
+    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
+        personality = (await tell()).told.personality if order.personal else Personality()
+        payload = Payload(order.public_key, interfaces_text(nics), personality.files, personality.password_hash)
+        done = await in_thread(self._find_injection, order, payload)
         if done is not None:
             return done
-        disk = self._directory(order) / "disk"
-        await self.injector.inject(disk, ImageFormat.QCOW2, order.public_key, interfaces)
-        await _in_thread(self._record_injection, order, content)
-        return self.injector.name
+        ways, drive = self.ways.choose(order, payload), self._directory(order) / CONFIG_DRIVE
+        for way in ways:
+            if way is Injection.CONFIG_DRIVE:
+                await self._write_config_drive(drive, await tell())
+            elif way in self.ways.injectors:
+                disk = Place(self._directory(order) / "disk", ImageFormat.QCOW2, self.ways.partition_of(order))
+                await self.ways.injectors[way].inject(disk, payload)
+        done = Injected(ways, drive if Injection.CONFIG_DRIVE in ways else None)
+        await in_thread(self._record_injection, order, payload, done)
+        return done
+
+    async def _write_config_drive(self, drive: Path, guest: Guest) -> None:
+        """One that is there is of a launch that was cut off before its domain started."""
+        draft = await in_thread(tempfile.mkdtemp, dir=self._work)
+        try:
+            await self.config_drives.write(Path(draft) / CONFIG_DRIVE, guest)
+            async with failpoint("image.drive"):
+                await in_thread((Path(draft) / CONFIG_DRIVE).replace, drive)
+        finally:
+            await in_thread(shutil.rmtree, draft)
 
     async def delete_disks(self, order: InstanceRef) -> None:
-        await _in_thread(self._delete, order)
+        await in_thread(self._delete, order)
 
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
-        return await _in_thread(_read_end, self._directory(order) / "console.log", max_bytes)
+        return await in_thread(_read_end, self._directory(order) / "console.log", max_bytes)
 
     async def list_instances(self) -> Sequence[InstanceRef]:
-        return await _in_thread(self._list)
+        return await in_thread(self._list)
 
     async def list_bases(self) -> Sequence[str]:
-        return await _in_thread(lambda: sorted(base.name for base in self._base.iterdir()))
+        return await self.cache.list_bases()
 
     async def list_exports(self) -> Sequence[str]:
-        return await self.injector.list_leftovers()
+        return await self.ways.list_leftovers()
 
     async def remove_exports(self) -> None:
-        await self.injector.remove_leftovers()
+        await self.ways.remove_leftovers()
 
     async def free_mb(self) -> int:
-        return await _in_thread(lambda: shutil.disk_usage(self.path).free // MIB)
+        return await in_thread(lambda: shutil.disk_usage(self.path).free // MIB)
 
     # --- in a thread ---------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        self._base.mkdir(parents=True, exist_ok=True)
+        self.cache.prepare()
         if self._work.exists():
             shutil.rmtree(self._work)
         self._work.mkdir(mode=0o700)
 
-    def _take_in(self, order: LaunchOrder, image: Image) -> None:
-        """Link or copy an image's file to its content's name, unless it is there."""
-        base = self._base / image.sha256
-        if base.exists():
-            return
-        source = self._source(image)
-        with tempfile.TemporaryDirectory(dir=self._work) as made:
-            copy = Path(made) / "image"
-            try:
-                os.link(source, copy)
-            except OSError:  # another file system, or a file of somebody whose files may not be linked
-                self._check_space(order, image.size)
-                _copy_synced(source, copy)
-            _check_content(copy, image)
-            with failpoint("image.base"):
-                copy.rename(base)
-        sync_directory(self._base)
-
-    def _source(self, image: Image) -> Path:
-        """The image's file, wherever its links lead, as long as that is inside the library."""
-        source = image.path.resolve()
-        if not source.is_relative_to(self.library.resolve()):
-            raise BadImage(f"image {image.name}: {image.path} is not in the image library {self.library}")
-        if not source.is_file():
-            raise HostResourceMissing(
-                f"image {image.name}: {image.path} does not exist on this host", hint="see `launcher image list`"
-            )
-        return source
-
-    def _check_space(self, order: LaunchOrder, size: int) -> None:
-        free, needed = shutil.disk_usage(self.path).free, size + self.reserve_mb * MIB
-        if free < needed:
-            raise InsufficientSpace(
-                f"{order.name}: {_amount(needed)} needed, {_amount(free)} free in {self.path}",
-                hint="free space or set [images] path",
-            )
-
     def _create(self, order: LaunchOrder, size: int) -> Disks:
-        self._check_bases(order)
+        self.cache.check(order)
         directory = self._directory(order)
         if not self._is_there(order):
-            self._check_space(order, 0)
+            self.cache.check_space(order, 0)
             with tempfile.TemporaryDirectory(dir=self._work) as made:
                 new = Path(made) / order.name
                 new.mkdir()
                 base = self._base / order.image.sha256
                 qcow2.write_overlay(new / "disk", backing=base, backing_format=order.image.format, size=size)
-                _write_synced(new / "instance-id", order.instance_id)
+                write_synced(new / "instance-id", order.instance_id)
+                self.cache.link(order, new)
                 sync_directory(new)
                 with failpoint("image.disk"):
                     new.rename(directory)
@@ -174,14 +160,6 @@ class LocalImages:
             ramdisk=self._base / order.ramdisk.sha256 if order.ramdisk else None,
             console_log=directory / "console.log",
         )
-
-    def _check_bases(self, order: LaunchOrder) -> None:
-        for image in _images(order):
-            if not (self._base / image.sha256).exists():
-                self._in_base.discard(image.sha256)
-                raise HostResourceMissing(
-                    f"image {image.name} has vanished from {self._base}", hint="try again: it will be copied again"
-                )
 
     def _find_owner(self, order: InstanceRef) -> InstanceId | None:
         try:
@@ -199,22 +177,25 @@ class LocalImages:
             )
         return owner is not None
 
-    def _find_injection(self, order: LaunchOrder, content: str) -> Injection | None:
-        """How this content got into the disk earlier; then a domain may run from it and it must stay closed."""
+    def _find_injection(self, order: LaunchOrder, payload: Payload) -> Injected | None:
+        """What was done earlier; then a domain may run from the disk and it must stay closed."""
+        directory = self._directory(order)
         if not self._is_there(order):
-            raise InjectionFailed(f"{order.name}: there is no {self._directory(order)}")
+            raise InjectionFailed(f"{order.name}: there is no {directory}")
         try:
-            way, digest = (self._directory(order) / "injection").read_text().split()
+            words, digest = (directory / "injection").read_text().split()
+            ways = tuple(Injection(word) for word in words.split(",") if word != NOTHING)
         except (FileNotFoundError, ValueError):  # never written, or torn by a power cut: no domain has run since
             return None
-        if digest != _digest(content):
-            raise InjectionFailed(f"{order.name}: the disk carries another key or address already")
-        return Injection(way)
+        if digest != payload.digest:
+            raise InjectionFailed(f"{order.name}: the disk carries another key, address or personality already")
+        return Injected(ways, directory / CONFIG_DRIVE if Injection.CONFIG_DRIVE in ways else None)
 
-    def _record_injection(self, order: LaunchOrder, content: str) -> None:
-        _sync(self._directory(order) / "disk")
+    def _record_injection(self, order: LaunchOrder, payload: Payload, done: Injected) -> None:
+        directory = self._directory(order)
+        sync_file(directory / "disk")
         with failpoint("image.key"):
-            _write_synced(self._directory(order) / "injection", f"{self.injector.name} {_digest(content)}")
+            write_synced(directory / "injection", f"{','.join(done.ways) or NOTHING} {payload.digest}")
 
     def _delete(self, order: InstanceRef) -> None:
         if self._find_owner(order) == order.instance_id:
@@ -241,53 +222,11 @@ def root_size(order: LaunchOrder) -> int:
     wanted, needed = order.flavor.root_gb * GIB, order.image.virtual_size
     if wanted and wanted < needed:
         raise BadImage(
-            f"{order.name}: image {order.image.name} needs {_amount(needed)} of root disk, "
-            f"flavor {order.flavor.name} has {_amount(wanted)}",
+            f"{order.name}: image {order.image.name} needs {amount(needed)} of root disk, "
+            f"flavor {order.flavor.name} has {amount(wanted)}",
             hint="take a bigger flavor",
         )
     return wanted or needed
-
-
-async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run file work in a thread. A cancelled caller waits for its end, so that nothing moves behind his back."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        work.exception()  # nobody else will ask for it
-        raise
-
-
-def _images(order: LaunchOrder) -> list[Image]:
-    return [image for image in (order.image, order.kernel, order.ramdisk) if image is not None]
-
-
-def _check_content(path: Path, image: Image) -> None:
-    """Raises BadImage unless the file is, byte for byte and in its format, what the catalogue says."""
-    if sha256_of(path) != image.sha256:
-        raise BadImage(f"image {image.name}: {image.path} has changed since it was registered", hint="add it again")
-    found = gate.inspect(path, image.kind, declared=image.format, name=f"image {image.name}").virtual_size
-    if found != image.virtual_size:
-        raise BadImage(f"image {image.name}: {found} bytes for the guest, the catalogue says {image.virtual_size}")
-
-
-def _copy_synced(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
-    target.chmod(0o444)
-    _sync(target)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read_end(path: Path, max_bytes: int) -> bytes:
@@ -297,11 +236,3 @@ def _read_end(path: Path, max_bytes: int) -> bytes:
             return file.read(max_bytes)
     except FileNotFoundError:
         return b""
-
-
-def _digest(content: str) -> str:
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _amount(size: int) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.0f} MiB"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -20,13 +18,15 @@ from launcher.auditing import ArtefactsRemoved, HostsAudited
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.errors import BadRequest, Conflict, LauncherError, NotFound, Unauthorized, Unreachable
-from launcher.identity import new_request_id, new_span_id, new_trace_id
-from launcher.messages.access import Authenticate, Ping
+from launcher.identity import new_request_id, new_span_id
+from launcher.messages.access import Ping
 from launcher.messages.catalogue import ListHosts
 from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
+from launcher.services.api.callers import REQUEST_ID, Callers
+from launcher.services.api.ec2.service import Ec2
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
 from launcher.services.api.groups import NativeGroups
@@ -47,9 +47,6 @@ IDLE_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 5.0
 HEALTH_TIMEOUT = 5.0
 ROOMS_EVERY = 1.0
-TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
-
-REQUEST_ID = web.RequestKey("request_id", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
@@ -79,12 +76,14 @@ class ApiServer(Role):
         metadata_listener: socket.socket | None,
         metadata_rules: MetadataRules | None = None,
         rooms: Rooms | None = None,
+        region: str = "RegionOne",
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
         rules = metadata_rules or MetadataRules()
         self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
-        self.rooms = rooms or NoRooms()
+        self.callers, self.rooms = Callers(bus=bus, rng=rng), rooms or NoRooms()
+        self.ec2 = Ec2(bus=bus, clock=clock, rng=rng, callers=self.callers, region=region, traced=self._keep_span)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus, rooms=self.rooms), Metrics()
         parts = (
             Native(bus=bus),
@@ -137,6 +136,7 @@ class ApiServer(Role):
         for endpoint in self.endpoints:
             for method in (endpoint.method, *(["HEAD"] if endpoint.method == "GET" else [])):
                 application.router.add_route(method, endpoint.path, self._serve(endpoint))
+        self.ec2.add_to(application)
         return application
 
     def _own_endpoints(self) -> Sequence[Endpoint]:
@@ -218,7 +218,7 @@ class ApiServer(Role):
 
         async def handle(request: web.Request) -> web.StreamResponse:
             started = self.clock.now_ms()
-            ctx = self.own_context() if endpoint.public else await self._context(request)
+            ctx = self.own_context() if endpoint.public else await self.callers.by_bearer(request)
             try:
                 query = endpoint.query.model_validate(dict(request.query))
                 body = await _body(request, endpoint.body)
@@ -227,7 +227,7 @@ class ApiServer(Role):
             inner = ctx.within(new_span_id(self.rng)) if endpoint.traced else ctx
             answer = await endpoint.handler(Ask(request, inner, request.match_info, query, body, request.headers))
             if endpoint.traced:
-                self._keep_span(request, ctx, inner, started)
+                self._keep_span(f"{request.method} {request.path}", ctx, inner, started)
             if isinstance(answer, web.StreamResponse):
                 return answer
             content = dump(answer.body) if dump else str(answer.body or "").encode()
@@ -239,24 +239,7 @@ class ApiServer(Role):
 
         return handle
 
-    async def _context(self, request: web.Request) -> Context:
-        """Who asks, in which trace. Raises Unauthorized."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthorized("a bearer token is needed", hint="Authorization: Bearer … (admin.json has one)")
-        parent = TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
-        ctx = Context(
-            request_id=request[REQUEST_ID],
-            project_id="",
-            user_id="",
-            trace_id=parent[1] if parent else new_trace_id(self.rng),
-            span_id=parent[2] if parent else None,
-        )
-        digest = hashlib.sha256(token.strip().encode(errors="surrogateescape")).hexdigest()
-        who = await self.bus.call(ctx, Authenticate(token_sha256=digest))
-        return ctx.model_copy(update=who.model_dump())
-
-    def _keep_span(self, request: web.Request, ctx: Context, inner: Context, started: float) -> None:
+    def _keep_span(self, name: str, ctx: Context, inner: Context, started: float) -> None:
         assert inner.span_id
         self.keep(
             Span(
@@ -265,7 +248,7 @@ class ApiServer(Role):
                 parent_id=ctx.span_id,
                 role=self.topic,
                 host=self.host,
-                name=f"{request.method} {request.path}",
+                name=name,
                 kind="http",
                 queued_ms=None,
                 start_ms=started,

@@ -10,26 +10,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 
+from launcher.accounts import AdminAccess
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.db import credentials, events, instances
 from launcher.db.database import Database
-from launcher.messages.access import Authenticate, Ping
+from launcher.messages.access import Ping
 from launcher.messages.instances import CreateInstances
 from launcher.messages.notices import HostHeartbeat
 from launcher.messaging import Context, Route
-from launcher.models import Flavor, Identity, Image, Quotas
+from launcher.models import Flavor, Image, Quotas
+from launcher.services.controller.access import Access, AccessRules
 from launcher.services.controller.admission import Admission
 from launcher.services.controller.catalogue import Catalogue, ReadImage
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
-from launcher.services.controller.reconcile import Reconcile
+from launcher.services.controller.reconcile import LaunchRules, Reconcile
 from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
 from launcher.services.controller.security_groups import SecurityGroups
 from launcher.services.controller.start_report import StartReport
 from launcher.services.controller.sweep import Sweep
+from launcher.services.controller.tags import Tags
 from launcher.services.role import Role
 
 TRACES_KEPT_MS = 7 * 24 * 3600 * 1000
@@ -38,8 +41,8 @@ FIRST_LOOK = 5.0
 
 
 class Controller(Role):
-    """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at,
-    `sweep_every` how often the hosts are (0: never); without a heartbeat for `host_timeout` a host is dead.
+    """`tick` seconds is how often the due rows are looked at, `sweep_every` how often the hosts are (0: never); without
+    a heartbeat for `host_timeout` a host is dead.
     """
 
     topic = "controller"
@@ -56,13 +59,12 @@ class Controller(Role):
         flavors: Mapping[str, Flavor],
         read_image: ReadImage,
         library: Sequence[Image],
-        admin: tuple[str, Identity],
-        build_timeout: float,
-        max_attempts: int,
-        restart_missing: bool,
+        admin: AdminAccess,
+        launches: LaunchRules,
         tick: float,
         sweep_every: float = 60.0,
         host_timeout: float = 60.0,
+        access: AccessRules | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.db, self.tick, self.library, self.admin = db, tick, library, admin
@@ -73,7 +75,7 @@ class Controller(Role):
         self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
         self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
         self.reconcile = Reconcile(
-            db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report
+            db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report, rules=launches
         )
         self.admission = Admission(
             db=db,
@@ -83,7 +85,7 @@ class Controller(Role):
             journal=self.journal,
             quotas=quotas,
             flavors=flavors,
-            build_timeout=build_timeout,
+            build_timeout=launches.build_timeout,
             first_look=FIRST_LOOK,
         )
         self.reports = Reports(
@@ -91,25 +93,26 @@ class Controller(Role):
             clock=clock,
             journal=self.journal,
             reconcile=self.reconcile,
-            max_attempts=max_attempts,
-            build_timeout=build_timeout,
-            restart_missing=restart_missing,
+            rules=launches,
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
         self.inventory = Inventory(
             db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=self.catalogue.hosts
         )
-        self.key_pairs = KeyPairs(db=db, quotas=quotas)
+        self.access = Access(db=db, clock=clock, rules=access or AccessRules())
+        self.key_pairs = KeyPairs(db=db, clock=clock, quotas=quotas)
+        self.tags = Tags(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
 
     @property
     def routes(self) -> Sequence[Route]:
         return [
             Ping.to(self.ping),
-            Authenticate.to(self.authenticate),
+            *self.access.routes,
             CreateInstances.to(self.admission.create_instances),
             *self.inventory.routes,
             *self.key_pairs.routes,
+            *self.tags.routes,
             *self.security_groups.routes,
             *self.catalogue.routes,
             *self.reports.routes,
@@ -132,8 +135,7 @@ class Controller(Role):
         ]
 
     async def start(self) -> None:
-        token_sha256, identity = self.admin
-        await self.db.write(lambda db: credentials.create(db, token_sha256, identity, self.clock.now_ms()))
+        await self.access.keep_admin(self.admin)
         await self.catalogue.register(self.library)
 
     async def recover(self) -> None:
@@ -142,9 +144,6 @@ class Controller(Role):
 
     async def ping(self, ctx: Context, message: Ping) -> None:
         return None
-
-    async def authenticate(self, ctx: Context, message: Authenticate) -> Identity:
-        return await self.db.read(lambda db: credentials.resolve(db, message.token_sha256))
 
     async def hear_host(self, ctx: Context, message: HostHeartbeat) -> None:
         is_new = self.catalogue.hear_host(message)
@@ -158,5 +157,7 @@ class Controller(Role):
         await self.refresh.hear_host(message.host)
 
     async def prune(self) -> None:
-        oldest = self.clock.now_ms() - TRACES_KEPT_MS
+        now = self.clock.now_ms()
+        oldest = now - TRACES_KEPT_MS
+        await self.db.write(lambda db: credentials.delete_expired(db, now))
         await self.db.write(lambda db: events.prune(db, spans_before_ms=oldest, events_kept=EVENTS_KEPT))

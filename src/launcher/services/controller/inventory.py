@@ -94,6 +94,8 @@ class Inventory:
                 name=message.name,
                 states=[STATES[message.status]] if message.status else [],
                 host=message.host,
+                numbers=message.numbers,
+                deleted_after_ms=message.deleted_after_ms,
             )
         )
         return Encoded(page)
@@ -159,7 +161,7 @@ class Inventory:
 
     async def get_guest_metadata(self, ctx: Context, message: GetGuestMetadata) -> GuestMetadata:
         instance = await self.db.read(lambda db: instances.find_live(db, message.instance_id))
-        if instance is None:
+        if instance is None or not (ctx.is_admin or instance.project_id == ctx.project_id):
             raise NotFound(f"there is no live instance {message.instance_id}")
         order = await self.db.read(lambda db: instances.get_order(db, instance.id))
         host = self.hosts.get(instance.host or "")
@@ -170,6 +172,7 @@ class Inventory:
             kernel_id=order.kernel.id if order.kernel else None,
             ramdisk_id=order.ramdisk.id if order.ramdisk else None,
             user_data=await self.db.read(lambda db: instances.get_user_data(db, instance.id)),
+            personality=await self.db.read(lambda db: instances.get_personality(db, instance.id)),
         )
 
 
