@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from launcher.drivers.nat.nftables import ROUTING
-from tests.host.test_nat import HOST, INTERNET, UPLINK, Machine, run
+from launcher.outside import INNER
+from tests.host.test_nat import HOST, INTERNET, Machine, run
 from tests.host.test_outside import PORT, exposing, greeting, telling
 from tests.serving import Server
 
 pytestmark = pytest.mark.host
 
-POOL = "network.pools=[{name='public', cidr='192.0.2.32/28', interface='uplink'}]"
+POOL = "network.pools=[{name='public', cidr='192.0.2.32/28', interface='outside'}]"
 FLOATING = {"blue": "192.0.2.33", "red": "192.0.2.34"}
 ADDRESS, GATEWAY, LISTENING = "10.0.0.2", "10.0.0.1", 7001
 LOOKS = (
@@ -30,9 +31,10 @@ LOOKS = (
 
 @pytest.fixture
 def internet(sandboxed: None) -> Iterator[Machine]:
+    """Beyond the device on which a server in a sandbox, such as the tests', has its floating IPs."""
     was = ROUTING.read_text()
-    made = Machine(UPLINK, "02:00:00:00:00:01", f"{INTERNET}/24", None)
-    run("ip", "address", "add", f"{HOST}/24", "dev", UPLINK)
+    made = Machine(INNER, "02:00:00:00:00:01", f"{INTERNET}/24", None)
+    run("ip", "address", "add", f"{HOST}/24", "dev", INNER)
     yield made
     made.close()
     ROUTING.write_text(was)
