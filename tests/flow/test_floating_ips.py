@@ -11,7 +11,7 @@ import pytest
 from launcher.errors import FirewallFailed, NotFound
 from launcher.floating import FloatingPool, Translation
 from launcher.messages.floating_ips import AllocateFloatingIp, AssociateFloatingIp, ListFloatingIps
-from launcher.messages.network import FindLease
+from launcher.messages.network import FindLease, ReleaseFixedIp
 from launcher.models import Quotas
 from tests.flow.house import House, Json
 from tests.flow.test_networks import ADMIN, as_project
@@ -224,6 +224,40 @@ async def test_what_the_host_refuses_is_not_kept(house: House) -> None:
     assert (await house.ask("GET", f"/floating-ips/{address}"))["fixed"] is None
     second = await allocate(house)
     await associate(house, second, instance)
+
+
+async def test_a_reassociation_that_fails_leaves_it_where_it_led(house: House) -> None:
+    """It was nobody's then: neither the old instance's, which had done nothing, nor the new one's."""
+    old, new, address = await active(house), await active(house), await allocate(house)
+    await associate(house, address, old)
+    broken = True
+
+    async def refuse(wanted: Translation) -> None:
+        if broken and wanted.floating.get(IPv4Address(address)) == IPv4Address(new["addresses"][0]):
+            raise FirewallFailed("nft: busy")
+
+    house.nat.fault = refuse
+    await associate(house, address, new, status=500, reassociate=True)
+    assert (await house.ask("GET", f"/floating-ips/{address}"))["instance_id"] == old["id"]
+    assert leading(house) == {address: old["addresses"][0]}
+    broken = False
+    await associate(house, address, new, reassociate=True)
+    assert leading(house) == {address: new["addresses"][0]}
+
+
+async def test_a_reassociation_that_fails_leads_nowhere_when_the_old_instance_has_gone(house: House) -> None:
+    old, new, address = await active(house), await active(house), await allocate(house)
+    await associate(house, address, old)
+
+    async def refuse(wanted: Translation) -> None:
+        if wanted.floating.get(IPv4Address(address)) == IPv4Address(new["addresses"][0]):
+            await house.bus.call(ADMIN, ReleaseFixedIp(instance_id=old["id"]))
+            raise FirewallFailed("nft: busy")
+
+    house.nat.fault = refuse
+    await associate(house, address, new, status=500, reassociate=True)
+    assert (await house.ask("GET", f"/floating-ips/{address}"))["fixed"] is None
+    assert leading(house) == {}
 
 
 @pytest.mark.parametrize("word", ["203.0.113.9", "nonsense", "203.0.113.1%0a", "::1", "203.0.113.01"])

@@ -90,6 +90,18 @@ def associate(db: sqlite3.Connection, floating: FloatingIp, lease: FixedIp, *, r
     return floating.model_copy(update={"instance_id": lease.instance_id, "fixed": lease.address})
 
 
+def put_back(db: sqlite3.Connection, made: Led, before: Led | None) -> None:
+    """Undo an association, unless it has changed since: it leads where it did before, if that is there and free."""
+    where = (before.network, int(before.fixed), before.instance_id) if before else (None, None, None)
+    db.execute(
+        "UPDATE floating_ips SET (network, fixed) = ("
+        " SELECT network, address FROM fixed_ips AS old WHERE network = ?1 AND address = ?2 AND instance_id = ?3"
+        " AND NOT EXISTS (SELECT 1 FROM floating_ips WHERE network = ?1 AND fixed = ?2 AND floating_ips.address != ?4))"
+        " WHERE address = ?4 AND network = ?5 AND fixed = ?6",
+        (*where, int(made.address), made.network, int(made.fixed)),
+    )
+
+
 def disassociate(db: sqlite3.Connection, floating: FloatingIp) -> None:
     db.execute("UPDATE floating_ips SET network = NULL, fixed = NULL WHERE address = ?", (int(floating.address),))
 

@@ -88,20 +88,23 @@ class FloatingIps:
     async def associate(self, ctx: Context, message: AssociateFloatingIp) -> FloatingIp:
         instance = await self.bus.call(ctx, GetInstance(instance_id=message.instance))
 
-        def work(db: sqlite3.Connection) -> FloatingIp:
+        def work(db: sqlite3.Connection) -> tuple[FloatingIp, Led | None, Led]:
             floating = floating_ips.get(db, _whose(ctx), message.address)
             if floating.project_id != instance.project_id:
                 raise BadRequest(f"{floating.address} is of another project than the instance", field="instance")
             lease = _lease(db, instance, message.fixed)
-            return floating_ips.associate(db, floating, lease, reassociate=message.reassociate)
+            before = next((led for led in floating_ips.list_led(db) if led.address == floating.address), None)
+            made = floating_ips.associate(db, floating, lease, reassociate=message.reassociate)
+            return made, before, Led(made.address, lease.network.id, lease.address, lease.instance_id)
 
-        made = await self.db.write(work)
+        made, before, now = await self.db.write(work)
         try:
             refused = await self.translate()
             if made.address in refused:
                 raise refused[made.address]
         except LauncherError:
-            await self._disassociate(made)
+            await self.db.write(lambda db: floating_ips.put_back(db, now, before))
+            await self.attempt()
             raise
         return made
 

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from launcher.drivers import process
+from launcher.drivers.nat.announcing import announce
 from launcher.drivers.network import links
 from launcher.errors import NetworkFailed
 from launcher.floating import FloatingPool
@@ -69,6 +70,7 @@ async def add(
 async def _add(found: Sequence[Found], address: IPv4Address, pools: Sequence[FloatingPool]) -> None:
     pool = check(found, address, pools)
     await links.run_ip([f"address add {address}/32 dev {pool.interface}"], pool.interface)
+    announce(pool.interface, [address])
 
 
 def check(found: Sequence[Found], address: IPv4Address, pools: Sequence[FloatingPool]) -> FloatingPool:

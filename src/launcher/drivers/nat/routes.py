@@ -13,6 +13,7 @@ from typing import Any
 
 from launcher.drivers import process
 from launcher.drivers.nat import addresses
+from launcher.drivers.nat.announcing import announce
 from launcher.drivers.network import links
 from launcher.errors import NetworkFailed
 from launcher.floating import Beyond, FloatingPool
@@ -88,6 +89,7 @@ async def add(
             ]
             await links.run_ip(lines, beyond.device)
             links.answer_at_once(pool.interface)
+            announce(pool.interface, [address])
         except NetworkFailed as error:
             refused[address] = error
     return refused
