@@ -310,6 +310,17 @@ async def test_the_seal_keeps_a_guest_from_the_hosts_own_ip(site: Site) -> None:
     assert not ping(red, IPv4Address(HOST))
 
 
+async def test_the_hosts_own_ports_are_closed_to_both(site: Site) -> None:
+    guests = await site.twins(UDP)
+    with socket.create_server((HOST, 9000)), socket.create_server((str(RED.link[0]), 9000)):
+        for guest in guests:
+            for address in (HOST, str(RED.link[0]), str(BLUE.gateway)):
+                with guest.make(socket.SOCK_STREAM) as asker:
+                    asker.settimeout(0.5)
+                    with pytest.raises(TimeoutError):
+                        asker.connect((address, 9000))
+
+
 async def test_a_gateway_serves_nothing_but_its_services(site: Site) -> None:
     _, red = await site.twins()
     inside = {port: site.namespaces.open(RED.bridge, socket.SOCK_STREAM) for port in (METADATA_PORT, 9000)}

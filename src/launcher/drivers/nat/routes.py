@@ -34,7 +34,7 @@ class Ways:
 
 async def look(pools: Sequence[FloatingPool]) -> Ways:
     """Nothing is asked for where there cannot be anything."""
-    if not pools:
+    if not pools or not links.have(LINK_DEVICE):
         return Ways({}, {})
     routes = json.loads(await process.run(["ip", "-json", "-4", "route", "show"]) or "[]")
     proxies = json.loads(await process.run(["ip", "-json", "-4", "neigh", "show", "proxy"]) or "[]")

@@ -18,7 +18,7 @@ from launcher.drivers import process
 from launcher.drivers.network import links
 from launcher.drivers.network.namespaces import Namespaces
 from launcher.errors import NetworkFailed, ProgramFailed
-from launcher.networks import Network
+from launcher.networks import LINK_DEVICE, Network
 
 TABLE = "nova-apart"
 OUT = "out"
@@ -162,7 +162,10 @@ table inet {TABLE} {{
 
 
 async def seal(network: Network) -> None:
-    """Keep the bridge's packets out of this host's IP, and its flows in a zone; repeating it is success."""
+    """Keep the bridge's packets out of this host's IP, and its flows in a zone; repeating it is success.
+
+    What the gateway sends on for its guests may be for anybody but the host.
+    """
     try:
         await process.run(["nft", "-f", "-"], stdin=seal_text(network))
     except ProgramFailed as error:
@@ -193,6 +196,9 @@ add map inet {TABLE} zones {{ typeof iifname : ct zone; }}
 add chain inet {TABLE} prerouting {{ type filter hook prerouting priority {_BEFORE_DEFRAGMENTATION}; policy accept; }}
 flush chain inet {TABLE} prerouting
 add rule inet {TABLE} prerouting ct zone set iifname map @zones
+add chain inet {TABLE} input {{ type filter hook input priority -1; policy accept; }}
+flush chain inet {TABLE} input
+add rule inet {TABLE} input iifname "{LINK_DEVICE}*" ct state != {{ established, related }} drop
 add element inet {TABLE} zones {{ "{bridge}" : {network.zone} }}
 add table netdev {TABLE}
 add chain netdev {TABLE} {bridge} {{ type filter hook ingress device "{bridge}" priority -500; policy drop; }}

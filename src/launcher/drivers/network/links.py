@@ -201,6 +201,11 @@ def _find_bridge(name: str) -> Bridge | None:
     )
 
 
+def have(prefix: str) -> bool:
+    """Whether there is a device whose name begins so."""
+    return any(device.name.startswith(prefix) for device in _DEVICES.iterdir())
+
+
 def exists(device: str) -> bool:
     return (_DEVICES / device).exists()
 
