@@ -56,6 +56,10 @@ class Beyond(Model):
     floating: Mapping[IPv4Address, IPv4Address] = Field(default_factory=dict)
 
 
+Lead = tuple[str, IPv4Address]
+"""Where a floating IP leads: to an address, on the bridge of a network apart if that is named."""
+
+
 class Translation(Model):
     """All that a host translates. `floating` is each associated address and the fixed one that it leads to."""
 
@@ -70,8 +74,8 @@ class Translation(Model):
         return {address: beyond for beyond in self.apart.values() for address in beyond.floating}
 
     @property
-    def leads(self) -> dict[IPv4Address, tuple[str, IPv4Address]]:
-        """Every floating IP, and the bridge (that of a network apart, else none) and address where it leads."""
+    def leads(self) -> dict[IPv4Address, Lead]:
+        """Every floating IP."""
         here = {address: ("", fixed) for address, fixed in self.floating.items()}
         return here | {
             address: (bridge, fixed) for bridge, each in self.apart.items() for address, fixed in each.floating.items()

@@ -17,7 +17,7 @@ from launcher.db.database import Database
 from launcher.db.floating_ips import Led
 from launcher.drivers.nat.driver import NatDriver
 from launcher.errors import BadRequest, Conflict, LauncherError, NetworkFailed, NotFound
-from launcher.floating import Beyond, FloatingIp, FloatingPool, Outward, Translation
+from launcher.floating import Beyond, FloatingIp, FloatingPool, Lead, Outward, Translation
 from launcher.messages.accounts import GetQuotas
 from launcher.messages.floating_ips import (
     AllocateFloatingIp,
@@ -36,7 +36,10 @@ log = logging.getLogger(__name__)
 
 
 class FloatingIps:
-    """A part of the network role. `leaving` are the instances whose fixed IPs are being given back."""
+    """A part of the network role. `leaving` are the instances whose fixed IPs are being given back.
+
+    `led` is where the host may lead floating IPs to; None is anywhere. The rows do not tell: they are ahead of it.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class FloatingIps:
         self.outward = outward
         self.translating = asyncio.Lock()
         self.leaving: set[InstanceId] = set()
+        self.led: set[Lead] | None = None
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -127,8 +131,8 @@ class FloatingIps:
         """Inside, nothing leads to the instance: its fixed IPs can be given back, and with them go the associations."""
         self.leaving.add(instance_id)
         try:
-            found = await self.db.read(lambda db: floating_ips.list_visible(db, None))
-            if any(each.instance_id == instance_id for each in found):
+            mine = await self.db.read(lambda db: leases.list_of_instance(db, instance_id))
+            if self.led is None or self.led & set(map(_lead, mine)):
                 await self.translate()
             yield
         finally:
@@ -139,7 +143,12 @@ class FloatingIps:
         async with self.translating:
             led, known = await self.db.read(lambda db: (floating_ips.list_led(db), networks.list_all(db)))
             stay = [each for each in led if each.instance_id not in self.leaving]
-            return await self.nat.apply(_translation(known, stay, self.outward.masquerade))
+            wanted = _translation(known, stay, self.outward.masquerade)
+            new = set(wanted.leads.values())
+            self.led = None if self.led is None else self.led | new
+            refused = await self.nat.apply(wanted)
+            self.led = new
+            return refused
 
     async def attempt(self) -> None:
         """Networks are of use without it; what fails is tried again by `check`."""
@@ -198,6 +207,11 @@ def _lease(db: sqlite3.Connection, instance: Instance, fixed: IPv4Address | None
             return lease
     known = ", ".join(str(lease.address) for lease in found)
     raise BadRequest(f"{fixed} is not of instance {instance.name!r}, which has {known}", field="fixed")
+
+
+def _lead(lease: FixedIp) -> Lead:
+    """The lease, as a translation has it."""
+    return lease.network.bridge if lease.network.apart else "", lease.address
 
 
 def _translation(known: Sequence[Network], led: Sequence[Led], masquerade: bool) -> Translation:
