@@ -131,12 +131,16 @@ class FloatingIps:
         """Inside, nothing leads to the instance: its fixed IPs can be given back, and with them go the associations."""
         self.leaving.add(instance_id)
         try:
-            mine = await self.db.read(lambda db: leases.list_of_instance(db, instance_id))
-            if self.led is None or self.led & set(map(_lead, mine)):
+            if await self.db.read(lambda db: self._may_lead_to(db, instance_id)):
                 await self.translate()
             yield
         finally:
             self.leaving.discard(instance_id)
+
+    def _may_lead_to(self, db: sqlite3.Connection, instance_id: InstanceId) -> bool:
+        if self.led is None:
+            return bool(floating_ips.list_visible(db, None))
+        return bool(self.led & set(map(_lead, leases.list_of_instance(db, instance_id))))
 
     async def translate(self) -> Mapping[IPv4Address, NetworkFailed]:
         """The host as the rows say, and what it refused; one at a time, so that older rows never win."""
