@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from launcher import app
-from launcher.app import Drivers
 from launcher.cli.main import main
 from launcher.config import Config
 from launcher.drivers.firewall.choice import choose_firewall
@@ -19,6 +18,7 @@ from launcher.drivers.nat.nftables import NftablesNat
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.drivers.virt.driver import Disks, Domain
 from launcher.drivers.virt.fake import FakeVirt
+from launcher.equipment import Drivers, firewall_settings
 from launcher.models import InstanceRef, LaunchOrder
 from launcher.services.controller import start_report
 
@@ -49,7 +49,7 @@ class KeptVirt(FakeVirt):
 async def make_drivers(config: Config, state: Path) -> Drivers:
     return Drivers(
         virt=KeptVirt(state / "domains"),
-        firewall=await choose_firewall(config.firewall.driver, app.firewall_settings(config), config.virt.uri),
+        firewall=await choose_firewall(config.firewall.driver, firewall_settings(config), config.virt.uri),
         network=FlatDhcpNetwork(state, lease_seconds=config.network.lease_s),
         nat=NftablesNat(note=None),
         images=FakeImages(),
@@ -57,6 +57,6 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
 
 
 if __name__ == "__main__":
-    app.make_drivers = make_drivers
+    app.make_drivers = make_drivers  # type: ignore[attr-defined]
     start_report.BETWEEN_LOOKS = 0.5
     sys.exit(main())
