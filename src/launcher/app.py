@@ -29,7 +29,7 @@ from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.scheduler.simple import SimpleScheduler
 from launcher.drivers.scheduler.zone import ZoneScheduler
-from launcher.equipment import firewall_settings, make_drivers, outward, sandboxed
+from launcher.equipment import firewall_settings, keep_identity, make_drivers, outward, sandboxed
 from launcher.errors import BadRequest, Conflict
 from launcher.image_supply import image_supply, vault_path
 from launcher.services.api.metadata.service import MetadataRules
