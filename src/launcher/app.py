@@ -23,7 +23,7 @@ from launcher.admin_file import keep_admin
 from launcher.amqp import AmqpBus
 from launcher.bus import Bus, MemoryBus
 from launcher.clock import Clock, SystemClock
-from launcher.config import Config, NetworkConfig, RoleName
+from launcher.config import Config, RoleName
 from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.firewall.choice import choose_firewall
@@ -44,8 +44,8 @@ from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.drivers.network.namespaces import Namespaces
-from launcher.drivers.network.uplinks import Tags, Vxlan
-from launcher.drivers.network.vlan import Uplink, VlanNetwork
+from launcher.drivers.network.uplinks import choose_uplink
+from launcher.drivers.network.vlan import VlanNetwork
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.scheduler.simple import SimpleScheduler
@@ -59,7 +59,7 @@ from launcher.explaining import Settings
 from launcher.floating import Outward
 from launcher.identity import new_span_id
 from launcher.models import Image
-from launcher.networks import NetworkMode, Overlay
+from launcher.networks import NetworkMode
 from launcher.outside import INNER
 from launcher.sandbox import INSIDE
 from launcher.services.api.metadata.service import MetadataRules
@@ -293,17 +293,9 @@ def _network(config: Config, state: Path) -> NetworkDriver:
         case NetworkMode.FLAT_DHCP:
             return FlatDhcpNetwork(state, apart=apart, lease_seconds=settings.lease_s)
         case NetworkMode.VLAN:
-            return VlanNetwork(state, uplink=_uplink(settings), apart=apart, lease_seconds=settings.lease_s)
-
-
-def _uplink(settings: NetworkConfig) -> Uplink | None:
-    match settings.overlay:
-        case Overlay.VLAN:
-            return Tags(settings.interface)
-        case Overlay.VXLAN:
-            return Vxlan(settings.interface, group=settings.vxlan_group, peers=settings.vxlan_peers)
-        case Overlay.NONE:
-            return None
+            group, peers = settings.vxlan_group, settings.vxlan_peers
+            uplink = choose_uplink(settings.overlay, settings.interface, group=group, peers=peers)
+            return VlanNetwork(state, uplink=uplink, apart=apart, lease_seconds=settings.lease_s)
 
 
 def keep_identity(state: Path) -> str:
