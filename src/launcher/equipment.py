@@ -10,7 +10,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from launcher.clock import SystemClock
-from launcher.config import Config, NetworkConfig
+from launcher.config import Config
 from launcher.drivers.firewall.choice import choose_firewall
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.firewall.fake import FakeFirewall
@@ -29,8 +29,8 @@ from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.drivers.network.namespaces import Namespaces
-from launcher.drivers.network.uplinks import Tags, Vxlan
-from launcher.drivers.network.vlan import Uplink, VlanNetwork
+from launcher.drivers.network.uplinks import choose_uplink
+from launcher.drivers.network.vlan import VlanNetwork
 from launcher.drivers.virt import embed
 from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
@@ -39,7 +39,7 @@ from launcher.explaining import Settings
 from launcher.floating import Outward
 from launcher.identity import new_span_id
 from launcher.image_supply import host_downloads, library_path, vault_path
-from launcher.networks import NetworkMode, Overlay
+from launcher.networks import NetworkMode
 from launcher.outside import INNER
 from launcher.sandbox import INSIDE
 
@@ -119,17 +119,9 @@ def _network(config: Config, state: Path) -> NetworkDriver:
         case NetworkMode.FLAT_DHCP:
             return FlatDhcpNetwork(state, apart=apart, lease_seconds=settings.lease_s)
         case NetworkMode.VLAN:
-            return VlanNetwork(state, uplink=_uplink(settings), apart=apart, lease_seconds=settings.lease_s)
-
-
-def _uplink(settings: NetworkConfig) -> Uplink | None:
-    match settings.overlay:
-        case Overlay.VLAN:
-            return Tags(settings.interface)
-        case Overlay.VXLAN:
-            return Vxlan(settings.interface, group=settings.vxlan_group, peers=settings.vxlan_peers)
-        case Overlay.NONE:
-            return None
+            group, peers = settings.vxlan_group, settings.vxlan_peers
+            uplink = choose_uplink(settings.overlay, settings.interface, group=group, peers=peers)
+            return VlanNetwork(state, uplink=uplink, apart=apart, lease_seconds=settings.lease_s)
 
 
 def keep_identity(state: Path) -> str:

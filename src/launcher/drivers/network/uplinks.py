@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from launcher.drivers import process
 from launcher.drivers.network import links
 from launcher.errors import HostResourceMissing, NetworkFailed
-from launcher.networks import Network
+from launcher.networks import Network, Overlay
 
 VXLAN_PORT = 4789
 VXLAN_BYTES = 50
@@ -74,6 +74,18 @@ class Vxlan:
         for peer in self._peers:
             if str(peer) not in known:
                 await process.run(["bridge", "fdb", "append", EVERYBODY, "dev", name, "dst", str(peer)])
+
+
+def choose_uplink(
+    overlay: Overlay, interface: str, *, group: IPv4Address, peers: Sequence[IPv4Address]
+) -> Tags | Vxlan | None:
+    match overlay:
+        case Overlay.VLAN:
+            return Tags(interface)
+        case Overlay.VXLAN:
+            return Vxlan(interface, group=group, peers=peers)
+        case Overlay.NONE:
+            return None
 
 
 async def _check(interface: str, probe: str, lines: Sequence[str], what: str, module: str, instead: str) -> None:
