@@ -27,15 +27,17 @@ def commands() -> str:
 
 
 def shell(script: str, server: Server, directory: Path) -> str:
-    return subprocess.run(
+    done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=directory,
         env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "LAUNCHER_STATE": str(server.state)},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=120,
-    ).stdout
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 async def test_the_readmes_commands_boot_a_machine_that_lets_its_key_in(server: Server, tmp_path: Path) -> None:

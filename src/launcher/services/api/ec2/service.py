@@ -97,6 +97,7 @@ class Ec2:
                 access_key=signed.access_key,
                 version=signed.version,
                 string_to_sign=signed.string_to_sign,
+                or_string=signed.or_string,
                 signature=signed.signature,
             )
             if operation.changes:
