@@ -47,7 +47,8 @@ class VerifySignature(Call[Identity]):
 
     Version 4: HMAC-SHA256 in hex, by the key that AWS derives for the scope, which is the third line of
     `string_to_sign`; it must be of the service `ec2`. Version 2: HMAC-SHA256 in base64, by the secret itself.
-    `or_string` is what it may be of instead. Time stamps and repetitions are the caller's to look at. Too many failures in a row lock the key for a while.
+    `or_string` is what it may be of instead. Time stamps and repetitions are the caller's to look at. Too many failures
+    in a row lock the key for a while.
     """
 
     topic = "controller"

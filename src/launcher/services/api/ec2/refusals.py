@@ -23,6 +23,7 @@ from launcher.errors import (
 STATUS = {
     "AuthFailure": 401,
     "UnauthorizedOperation": 403,
+    "MissingAuthenticationToken": 403,
     "DryRunOperation": 412,
     "InternalError": 500,
     "InsufficientInstanceCapacity": 500,
