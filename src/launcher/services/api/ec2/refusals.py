@@ -17,6 +17,7 @@ from launcher.errors import (
     NoValidHost,
     QuotaExceeded,
     StoreUnavailable,
+    TooManyRequests,
     Unauthorized,
 )
 
@@ -28,6 +29,7 @@ STATUS = {
     "InternalError": 500,
     "InsufficientInstanceCapacity": 500,
     "Unavailable": 503,
+    "RequestLimitExceeded": 503,
 }
 """Of the codes that are not answered with 400."""
 
@@ -44,6 +46,7 @@ USUAL: Mapping[type[LauncherError], str] = {
     InsufficientSpace: "InsufficientInstanceCapacity",
     StoreUnavailable: "Unavailable",
     BusError: "Unavailable",
+    TooManyRequests: "RequestLimitExceeded",
 }
 """What an error is called where an operation has no name of its own for it; the nearest class counts."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, NewType, Union, get_args, get_origin, get_type_hints
 from xml.sax.saxutils import escape
@@ -78,7 +78,7 @@ def text(value: str) -> str:
     return escape(UNWRITABLE.sub("\ufffd", value))
 
 
-@cache
+@lru_cache(1024)
 def writer(shape: Any, version: str) -> Writer:
     """What writes such a shape's elements for this version."""
     fields = enumerate(_field(name, kind, version) for name, kind in hints(shape).items())
