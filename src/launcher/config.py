@@ -224,6 +224,16 @@ FLAVORS = (
     Flavor(name="m1.medium", vcpus=2, memory_mb=4096, root_gb=40),
     Flavor(name="m1.large", vcpus=4, memory_mb=8192, root_gb=80),
     Flavor(name="m1.xlarge", vcpus=8, memory_mb=16384, root_gb=160),
+    Flavor(name="t2.nano", vcpus=1, memory_mb=512, root_gb=0),
+    Flavor(name="t2.micro", vcpus=1, memory_mb=1024, root_gb=0),
+    Flavor(name="t2.small", vcpus=1, memory_mb=2048, root_gb=0),
+    Flavor(name="t2.medium", vcpus=2, memory_mb=4096, root_gb=0),
+    Flavor(name="t2.large", vcpus=2, memory_mb=8192, root_gb=0),
+    Flavor(name="t3.nano", vcpus=2, memory_mb=512, root_gb=0),
+    Flavor(name="t3.micro", vcpus=2, memory_mb=1024, root_gb=0),
+    Flavor(name="t3.small", vcpus=2, memory_mb=2048, root_gb=0),
+    Flavor(name="t3.medium", vcpus=2, memory_mb=4096, root_gb=0),
+    Flavor(name="t3.large", vcpus=2, memory_mb=8192, root_gb=0),
 )
 
 

@@ -7,7 +7,7 @@ list.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -53,6 +53,7 @@ class Dialect:
 
     verbs: Sequence[Verb]
     served: Callable[[House], set[str]]
+    ask: Callable[[ClientSession, Verb, Things], Awaitable[tuple[int, str]]]
 
 
 @asynccontextmanager
@@ -76,8 +77,8 @@ async def people(house: House) -> AsyncIterator[Mapping[str, ClientSession]]:
 
 
 async def ask(session: ClientSession, verb: Verb, things: Things) -> tuple[int, str]:
-    path = _filled(verb.path or verb.route.partition(" ")[2], things)
-    body = _filled(verb.body, things)
+    path = filled(verb.path or verb.route.partition(" ")[2], things)
+    body = filled(verb.body, things)
     try:
         async with (
             asyncio.timeout(10),
@@ -88,14 +89,14 @@ async def ask(session: ClientSession, verb: Verb, things: Things) -> tuple[int, 
         raise AssertionError(f"no answer to {verb.method} {path}") from None
 
 
-def _filled(what: object, things: Things) -> object:
+def filled(what: object, things: Things) -> object:
     if isinstance(what, str):
         for name, value in things.items():
             what = what.replace("{" + name + "}", value)
         return what
     if isinstance(what, Mapping):
-        return {key: _filled(value, things) for key, value in what.items()}
-    return [_filled(each, things) for each in what] if isinstance(what, list) else what
+        return {key: filled(value, things) for key, value in what.items()}
+    return [filled(each, things) for each in what] if isinstance(what, list) else what
 
 
 async def make_things(house: House, owner: ClientSession) -> Things:
@@ -145,6 +146,7 @@ RULES = {"rules": [{"protocol": "tcp", "from_port": 443}]}
 LAUNCH = {"image": "{image}", "flavor": "m1.tiny", "key_name": "{key}"}
 EVENTS = "/events?follow=false"
 NATIVE = Dialect(
+    ask=ask,
     served=_native_served,
     verbs=[
         Verb("GET /instances", foreign=200),
@@ -223,5 +225,3 @@ NATIVE = Dialect(
         Verb("DELETE /tokens/self", foreign=204),
     ],
 )
-DIALECTS = {"native": NATIVE}
-"""By name. A dialect that is added here is held to what the others are."""

@@ -47,7 +47,8 @@ class VerifySignature(Call[Identity]):
 
     Version 4: HMAC-SHA256 in hex, by the key that AWS derives for the scope, which is the third line of
     `string_to_sign`; it must be of the service `ec2`. Version 2: HMAC-SHA256 in base64, by the secret itself.
-    Time stamps and repetitions are the caller's to look at. Too many failures in a row lock the key for a while.
+    `or_string` is what it may be of instead. Time stamps and repetitions are the caller's to look at. Too many failures
+    in a row lock the key for a while.
     """
 
     topic = "controller"
@@ -55,6 +56,7 @@ class VerifySignature(Call[Identity]):
     access_key: str
     version: Literal[2, 4]
     string_to_sign: str
+    or_string: str | None = None
     signature: str
 
 

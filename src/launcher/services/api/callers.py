@@ -47,12 +47,23 @@ class Callers:
         return _known(ctx, await self.bus.call(ctx, Authenticate(token_sha256=sha256(token))))
 
     async def by_signature(
-        self, request: web.Request, *, access_key: str, version: Literal[2, 4], string_to_sign: str, signature: str
+        self,
+        request: web.Request,
+        *,
+        access_key: str,
+        version: Literal[2, 4],
+        string_to_sign: str,
+        or_string: str | None,
+        signature: str,
     ) -> Context:
         """As EC2's dialect has it (`VerifySignature`). Raises Unauthorized, the same for whatever is wrong."""
         ctx = self.nobody(request)
         signed = VerifySignature(
-            access_key=access_key, version=version, string_to_sign=string_to_sign, signature=signature
+            access_key=access_key,
+            version=version,
+            string_to_sign=string_to_sign,
+            or_string=or_string,
+            signature=signature,
         )
         return _known(ctx, await self.bus.call(ctx, signed))
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from launcher.messages import catalogue
+from launcher.messages.accounts import GetQuotas
 from launcher.models import Flavor
 from launcher.services.api.ec2.operation import Ask, Described, Listing, Operation, Paged, plain
 from launcher.services.api.ec2.query import Ignored, Request
@@ -139,7 +140,15 @@ async def find_zones(ask: Ask, request: Any) -> Sequence[Zone]:
 
 
 async def describe_account_attributes(ask: Ask, request: DescribeAccountAttributes) -> Attributes:
-    known = {"supported-platforms": "EC2", "default-vpc": "none"}
+    quotas = await ask.look(GetQuotas(project=ask.ctx.project_id))
+    known = {
+        "supported-platforms": "EC2",
+        "default-vpc": "none",
+        "max-instances": str(quotas.instances),
+        "max-elastic-ips": str(quotas.floating_ips),
+        "vpc-max-elastic-ips": str(quotas.floating_ips),
+        "vpc-max-security-groups-per-interface": str(quotas.groups_per_instance),
+    }
     for each in request.attribute_name:
         if each not in known:
             raise Refusal("InvalidParameterValue", f"Invalid attribute: {each}")

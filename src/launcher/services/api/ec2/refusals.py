@@ -17,16 +17,19 @@ from launcher.errors import (
     NoValidHost,
     QuotaExceeded,
     StoreUnavailable,
+    TooManyRequests,
     Unauthorized,
 )
 
 STATUS = {
     "AuthFailure": 401,
     "UnauthorizedOperation": 403,
+    "MissingAuthenticationToken": 403,
     "DryRunOperation": 412,
     "InternalError": 500,
     "InsufficientInstanceCapacity": 500,
     "Unavailable": 503,
+    "RequestLimitExceeded": 503,
 }
 """Of the codes that are not answered with 400."""
 
@@ -43,6 +46,7 @@ USUAL: Mapping[type[LauncherError], str] = {
     InsufficientSpace: "InsufficientInstanceCapacity",
     StoreUnavailable: "Unavailable",
     BusError: "Unavailable",
+    TooManyRequests: "RequestLimitExceeded",
 }
 """What an error is called where an operation has no name of its own for it; the nearest class counts."""
 

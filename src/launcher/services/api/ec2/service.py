@@ -30,9 +30,13 @@ FORM = "application/x-www-form-urlencoded"
 VERSION = re.compile(r"20(0[6-9]|1[0-6])-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")
 LAST_VERSION = "2016-11-15"
 PROTOCOL = frozenset(
-    ("Action", "Version", "AWSAccessKeyId", "SignatureVersion", "SignatureMethod", "Signature", "Timestamp", "Expires")
+    (
+        *("Action", "Version", "AWSAccessKeyId", "SignatureVersion", "SignatureMethod", "Signature", "Timestamp"),
+        *("Expires", "SecurityToken"),
+    )
 )
-"""Parameters that are about the request itself, with those of a signature in the query."""
+"""Parameters that are about the request itself, with those of a signature in the query. A token of a session that some
+clients send along tells nothing here."""
 BODY_TIMEOUT = 10.0
 SEEN_KEPT = 100_000
 SEEN_AGAIN = 5.0
@@ -97,6 +101,7 @@ class Ec2:
                 access_key=signed.access_key,
                 version=signed.version,
                 string_to_sign=signed.string_to_sign,
+                or_string=signed.or_string,
                 signature=signed.signature,
             )
             if operation.changes:

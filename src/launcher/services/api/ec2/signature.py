@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -43,10 +43,15 @@ class Received:
         found = [" ".join(value.split()) for key, value in self.headers if key == name]
         return ",".join(found) if found else None
 
+    def without_port(self) -> Received:
+        """As clients sign it that know one port for each scheme."""
+        headers = [(key, value.partition(":")[0] if key == "host" else value) for key, value in self.headers]
+        return replace(self, headers=headers)
+
 
 @dataclass(frozen=True)
 class Signed:
-    """What is to be verified. `reusable`: signed in advance, to be used until `ends`, seconds since the epoch."""
+    """What is to be verified: either string. It is good from `begins` to `ends`, in seconds since the epoch."""
 
     version: Literal[2, 4]
     access_key: str
@@ -54,7 +59,7 @@ class Signed:
     signature: str
     begins: float
     ends: float
-    reusable: bool = False
+    or_string: str | None = None
 
     def check_time(self, now: float) -> None:
         if not self.begins - SKEW <= now <= self.ends:
@@ -67,6 +72,13 @@ class Signed:
 
 def read(received: Received, parameters: Pairs) -> Signed:
     """`parameters` are the operation's, with what version 2 puts among them. Raises Refusal."""
+    signed = _read(received, parameters)
+    if ":" not in (received.header("host") or ""):
+        return signed
+    return replace(signed, or_string=_read(received.without_port(), parameters).string_to_sign)
+
+
+def _read(received: Received, parameters: Pairs) -> Signed:
     named = dict(parameters)
     if (header := received.header("authorization")) is not None:
         return _version_4(received, header)
@@ -106,7 +118,7 @@ def _version_4_in_query(received: Received, named: Mapping[str, str]) -> Signed:
     unsigned = "&".join(part for part in received.query.split("&") if not part.startswith("X-Amz-Signature="))
     text = canonical(received, named.get("X-Amz-SignedHeaders", ""), needed={"host"}, query=unsigned)
     ends = moment.timestamp() + int(seconds)
-    return _signed(credential, moment, text, named["X-Amz-Signature"], ends=ends, reusable=True)
+    return _signed(credential, moment, text, named["X-Amz-Signature"], ends=ends)
 
 
 def canonical(received: Received, signed_headers: str, *, needed: set[str], query: str) -> str:
@@ -145,16 +157,14 @@ def escaped(text: str) -> str:
     return quote(text, safe="-_.~")
 
 
-def _signed(
-    credential: str, moment: datetime, text: str, signature: str, *, ends: float, reusable: bool = False
-) -> Signed:
+def _signed(credential: str, moment: datetime, text: str, signature: str, *, ends: float) -> Signed:
     access_key, scope = credential.split("/", 1)
     stamp = moment.strftime("%Y%m%dT%H%M%SZ")
     if not stamp.startswith(scope[:8]):
         raise Refusal("IncompleteSignature", "the scope is of another day than the date")
     digest = hashlib.sha256(text.encode()).hexdigest()
     begins = moment.timestamp()
-    return Signed(4, access_key, "\n".join((ALGORITHM, stamp, scope, digest)), signature, begins, ends, reusable)
+    return Signed(4, access_key, "\n".join((ALGORITHM, stamp, scope, digest)), signature, begins, ends)
 
 
 # --- version 2 -------------------------------------------------------------------------------------
@@ -175,7 +185,7 @@ def _version_2(received: Received, parameters: Pairs, named: Mapping[str, str]) 
     host = (received.header("host") or "").lower()
     query = "&".join(f"{escaped(name)}={escaped(value)}" for name, value in sorted(parameters) if name != "Signature")
     text = "\n".join((received.method, host, received.path or "/", query))
-    return Signed(2, named["AWSAccessKeyId"], text, named["Signature"], begins, ends, "Expires" in named)
+    return Signed(2, named["AWSAccessKeyId"], text, named["Signature"], begins, ends)
 
 
 # --- times -----------------------------------------------------------------------------------------

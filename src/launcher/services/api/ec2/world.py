@@ -78,5 +78,6 @@ class World:
 
     def public(self, instance: Instance, fixed: IPv4Address | None) -> IPv4Address | None:
         """The floating IP that leads to this address of it."""
-        found = self.floating.get(instance.id, {}).get(fixed)
-        return found.address if found and fixed else None
+        those = self.floating.get(instance.id)
+        found = those.get(fixed) if those and fixed else None
+        return found.address if found else None

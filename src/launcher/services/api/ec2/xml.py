@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, NewType, Union, get_args, get_origin, get_type_hints
 from xml.sax.saxutils import escape
@@ -75,17 +75,19 @@ def refused(refusal: Refusal, request_id: str) -> bytes:
 
 def text(value: str) -> str:
     """What XML cannot write is replaced."""
-    return escape(UNWRITABLE.sub("\ufffd", value)) if SPECIAL.search(value) else value
+    return escape(UNWRITABLE.sub("\ufffd", value))
 
 
-@cache
+@lru_cache(1024)
 def writer(shape: Any, version: str) -> Writer:
     """What writes such a shape's elements for this version."""
-    parts = [_field(name, kind, version) for name, kind in hints(shape).items()]
+    fields = enumerate(_field(name, kind, version) for name, kind in hints(shape).items())
+    parts = [(place, part) for place, part in fields if part is not None]
 
     def write(values: Any, out: list[str]) -> None:
-        for part, value in zip(parts, values, strict=True):
-            if value is not None and part is not None:
+        for place, part in parts:
+            value = values[place]
+            if value is not None:
                 part(value, out)
 
     return write
@@ -128,7 +130,7 @@ def _element(name: str, kind: Any, version: str) -> Writer:
         return _set(name, _element("item", bare(get_args(kind)[0]), version))
     if hasattr(kind, "_fields"):
         return _nested(name, kind, version)
-    return _leaf(name)
+    return _leaf(name, kind)
 
 
 def _set(name: str, item: Writer) -> Writer:
@@ -157,11 +159,19 @@ def _nested(name: str, shape: Any, version: str) -> Writer:
     return write
 
 
-def _leaf(name: str) -> Writer:
+def _leaf(name: str, kind: Any) -> Writer:
+    """Most of an answer's time is spent here."""
     start, end = f"<{name}>", f"</{name}>"
+    words = {True: f"{start}true{end}", False: f"{start}false{end}"}
+    is_special = SPECIAL.search
 
-    def write(value: Any, out: list[str]) -> None:
-        said = value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
-        out.append(f"{start}{text(said)}{end}")
+    def write_text(value: Any, out: list[str]) -> None:
+        out.append(f"{start}{text(value) if is_special(value) else value}{end}")
 
-    return write
+    def write_plain(value: Any, out: list[str]) -> None:
+        out.append(f"{start}{value}{end}")
+
+    def write_flag(value: Any, out: list[str]) -> None:
+        out.append(words[value])
+
+    return {str: write_text, bool: write_flag}.get(kind, write_plain)
