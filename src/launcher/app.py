@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from launcher.admin_file import keep_admin
 from launcher.amqp import AmqpBus
 from launcher.bus import Bus, MemoryBus
 from launcher.clock import Clock, SystemClock
-from launcher.config import Config, NetworkConfig, RoleName
+from launcher.config import ApiConfig, Config, NetworkConfig, RoleName
 from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.firewall.choice import choose_firewall
@@ -60,6 +61,7 @@ from launcher.models import Image
 from launcher.networks import NetworkMode, Overlay
 from launcher.outside import INNER
 from launcher.sandbox import INSIDE
+from launcher.services.api.door import DoorRules
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
 from launcher.services.compute.compute import Compute
@@ -95,8 +97,8 @@ async def serve(config: Config, *, state: Path, listener: socket.socket, stop: a
             house.enter_context(_alone_in(HOST, hint="stop it, or give this one a network of its own: --sandbox"))
         clock, rng = SystemClock(), SystemRandom()
         bus = await house.enter_async_context(_open_bus(config, clock, rng))
-        url = "http://{}:{}".format(*listener.getsockname()[:2])
-        admin = keep_admin(state, url=url, region=config.host.region, rng=rng)
+        url = config.api.url_at(*listener.getsockname()[:2])
+        admin = keep_admin(state, url=url, region=config.host.region, authority=config.api.tls_authority, rng=rng)
         for role in await _roles(house, config, state, listener, bus=bus, clock=clock, rng=rng, admin=admin):
             await house.enter_async_context(role.serving())
             log.info("role %s is up on %s", role.topic, role.host)
@@ -189,7 +191,24 @@ def _api(
         metadata_listener=metadata,
         metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
         region=config.host.region,
+        door=DoorRules(tls=_tls(config.api), connections=config.api.connections),
+        rate_per_second=config.api.rate_per_s,
     )
+
+
+def _tls(api: ApiConfig) -> ssl.SSLContext | None:
+    if not api.tls_certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(api.tls_certificate, api.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise BadRequest(
+            f"[api] tls_certificate {api.tls_certificate}, tls_key {api.tls_key}: {error.strerror or error}",
+            hint="both are files in PEM, and the key is the certificate's",
+        ) from None
+    return context
 
 
 def _controller(

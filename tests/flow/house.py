@@ -33,6 +33,7 @@ from launcher.errors import SpawnFailed
 from launcher.floating import FloatingPool, Outward
 from launcher.models import LaunchOrder, Quotas, TaskState
 from launcher.networks import Network, NetworkMode, ProjectRange
+from launcher.services.api.door import DoorRules
 from launcher.services.api.metadata.guests import Source
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
@@ -99,6 +100,8 @@ class House:
     images: FakeImages = field(default_factory=FakeImages)
     gates: dict[str, Gate] = field(default_factory=dict)
     broken: dict[str, int] = field(default_factory=dict)
+    door: DoorRules = field(default_factory=DoorRules)
+    rate_per_second: float = 0.0
     bus: MemoryBus = field(init=False)
     controller: Controller = field(init=False)
     scheduler: Scheduler = field(init=False)
@@ -154,7 +157,12 @@ class House:
             ),
             "compute": self._compute(world),
             "api": ApiServer(
-                **world, listener=listener, metadata_listener=metadata, metadata_rules=self.metadata_rules
+                **world,
+                listener=listener,
+                metadata_listener=metadata,
+                metadata_rules=self.metadata_rules,
+                door=self.door,
+                rate_per_second=self.rate_per_second,
             ),
         }
 

@@ -17,6 +17,7 @@ from launcher.errors import (
     NoValidHost,
     QuotaExceeded,
     StoreUnavailable,
+    TooManyRequests,
     Unauthorized,
 )
 
@@ -26,6 +27,7 @@ STATUS = {
     "DryRunOperation": 412,
     "InternalError": 500,
     "InsufficientInstanceCapacity": 500,
+    "RequestLimitExceeded": 503,
     "Unavailable": 503,
 }
 """Of the codes that are not answered with 400."""
@@ -42,6 +44,7 @@ USUAL: Mapping[type[LauncherError], str] = {
     NoMoreFloatingIps: "InsufficientAddressCapacity",
     InsufficientSpace: "InsufficientInstanceCapacity",
     StoreUnavailable: "Unavailable",
+    TooManyRequests: "RequestLimitExceeded",
     BusError: "Unavailable",
 }
 """What an error is called where an operation has no name of its own for it; the nearest class counts."""
