@@ -193,6 +193,7 @@ def _api(
         region=config.host.region,
         door=DoorRules(tls=_tls(config.api), connections=config.api.connections),
         rate_per_second=config.api.rate_per_s,
+        url=config.api.url,
     )
 
 

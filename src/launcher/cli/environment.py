@@ -21,7 +21,7 @@ def show_environment(args: argparse.Namespace) -> int:
     path = find_state(args.state) / "admin.json"
     try:
         admin: Json = json.loads(path.read_text())
-        found = _all(admin)
+        found = of_admin(admin)
     except OSError as error:
         raise Failure(
             "the server's secrets cannot be read", detail=f"{path}: {error.strerror}", hint="name it with --state DIR"
@@ -37,7 +37,8 @@ def show_environment(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _all(admin: Json) -> dict[str, str]:
+def of_admin(admin: Json) -> dict[str, str]:
+    """All that `admin.json` is good for."""
     endpoint = Endpoint(
         str(admin["url"]).rstrip("/"),
         str(admin["token"]),

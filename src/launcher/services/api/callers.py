@@ -42,10 +42,10 @@ class Callers:
         """By the native dialect's header. Raises Unauthorized."""
         return await self.by_token(request, bearer(request))
 
-    async def by_token(self, request: web.Request, token: str) -> Context:
-        """Raises Unauthorized, TooManyRequests."""
+    async def by_token(self, request: web.Request, token: str, *, unscoped: bool = False) -> Context:
+        """With `unscoped` one for no project will do. Raises Unauthorized, TooManyRequests."""
         ctx = self.nobody(request)
-        return self._known(ctx, await self.bus.call(ctx, Authenticate(token_sha256=sha256(token))))
+        return self._known(ctx, await self.bus.call(ctx, Authenticate(token_sha256=sha256(token), unscoped=unscoped)))
 
     async def by_signature(
         self, request: web.Request, *, access_key: str, version: Literal[2, 4], string_to_sign: str, signature: str

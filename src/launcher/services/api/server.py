@@ -47,6 +47,7 @@ from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
 from launcher.services.api.native import Native
 from launcher.services.api.networks import NativeNetworks
+from launcher.services.api.openstack.service import OpenStack
 from launcher.services.api.problems import HttpError
 from launcher.services.api.rate import Rate
 from launcher.services.api.tunnel import Tunnel
@@ -87,6 +88,7 @@ class ApiServer(Role):
         region: str = "RegionOne",
         door: DoorRules | None = None,
         rate_per_second: float = 0.0,
+        url: str = "",
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
@@ -95,6 +97,7 @@ class ApiServer(Role):
         self.door = Door(door or DoorRules())
         self.callers = Callers(bus=bus, rng=rng, rate=Rate(clock=clock, per_second=rate_per_second))
         self.ec2 = Ec2(bus=bus, clock=clock, rng=rng, callers=self.callers, region=region, traced=self._keep_span)
+        self.openstack = OpenStack(callers=self.callers, url=url, region=region, bus=bus)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
         parts = (
             Native(bus=bus),
@@ -136,6 +139,7 @@ class ApiServer(Role):
             for method in (endpoint.method, *(["HEAD"] if endpoint.method == "GET" else [])):
                 application.router.add_route(method, endpoint.path, self._serve(endpoint))
         self.ec2.add_to(application)
+        self.openstack.add_to(application)
         return application
 
     def _own_endpoints(self) -> Sequence[Endpoint]:
