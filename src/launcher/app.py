@@ -12,7 +12,6 @@ import gc
 import logging
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from launcher.admin_file import keep_admin
 from launcher.amqp import AmqpBus
 from launcher.bus import Bus, MemoryBus
 from launcher.clock import Clock, SystemClock
-from launcher.config import ApiConfig, Config, NetworkConfig, RoleName
+from launcher.config import Config, NetworkConfig, RoleName
 from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.firewall.choice import choose_firewall
@@ -61,7 +60,7 @@ from launcher.models import Image
 from launcher.networks import NetworkMode, Overlay
 from launcher.outside import INNER
 from launcher.sandbox import INSIDE
-from launcher.services.api.door import DoorRules
+from launcher.services.api.door import DoorRules, tls_context
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
 from launcher.services.compute.compute import Compute
@@ -181,7 +180,7 @@ def _api(
     rng: Random,
 ) -> ApiServer:
     metadata = house.enter_context(contextlib.closing(found)) if (found := _metadata_listener(config)) else None
-    required = config.metadata.token == "required"  # noqa: S105 - a choice
+    api, required = config.api, config.metadata.token == "required"  # noqa: S105 - a choice
     return ApiServer(
         host=host,
         bus=bus,
@@ -191,25 +190,12 @@ def _api(
         metadata_listener=metadata,
         metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
         region=config.host.region,
-        door=DoorRules(tls=_tls(config.api), connections=config.api.connections),
-        rate_per_second=config.api.rate_per_s,
-        url=config.api.url,
+        door=DoorRules(
+            tls=tls_context(config.api.tls_certificate, config.api.tls_key), connections=config.api.connections
+        ),
+        rate_per_second=api.rate_per_s,
+        url=api.url,
     )
-
-
-def _tls(api: ApiConfig) -> ssl.SSLContext | None:
-    if not api.tls_certificate:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(api.tls_certificate, api.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise BadRequest(
-            f"[api] tls_certificate {api.tls_certificate}, tls_key {api.tls_key}: {error.strerror or error}",
-            hint="both are files in PEM, and the key is the certificate's",
-        ) from None
-    return context
 
 
 def _controller(

@@ -43,7 +43,7 @@ class Verb:
 
 Things = dict[str, str]
 """What the first project has, by the names used in verbs."""
-TOLD = ("image", "role", "port", "network", "project", "user", "flavor")
+TOLD = ("image", "image_id", "role", "port", "network", "project", "user", "flavor")
 """Names among them that everybody may see, or that whoever asks has said."""
 
 

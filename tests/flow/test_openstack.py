@@ -92,7 +92,7 @@ async def test_keystoneauth_finds_every_service(house: House) -> None:
         session = Session(auth=auth)
         wanted = [("identity", (3, 0)), ("compute", (2, 1)), ("image", (2, 0))]
         found = {kind: session.get_endpoint_data(service_type=kind, min_version=least) for kind, least in wanted}
-        return {kind: data.url for kind, data in found.items()}
+        return {kind: data.url for kind, data in found.items() if data}
 
     found = await asyncio.to_thread(discover)
     assert found == {

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from launcher.errors import BadRequest
+
 BACKLOG = 1024
 
 
@@ -26,6 +28,22 @@ class DoorRules:
     idle: float = 30.0
     unread: float = 30.0
     shutdown: float = 5.0
+
+
+def tls_context(certificate: str, key: str) -> ssl.SSLContext | None:
+    """For files in PEM; None without. Raises BadRequest that names them."""
+    if not certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise BadRequest(
+            f"[api] tls_certificate {certificate}, tls_key {key}: {error.strerror or error}",
+            hint="both are files in PEM, and the key is the certificate's",
+        ) from None
+    return context
 
 
 class Door:
