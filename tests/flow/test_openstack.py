@@ -209,6 +209,16 @@ async def test_refusals_are_in_the_services_own_words(
         assert any(name.startswith(word) for name in await response.json())
 
 
+@pytest.mark.parametrize("host", ["[::1", "x y", "a:b:c", "%00"])
+async def test_a_host_that_makes_no_sense_is_no_fault_of_the_server(house: House, host: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(house.url.rpartition(":")[2]))
+    writer.write(f"GET /identity/v3 HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        line = await reader.readline()
+    writer.close()
+    assert int(line.split()[1]) < 500
+
+
 async def test_only_the_microversion_that_is_honoured_is_served(http: ClientSession) -> None:
     async with http.get("/compute/v2.1/flavors", headers={"OpenStack-API-Version": "compute 2.1"}) as response:
         assert response.headers["OpenStack-API-Version"] == "compute 2.1"

@@ -64,7 +64,11 @@ class Door:
         loop, other_end = asyncio.get_running_loop(), listener.dup()
         try:
             server = await loop.create_server(
-                lambda: self._connection(runner), sock=listener, ssl=rules.tls, backlog=BACKLOG
+                lambda: self._connection(runner),
+                sock=listener,
+                ssl=rules.tls,
+                ssl_handshake_timeout=rules.head if rules.tls else None,
+                backlog=BACKLOG,
             )
             yield
             server.close()

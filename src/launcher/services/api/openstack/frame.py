@@ -137,7 +137,11 @@ class Frame:
         return await operation.do(ask)
 
     def _base(self, request: web.Request) -> str:
-        return self.url or str(request.url.origin())
+        """Without a Host header that makes sense, links have none either."""
+        try:
+            return self.url or str(request.url.origin())
+        except ValueError:
+            return ""
 
 
 async def _body(request: web.Request, model: type[Model] | None) -> Model | None:
