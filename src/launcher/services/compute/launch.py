@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 
@@ -140,8 +141,14 @@ class Launches:
             await self.filters.remove(work.order)
 
     async def start_domain(self, work: Launch) -> None:
+        """What has to reach the host's disk does so meanwhile; before that nobody is told that the machine runs."""
         assert work.disks
-        await self.virt.spawn(work.order, work.disks)
+        settling = asyncio.ensure_future(self.images.settle(work.order))
+        try:
+            await self.virt.spawn(work.order, work.disks)
+        finally:
+            await asyncio.wait([settling])
+        await settling
 
     async def destroy_domain(self, work: Launch) -> None:
         await self.virt.destroy(work.order)
