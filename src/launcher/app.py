@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +51,9 @@ from launcher.drivers.virt import embed
 from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
-from launcher.errors import BadRequest, Conflict
+from launcher.errors import BadRequest
 from launcher.explaining import Settings
 from launcher.floating import Outward
-from launcher.identity import new_span_id
 from launcher.models import Image
 from launcher.networks import NetworkMode, Overlay
 from launcher.outside import INNER
@@ -70,6 +68,7 @@ from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
 from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
+from launcher.state_directory import alone_in, keep_identity
 
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 HOST = Path("/run/launcher")
@@ -91,9 +90,9 @@ class Drivers:
 async def serve(config: Config, *, state: Path, listener: socket.socket, stop: asyncio.Event) -> None:
     """Be a launcher until `stop` is set. `listener` is where the API answers."""
     async with AsyncExitStack() as house:
-        house.enter_context(_alone_in(state))
+        house.enter_context(alone_in(state))
         if RoleName.COMPUTE in config.host.roles and config.virt.driver != "fake":
-            house.enter_context(_alone_in(HOST, hint="stop it, or give this one a network of its own: --sandbox"))
+            house.enter_context(alone_in(HOST, hint="stop it, or give this one a network of its own: --sandbox"))
         clock, rng = SystemClock(), SystemRandom()
         bus = await house.enter_async_context(_open_bus(config, clock, rng))
         url = config.api.url_at(*listener.getsockname()[:2])
@@ -305,16 +304,6 @@ def _uplink(settings: NetworkConfig) -> Uplink | None:
             return None
 
 
-def keep_identity(state: Path) -> str:
-    """What tells this launcher from others; it stays with the state directory, even when the database is lost."""
-    path = state / "launcher-id"
-    if not path.exists():
-        draft = path.with_suffix(".new")
-        draft.write_text(new_span_id(SystemRandom()))
-        draft.replace(path)
-    return path.read_text()
-
-
 def _outward(config: Config) -> Outward:
     """In the sandbox floating IPs are on the link to its outside, or only its own."""
     pools = config.network.pools
@@ -369,18 +358,6 @@ def _metadata_listener(config: Config) -> socket.socket | None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("0.0.0.0", config.metadata.port))  # noqa: S104
     return listener
-
-
-@contextlib.contextmanager
-def _alone_in(state: Path, *, hint: str = "stop it, or give --state DIR") -> Iterator[None]:
-    """One launcher per directory: the state's, and the host's, whose taps and chains bear no launcher's name."""
-    state.mkdir(parents=True, exist_ok=True, mode=0o711)
-    with (state / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(f"another launcher uses {state}", hint=hint) from None
-        yield
 
 
 def _settle_memory() -> None:
