@@ -19,7 +19,7 @@ ADMIN = "admin"
 """The id and name of the first user and of its project."""
 
 
-def keep_admin(state: Path, *, url: str, region: str, rng: Random) -> AdminAccess:
+def keep_admin(state: Path, *, url: str, region: str, authority: str = "", rng: Random) -> AdminAccess:
     """What the file says, with what it lacks made anew; the file says it afterwards."""
     path, (key, secret) = state / "admin.json", new_access_key(rng)
     made = {"token": new_token(rng), "password": new_token(rng), "access_key": key, "secret_key": secret}
@@ -29,6 +29,7 @@ def keep_admin(state: Path, *, url: str, region: str, rng: Random) -> AdminAcces
     except (ValueError, TypeError, RecursionError):
         raise BadRequest(f"{path} is not the JSON that was written", hint="remove it for new secrets") from None
     content = {"url": url, **admin.model_dump(), "user_id": ADMIN, "project_id": ADMIN, "region": region}
+    content |= {"authority": authority} if authority else {}
     draft = path.with_suffix(".new")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(content, file)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random, SystemRandom
@@ -29,9 +28,10 @@ from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.scheduler.simple import SimpleScheduler
 from launcher.drivers.scheduler.zone import ZoneScheduler
-from launcher.equipment import firewall_settings, keep_identity, make_drivers, outward, sandboxed
-from launcher.errors import BadRequest, Conflict
+from launcher.equipment import firewall_settings, make_drivers, outward, sandboxed
+from launcher.errors import BadRequest
 from launcher.image_supply import image_supply, vault_path
+from launcher.services.api.door import DoorRules, tls_context
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
 from launcher.services.compute.compute import Compute
@@ -41,6 +41,7 @@ from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
 from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
+from launcher.state_directory import alone_in, keep_identity
 
 HOST = Path("/run/launcher")
 
@@ -50,13 +51,13 @@ log = logging.getLogger(__name__)
 async def serve(config: Config, *, state: Path, listener: socket.socket, stop: asyncio.Event) -> None:
     """Be a launcher until `stop` is set. `listener` is where the API answers."""
     async with AsyncExitStack() as house:
-        house.enter_context(_alone_in(state))
+        house.enter_context(alone_in(state))
         if RoleName.COMPUTE in config.host.roles and config.virt.driver != "fake":
-            house.enter_context(_alone_in(HOST, hint="stop it, or give this one a network of its own: --sandbox"))
+            house.enter_context(alone_in(HOST, hint="stop it, or give this one a network of its own: --sandbox"))
         clock, rng = SystemClock(), SystemRandom()
         bus = await house.enter_async_context(_open_bus(config, clock, rng))
-        url = "http://{}:{}".format(*listener.getsockname()[:2])
-        admin = keep_admin(state, url=url, region=config.host.region, rng=rng)
+        url = config.api.url_at(*listener.getsockname()[:2])
+        admin = keep_admin(state, url=url, region=config.host.region, authority=config.api.tls_authority, rng=rng)
         for role in await _roles(house, config, state, listener, bus=bus, clock=clock, rng=rng, admin=admin):
             await house.enter_async_context(role.serving())
             log.info("role %s is up on %s", role.topic, role.host)
@@ -140,7 +141,7 @@ def _api(
     rng: Random,
 ) -> ApiServer:
     metadata = house.enter_context(contextlib.closing(found)) if (found := _metadata_listener(config)) else None
-    required = config.metadata.token == "required"  # noqa: S105 - a choice
+    api, required = config.api, config.metadata.token == "required"  # noqa: S105 - a choice
     return ApiServer(
         host=host,
         bus=bus,
@@ -152,6 +153,11 @@ def _api(
         metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
         rooms=Namespaces(state),
         region=config.host.region,
+        door=DoorRules(
+            tls=tls_context(config.api.tls_certificate, config.api.tls_key), connections=config.api.connections
+        ),
+        rate_per_second=api.rate_per_s,
+        url=api.url,
     )
 
 
@@ -219,18 +225,6 @@ def _metadata_listener(config: Config) -> socket.socket | None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("0.0.0.0", config.metadata.port))  # noqa: S104
     return listener
-
-
-@contextlib.contextmanager
-def _alone_in(state: Path, *, hint: str = "stop it, or give --state DIR") -> Iterator[None]:
-    """One launcher per directory: the state's, and the host's, whose taps and chains bear no launcher's name."""
-    state.mkdir(parents=True, exist_ok=True, mode=0o711)
-    with (state / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(f"another launcher uses {state}", hint=hint) from None
-        yield
 
 
 def _settle_memory() -> None:

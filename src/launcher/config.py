@@ -39,6 +39,13 @@ class HostConfig(Model):
 
 class ApiConfig(Model):
     listen: str = Field(default="127.0.0.1:8774", pattern=r"^[A-Za-z0-9._-]{1,253}:[0-9]{1,5}$")
+    url: str = Field(default="", pattern=r"^(https?://[A-Za-z0-9._:-]+)?$")
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_authority: str = ""
+    plain_http: bool = False
+    connections: int = Field(default=1000, ge=1)
+    rate_per_s: float = Field(default=0.0, ge=0)
 
     @field_validator("listen")
     @classmethod
@@ -46,6 +53,29 @@ class ApiConfig(Model):
         if int(listen.rpartition(":")[2]) > 65535:
             raise ValueError("ports end at 65535")
         return listen
+
+    @model_validator(mode="after")
+    def _closed_to_listeners(self) -> ApiConfig:
+        """Secrets cross the network: not in plain words, unless somebody who knows says so."""
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together")
+        if not (self.tls_certificate or self.plain_http or _is_loopback(self.listen.rpartition(":")[0])):
+            raise ValueError(
+                f"{self.listen} is not loopback: set tls_certificate and tls_key, or plain_http = true if you know why"
+            )
+        return self
+
+    def url_at(self, address: str, port: int) -> str:
+        """What clients are told, of a server that listens there."""
+        scheme = "https" if self.tls_certificate else "http"
+        return self.url or f"{scheme}://{'127.0.0.1' if address == '0.0.0.0' else address}:{port}"  # noqa: S104
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return IPv4Address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class AccessConfig(Model):

@@ -37,11 +37,11 @@ from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.explaining import Settings
 from launcher.floating import Outward
-from launcher.identity import new_span_id
 from launcher.image_supply import host_downloads, library_path, vault_path
 from launcher.networks import NetworkMode
 from launcher.outside import INNER
 from launcher.sandbox import INSIDE
+from launcher.state_directory import keep_identity
 
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 
@@ -122,16 +122,6 @@ def _network(config: Config, state: Path) -> NetworkDriver:
             group, peers = settings.vxlan_group, settings.vxlan_peers
             uplink = choose_uplink(settings.overlay, settings.interface, group=group, peers=peers)
             return VlanNetwork(state, uplink=uplink, apart=apart, lease_seconds=settings.lease_s)
-
-
-def keep_identity(state: Path) -> str:
-    """What tells this launcher from others; it stays with the state directory, even when the database is lost."""
-    path = state / "launcher-id"
-    if not path.exists():
-        draft = path.with_suffix(".new")
-        draft.write_text(new_span_id(SystemRandom()))
-        draft.replace(path)
-    return path.read_text()
 
 
 def outward(config: Config) -> Outward:

@@ -37,6 +37,7 @@ from launcher.floating import FloatingPool, Outward
 from launcher.images import KnownImage
 from launcher.models import LaunchOrder, Quotas, TaskState
 from launcher.networks import Network, NetworkMode, ProjectRange
+from launcher.services.api.door import DoorRules
 from launcher.services.api.metadata.guests import Source
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
@@ -108,6 +109,8 @@ class House:
     image_listener: socket.socket | None = None
     gates: dict[str, Gate] = field(default_factory=dict)
     broken: dict[str, int] = field(default_factory=dict)
+    door: DoorRules = field(default_factory=DoorRules)
+    rate_per_second: float = 0.0
     bus: MemoryBus = field(init=False)
     controller: Controller = field(init=False)
     scheduler: Scheduler = field(init=False)
@@ -173,6 +176,8 @@ class House:
                 vault=self.vault,
                 metadata_listener=metadata,
                 metadata_rules=self.metadata_rules,
+                door=self.door,
+                rate_per_second=self.rate_per_second,
             ),
         }
 

@@ -1,6 +1,6 @@
 """Two projects and their people, and what every verb of every dialect must answer to each of them.
 
-A dialect joins by a list of `Verb`s in DIALECTS; `test_tenants.py` asks them all, and fails when a verb of it is on no
+A dialect joins by a list of `Verb`s; `test_tenants.py` asks them all, and fails when a verb of it is on no
 list.
 """
 
@@ -43,7 +43,7 @@ class Verb:
 
 Things = dict[str, str]
 """What the first project has, by the names used in verbs."""
-TOLD = ("image", "role", "port", "network", "project", "user", "flavor")
+TOLD = ("image", "image_id", "role", "port", "network", "project", "user", "flavor")
 """Names among them that everybody may see, or that whoever asks has said."""
 
 
@@ -68,12 +68,16 @@ async def people(house: House) -> AsyncIterator[Mapping[str, ClientSession]]:
         await house.ask("PUT", f"/projects/{project}/users/{name}/roles/{role}", status=204)
         login = {"user": name, "password": f"{name}s-password", "project": project}
         tokens[name] = (await house.ask("POST", "/tokens", login, status=201))["secret"]
-    sessions = {name: ClientSession(house.url, headers={"Authorization": f"Bearer {tokens[name]}"}) for name in tokens}
+    sessions = {name: ClientSession(house.url, headers=_headers(token)) for name, token in tokens.items()}
     try:
         yield sessions
     finally:
         for session in sessions.values():
             await session.close()
+
+
+def _headers(token: str) -> Mapping[str, str]:
+    return {"Authorization": f"Bearer {token}", "X-Auth-Token": token}
 
 
 async def ask(session: ClientSession, verb: Verb, things: Things) -> tuple[int, str]:
@@ -108,6 +112,8 @@ async def make_things(house: House, owner: ClientSession) -> Things:
             found: Json = await response.json()
             return found
 
+    async with owner.get("/tokens/self") as response:
+        alice = (await response.json())["credential"]
     await made("/keypairs", {"name": "alphas-key"})
     rules = [{"protocol": "tcp", "from_port": 80}]
     group = await made("/security-groups", {"name": "alphas-group", "rules": rules})
@@ -131,6 +137,9 @@ async def make_things(house: House, owner: ClientSession) -> Things:
         "user": "alice",
         "role": "reader",
         "port": "22",
+        "image_id": "00000000-0000-4000-8000-000000000001",
+        "pid": alice["project_id"],
+        "uid": alice["user_id"],
     }
 
 
@@ -223,5 +232,86 @@ NATIVE = Dialect(
         Verb("DELETE /keypairs/{name}", "/keypairs/{key}", needs=MEMBER),
         Verb("DELETE /credentials/{id}", "/credentials/{credential}", works=(204, 404)),
         Verb("DELETE /tokens/self", foreign=204),
+    ],
+)
+
+
+def _openstack_served(house: House) -> set[str]:
+    return {
+        f"{each.method} {service.prefix}{each.path}"
+        for service in house.api.openstack.services
+        for each in service.operations
+        if not each.public
+    }
+
+
+KEYSTONE, NOVA, GLANCE = "/identity/v3", "/compute/v2.1", "/image/v2"
+USERS, PROJECTS = f"{KEYSTONE}/users", f"{KEYSTONE}/projects"
+HELD = f"{PROJECTS}/{{project}}/users/{{user}}/roles"
+HELD_BY_ALICE = f"{PROJECTS}/{{pid}}/users/{{uid}}/roles"
+APPLICATIONS = f"{USERS}/{{user}}/application_credentials"
+SERVER = {"server": {"name": "another", "imageRef": "{image_id}", "flavorRef": "m1.tiny", "key_name": "{key}"}}
+SUBJECT = {"X-Subject-Token": "lt_nobodys"}
+APPLICATION = {"application_credential": {"name": "app"}}
+CHANGED_PASSWORD = {"user": {"original_password": "not it", "password": "new"}}
+OPENSTACK = Dialect(
+    ask=ask,
+    served=_openstack_served,
+    verbs=[
+        Verb(f"GET {KEYSTONE}/auth/tokens", headers=SUBJECT, works=(404,)),
+        Verb(f"HEAD {KEYSTONE}/auth/tokens", headers=SUBJECT, works=(404,)),
+        Verb(f"DELETE {KEYSTONE}/auth/tokens", headers=SUBJECT, works=(404,)),
+        *(
+            Verb(f"GET {KEYSTONE}/{path}", foreign=200)
+            for path in ("auth/catalog", "auth/projects", "services", "endpoints", "regions", "domains", "roles")
+        ),
+        Verb(f"GET {KEYSTONE}/domains/{{domain}}", f"{KEYSTONE}/domains/default", foreign=200),
+        Verb(f"GET {KEYSTONE}/roles/{{role}}", foreign=200),
+        Verb(f"GET {KEYSTONE}/role_assignments", foreign=200),
+        Verb(f"GET {PROJECTS}", foreign=200),
+        Verb(f"GET {PROJECTS}/{{project}}", f"{PROJECTS}/{{pid}}"),
+        Verb(f"GET {USERS}/{{user}}", f"{USERS}/{{uid}}", works=(200, 404)),
+        Verb(f"GET {USERS}/{{user}}/projects", f"{USERS}/{{uid}}/projects", works=(200, 404)),
+        Verb(f"GET {HELD}", HELD_BY_ALICE, works=(200, 404)),
+        Verb(f"HEAD {HELD}/{{role}}", f"{HELD_BY_ALICE}/member", works=(204, 404)),
+        Verb(f"GET {USERS}", needs=ADMIN, foreign=403),
+        Verb(f"POST {USERS}", body={"user": {"name": "eve"}}, needs=ADMIN, foreign=403),
+        Verb(
+            f"PATCH {USERS}/{{user}}", f"{USERS}/{{uid}}", body={"user": {"enabled": False}}, needs=ADMIN, foreign=403
+        ),
+        Verb(f"DELETE {USERS}/{{user}}", f"{USERS}/{{uid}}", needs=ADMIN, foreign=403),
+        Verb(f"POST {USERS}/{{user}}/password", f"{USERS}/{{uid}}/password", body=CHANGED_PASSWORD, works=(403, 404)),
+        Verb(f"POST {PROJECTS}", body={"project": {"name": "gamma"}}, needs=ADMIN, foreign=403),
+        Verb(f"PATCH {PROJECTS}/{{project}}", body={"project": {"enabled": False}}, needs=ADMIN, foreign=403),
+        Verb(f"DELETE {PROJECTS}/{{project}}", needs=ADMIN, foreign=403),
+        Verb(f"PUT {HELD}/{{role}}", needs=ADMIN, foreign=403),
+        Verb(f"DELETE {HELD}/{{role}}", needs=ADMIN, foreign=403),
+        Verb(f"GET {APPLICATIONS}", f"{USERS}/{{uid}}/application_credentials", foreign=200),
+        Verb(
+            f"POST {APPLICATIONS}",
+            f"{USERS}/{{uid}}/application_credentials",
+            body=APPLICATION,
+            foreign=403,
+            works=(201, 403),
+        ),
+        Verb(f"GET {APPLICATIONS}/{{id}}", f"{USERS}/{{uid}}/application_credentials/x", works=(404,)),
+        Verb(f"DELETE {APPLICATIONS}/{{id}}", f"{USERS}/{{uid}}/application_credentials/x", works=(404,)),
+        *(
+            Verb(f"GET {NOVA}/{path}", foreign=200)
+            for path in ("flavors", "flavors/detail", "os-keypairs", "os-availability-zone", "extensions")
+        ),
+        Verb(f"GET {NOVA}/os-availability-zone/detail", needs=ADMIN, foreign=403),
+        Verb(f"GET {NOVA}/flavors/{{id}}", f"{NOVA}/flavors/m1.tiny", foreign=200),
+        Verb(f"GET {NOVA}/flavors/{{id}}/os-extra_specs", f"{NOVA}/flavors/m1.tiny/os-extra_specs", foreign=200),
+        Verb(f"GET {NOVA}/servers", foreign=200),
+        Verb(f"GET {NOVA}/servers/detail", foreign=200),
+        Verb(f"GET {NOVA}/servers/{{id}}", f"{NOVA}/servers/{{instance}}"),
+        Verb(f"GET {NOVA}/os-keypairs/{{name}}", f"{NOVA}/os-keypairs/{{key}}"),
+        Verb(f"GET {GLANCE}/images", foreign=200),
+        Verb(f"GET {GLANCE}/images/{{id}}", f"{GLANCE}/images/{{image_id}}", foreign=200),
+        Verb(f"POST {NOVA}/servers", body=SERVER, needs=MEMBER),
+        Verb(f"POST {NOVA}/os-keypairs", body={"keypair": {"name": "another"}}, needs=MEMBER, foreign=200),
+        Verb(f"DELETE {NOVA}/servers/{{id}}", f"{NOVA}/servers/{{instance}}", needs=MEMBER),
+        Verb(f"DELETE {NOVA}/os-keypairs/{{name}}", f"{NOVA}/os-keypairs/{{key}}", needs=MEMBER),
     ],
 )

@@ -58,6 +58,7 @@ class Endpoint(NamedTuple):
     token: str
     source: str
     region: str = "RegionOne"
+    authority: str = ""
 
 
 def find_state(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -75,13 +76,18 @@ def find_endpoint(state: str | None, environ: Mapping[str, str] = os.environ) ->
     url, token = environ.get("LAUNCHER_URL", ""), environ.get("LAUNCHER_TOKEN", "")
     if url and token and not state:
         return Endpoint(
-            url.rstrip("/"), token, "LAUNCHER_URL and LAUNCHER_TOKEN", environ.get("AWS_DEFAULT_REGION") or "RegionOne"
+            url.rstrip("/"),
+            token,
+            "LAUNCHER_URL and LAUNCHER_TOKEN",
+            environ.get("AWS_DEFAULT_REGION") or "RegionOne",
+            environ.get("LAUNCHER_CACERT", ""),
         )
     path = find_state(state, environ) / "admin.json"
     try:
         admin = json.loads(path.read_text())
         url, token = str(admin["url"]).rstrip("/"), str(admin["token"])
-        return Endpoint(url, token, str(path), str(admin.get("region") or "RegionOne"))
+        region, authority = (str(admin.get(name) or "") for name in ("region", "authority"))
+        return Endpoint(url, token, str(path), region or "RegionOne", authority)
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -187,7 +193,9 @@ class Api:
 
     def _connected(self, timeout: float) -> socket.socket:
         try:
-            return wire.connect(self.host, self.port, secure=self.secure, timeout=timeout)
+            return wire.connect(
+                self.host, self.port, secure=self.secure, timeout=timeout, authority=self.endpoint.authority
+            )
         except OSError as error:
             raise Failure(
                 f"no server answers at {self.endpoint.url}",

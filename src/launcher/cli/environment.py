@@ -21,7 +21,7 @@ def show_environment(args: argparse.Namespace) -> int:
     path = find_state(args.state) / "admin.json"
     try:
         admin: Json = json.loads(path.read_text())
-        found = _all(admin)
+        found = of_admin(admin)
     except OSError as error:
         raise Failure(
             "the server's secrets cannot be read", detail=f"{path}: {error.strerror}", hint="name it with --state DIR"
@@ -37,11 +37,17 @@ def show_environment(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _all(admin: Json) -> dict[str, str]:
-    endpoint = Endpoint(str(admin["url"]).rstrip("/"), str(admin["token"]), "", str(admin.get("region", "RegionOne")))
+def of_admin(admin: Json) -> dict[str, str]:
+    """All that `admin.json` is good for."""
+    endpoint = Endpoint(
+        str(admin["url"]).rstrip("/"),
+        str(admin["token"]),
+        "",
+        str(admin.get("region", "RegionOne")),
+        str(admin.get("authority", "")),
+    )
     return {
-        "LAUNCHER_URL": endpoint.url,
-        "LAUNCHER_TOKEN": endpoint.token,
+        **_native(endpoint, endpoint.token),
         **_ec2(endpoint, str(admin["access_key"]), str(admin["secret_key"])),
         **_openstack(endpoint),
         "OS_AUTH_TYPE": "password",
@@ -58,13 +64,21 @@ def of_credential(endpoint: Endpoint, made: Json) -> dict[str, str]:
     if made["kind"] == "access-key":
         return _ec2(endpoint, made["id"], made["secret"])
     if made["kind"] == "token":
-        return {"LAUNCHER_URL": endpoint.url, "LAUNCHER_TOKEN": made["secret"]}
+        return _native(endpoint, made["secret"])
     return {
         **_openstack(endpoint),
         "OS_AUTH_TYPE": "v3applicationcredential",
         "OS_APPLICATION_CREDENTIAL_ID": made["id"],
         "OS_APPLICATION_CREDENTIAL_SECRET": made["secret"],
     }
+
+
+def _native(endpoint: Endpoint, token: str) -> dict[str, str]:
+    return {"LAUNCHER_URL": endpoint.url, "LAUNCHER_TOKEN": token, **_trusting("LAUNCHER_CACERT", endpoint)}
+
+
+def _trusting(name: str, endpoint: Endpoint) -> dict[str, str]:
+    return {name: endpoint.authority} if endpoint.authority else {}
 
 
 def _ec2(endpoint: Endpoint, access_key: str, secret_key: str) -> dict[str, str]:
@@ -76,6 +90,7 @@ def _ec2(endpoint: Endpoint, access_key: str, secret_key: str) -> dict[str, str]
         "EC2_URL": f"{endpoint.url}/services/Cloud",
         "EC2_ACCESS_KEY": access_key,
         "EC2_SECRET_KEY": secret_key,
+        **_trusting("AWS_CA_BUNDLE", endpoint),
     }
 
 
@@ -85,4 +100,5 @@ def _openstack(endpoint: Endpoint) -> dict[str, str]:
         "OS_IDENTITY_API_VERSION": "3",
         "OS_REGION_NAME": endpoint.region,
         "OS_INTERFACE": "public",
+        **_trusting("OS_CACERT", endpoint),
     }

@@ -18,15 +18,18 @@ class WireError(Exception):
     """What came back is not HTTP, or ended too early."""
 
 
-def connect(host: str, port: int, *, secure: bool, timeout: float) -> socket.socket:
-    """Raises OSError."""
+def connect(host: str, port: int, *, secure: bool, timeout: float, authority: str = "") -> socket.socket:
+    """`authority` is a file of certificates to trust beside the system's. Raises OSError."""
     sock = socket.create_connection((host, port), timeout)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not secure:
         return sock
     import ssl  # noqa: PLC0415 - most servers are on this machine, and ssl is slow to load
 
-    return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+    context = ssl.create_default_context()
+    if authority:
+        context.load_verify_locations(authority)
+    return context.wrap_socket(sock, server_hostname=host)
 
 
 def send(

@@ -86,6 +86,15 @@ class UseApplicationCredential(Call[IssuedToken]):
     secret: Secret = Field(repr=False)
 
 
+class ExchangeToken(Call[IssuedToken]):
+    """A new token for another, which it does not outlive, maybe with another project. Raises Unauthorized."""
+
+    topic = "controller"
+    needs = UserRole.READER
+    token_sha256: str
+    project: str | None = None
+
+
 class GetToken(Call[TokenInfo]):
     """What a token is good for. Raises NotFound where it is none, or another's (but for admins)."""
 

@@ -15,6 +15,7 @@ from launcher.errors import Unauthorized
 from launcher.identity import new_trace_id
 from launcher.messages.access import Authenticate, VerifySignature
 from launcher.messaging import Context
+from launcher.services.api.rate import Rate
 
 REQUEST_ID = web.RequestKey("request_id", str)
 TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
@@ -23,8 +24,8 @@ TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0
 class Callers:
     """The controller says who it is; its answer holds for one request."""
 
-    def __init__(self, *, bus: Bus, rng: Random) -> None:
-        self.bus, self.rng = bus, rng
+    def __init__(self, *, bus: Bus, rng: Random, rate: Rate) -> None:
+        self.bus, self.rng, self.rate = bus, rng, rate
 
     def nobody(self, request: web.Request) -> Context:
         """The context of a request before it is known who asks: in its trace, and with no project."""
@@ -41,10 +42,10 @@ class Callers:
         """By the native dialect's header. Raises Unauthorized."""
         return await self.by_token(request, bearer(request))
 
-    async def by_token(self, request: web.Request, token: str) -> Context:
-        """Raises Unauthorized."""
+    async def by_token(self, request: web.Request, token: str, *, unscoped: bool = False) -> Context:
+        """With `unscoped` one for no project will do. Raises Unauthorized, TooManyRequests."""
         ctx = self.nobody(request)
-        return _known(ctx, await self.bus.call(ctx, Authenticate(token_sha256=sha256(token))))
+        return self._known(ctx, await self.bus.call(ctx, Authenticate(token_sha256=sha256(token), unscoped=unscoped)))
 
     async def by_signature(
         self,
@@ -65,7 +66,11 @@ class Callers:
             or_string=or_string,
             signature=signature,
         )
-        return _known(ctx, await self.bus.call(ctx, signed))
+        return self._known(ctx, await self.bus.call(ctx, signed))
+
+    def _known(self, ctx: Context, who: Identity) -> Context:
+        self.rate.admit(who.credential_id)
+        return ctx.model_copy(update=dict(who))
 
 
 def bearer(request: web.Request) -> str:
@@ -79,7 +84,3 @@ def bearer(request: web.Request) -> str:
 def sha256(token: str) -> str:
     """What of a token leaves this process."""
     return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
-
-
-def _known(ctx: Context, who: Identity) -> Context:
-    return ctx.model_copy(update=dict(who))

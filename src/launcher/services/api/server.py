@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +18,16 @@ from launcher.auditing import ArtefactsRemoved, HostsAudited
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.drivers.images.vault import Vault
-from launcher.errors import BadRequest, Conflict, Forbidden, LauncherError, NotFound, Unauthorized, Unreachable
+from launcher.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    LauncherError,
+    NotFound,
+    TooManyRequests,
+    Unauthorized,
+    Unreachable,
+)
 from launcher.identity import new_request_id, new_span_id
 from launcher.messages.access import Ping
 from launcher.messages.catalogue import ListHosts
@@ -30,6 +38,7 @@ from launcher.services.api import openapi, problems
 from launcher.services.api.accounts import NativeAccounts
 from launcher.services.api.callers import REQUEST_ID, Callers
 from launcher.services.api.credentials import NativeCredentials
+from launcher.services.api.door import Door, DoorRules
 from launcher.services.api.ec2.service import Ec2
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
@@ -41,15 +50,15 @@ from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
 from launcher.services.api.native import Native
 from launcher.services.api.networks import NativeNetworks
+from launcher.services.api.openstack.service import OpenStack
 from launcher.services.api.problems import HttpError
+from launcher.services.api.rate import Rate
 from launcher.services.api.tunnel import Tunnel
 from launcher.services.api.watch import LAST_EVENT_ID, EventsQuery, Watch
 from launcher.services.role import Role
 
 BODY_LIMIT = 256 * 1024
 BODY_TIMEOUT = 10.0
-IDLE_TIMEOUT = 30.0
-SHUTDOWN_TIMEOUT = 5.0
 HEALTH_TIMEOUT = 5.0
 ROOMS_EVERY = 1.0
 
@@ -83,13 +92,19 @@ class ApiServer(Role):
         metadata_rules: MetadataRules | None = None,
         rooms: Rooms | None = None,
         region: str = "RegionOne",
+        door: DoorRules | None = None,
+        rate_per_second: float = 0.0,
+        url: str = "",
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
         rules = metadata_rules or MetadataRules()
         self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
-        self.callers, self.rooms = Callers(bus=bus, rng=rng), rooms or NoRooms()
+        self.door = Door(door or DoorRules())
+        self.callers = Callers(bus=bus, rng=rng, rate=Rate(clock=clock, per_second=rate_per_second))
+        self.rooms = rooms or NoRooms()
         self.ec2 = Ec2(bus=bus, clock=clock, rng=rng, callers=self.callers, region=region, traced=self._keep_span)
+        self.openstack = OpenStack(callers=self.callers, url=url, region=region, bus=bus)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus, rooms=self.rooms), Metrics()
         parts = (
             Native(bus=bus),
@@ -127,7 +142,7 @@ class ApiServer(Role):
 
     async def recover(self) -> None:
         """The door opens last, when everybody behind it is there."""
-        await self._listen(self.application(), self.listener)
+        await self.open.enter_async_context(self.door.open(self.application(), self.listener))
         if self.metadata_listener is not None:
             await self.open.enter_async_context(self.metadata.serving(self.metadata_listener))
             self.doors = RoomDoors(
@@ -146,6 +161,7 @@ class ApiServer(Role):
             for method in (endpoint.method, *(["HEAD"] if endpoint.method == "GET" else [])):
                 application.router.add_route(method, endpoint.path, self._serve(endpoint))
         self.ec2.add_to(application)
+        self.openstack.add_to(application)
         return application
 
     def _own_endpoints(self) -> Sequence[Endpoint]:
@@ -178,28 +194,12 @@ class ApiServer(Role):
             Endpoint("GET", "/openapi.json", self._openapi, "This description", response=dict[str, Any], public=True),
         ]
 
-    async def _listen(self, application: web.Application, listener: socket.socket) -> None:
-        runner = web.AppRunner(
-            application, access_log=None, keepalive_timeout=IDLE_TIMEOUT, shutdown_timeout=SHUTDOWN_TIMEOUT
-        )
-        await runner.setup()
-        self.open.push_async_callback(runner.cleanup)
-        door = self.open.enter_context(contextlib.closing(listener.dup()))
-        site = web.SockSite(runner, listener)
-        await site.start()
-        self.open.push_async_callback(self._shut, site, door)
-
-    async def _shut(self, site: web.SockSite, door: socket.socket) -> None:
-        """Closing is not enough: the parent process holds the socket, too, and the kernel would let callers wait."""
-        await site.stop()
-        with contextlib.suppress(OSError):
-            door.shutdown(socket.SHUT_RDWR)
-
     # --- one request ---------------------------------------------------------------------------------
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every answer has a request id; every failure is a problem document; every request is counted."""
+        self.door.heard(request.protocol)
         request[REQUEST_ID], started = new_request_id(self.rng), self.clock.now_ms()
         try:
             response = await handler(request)
@@ -220,7 +220,7 @@ class ApiServer(Role):
         return response
 
     def _problem(self, request: web.Request, error: LauncherError) -> web.Response:
-        headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+        headers = {Unauthorized: {"WWW-Authenticate": "Bearer"}, TooManyRequests: {"Retry-After": "1"}}.get(type(error))
         return problems.answer(error, request[REQUEST_ID], headers=headers)
 
     def _serve(self, endpoint: Endpoint) -> Handler:

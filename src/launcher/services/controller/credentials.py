@@ -26,6 +26,7 @@ from launcher.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthori
 from launcher.identity import new_access_key, new_account_id, new_token
 from launcher.messages.access import (
     CreateCredential,
+    ExchangeToken,
     GetToken,
     ListCredentials,
     LogIn,
@@ -58,6 +59,7 @@ class Credentials:
         return [
             LogIn.to(self.log_in),
             UseApplicationCredential.to(self.use_application_credential),
+            ExchangeToken.to(self.exchange_token),
             GetToken.to(self.get_token),
             RevokeToken.to(self.revoke_token),
             CreateCredential.to(self.create_credential),
@@ -86,6 +88,21 @@ class Credentials:
         return await self._issue(
             parent.user_id, parent.project_id, methods=("application_credential",), cap=parent.role, parent=parent
         )
+
+    async def exchange_token(self, ctx: Context, message: ExchangeToken) -> IssuedToken:
+        now = self.clock.now_ms()
+        old = await self.db.read(lambda db: credentials.find_token(db, message.token_sha256, now))
+        if old is None:
+            raise _refusal()
+        if old.parent_id is not None:
+            if message.project is not None and message.project != old.project_id:
+                raise Forbidden("an application credential's token is for its project only")
+            parent = await self.db.read(lambda db: credentials.get(db, old.parent_id or ""))
+            return await self._issue(
+                old.user_id, old.project_id, methods=old.methods, cap=old.role, parent=parent, until=old.expires_ms
+            )
+        methods = tuple(dict.fromkeys((*old.methods, "token")))
+        return await self._issue(old.user_id, message.project, methods=methods, cap=old.role, until=old.expires_ms)
 
     async def _issue(
         self,

@@ -28,8 +28,8 @@ STATUS = {
     "DryRunOperation": 412,
     "InternalError": 500,
     "InsufficientInstanceCapacity": 500,
-    "Unavailable": 503,
     "RequestLimitExceeded": 503,
+    "Unavailable": 503,
 }
 """Of the codes that are not answered with 400."""
 
@@ -45,8 +45,8 @@ USUAL: Mapping[type[LauncherError], str] = {
     NoMoreFloatingIps: "InsufficientAddressCapacity",
     InsufficientSpace: "InsufficientInstanceCapacity",
     StoreUnavailable: "Unavailable",
-    BusError: "Unavailable",
     TooManyRequests: "RequestLimitExceeded",
+    BusError: "Unavailable",
 }
 """What an error is called where an operation has no name of its own for it; the nearest class counts."""
 
