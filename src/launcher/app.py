@@ -211,6 +211,7 @@ def _controller(
         admin=admin,
         build_timeout=config.controller.build_timeout_s,
         max_attempts=config.controller.max_attempts,
+        shutdown_timeout=config.controller.shutdown_timeout_s,
         restart_missing=config.controller.missing == "restart",
         tick=config.controller.tick_s,
         sweep_every=config.controller.sweep_s,

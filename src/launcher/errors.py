@@ -7,7 +7,8 @@
     │   └── QuotaExceeded              403 quota_exceeded
     ├── NotFound                       404 not_found
     ├── Conflict                       409 conflict
-    │   └── StaleGeneration            409 stale_generation      the instance has moved on; drop the work
+    │   ├── StaleGeneration            409 stale_generation      the instance has moved on; drop the work
+    │   └── WrongState                 409 wrong_state           not in this state, or while that is under way
     ├── NoValidHost                    503 no_valid_host
     │   └── NoHostYet                  503 no_host_yet           no host has reported; worth waiting
     ├── NoMoreFixedIps                 503 no_more_fixed_ips
@@ -107,6 +108,10 @@ class Conflict(LauncherError):
 
 class StaleGeneration(Conflict):
     code = "stale_generation"
+
+
+class WrongState(Conflict):
+    code = "wrong_state"
 
 
 class NoValidHost(LauncherError):

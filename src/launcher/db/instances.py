@@ -192,8 +192,10 @@ def get_user_data(db: sqlite3.Connection, instance_id: InstanceId) -> str | None
 
 
 def get_traces(db: sqlite3.Connection, instance_id: InstanceId) -> list[str]:
-    """The trace of its launch and, when there is one, of its deletion."""
-    row = db.execute("SELECT trace_id, delete_trace_id FROM instances WHERE id = ?", (instance_id,)).fetchone()
+    """The trace of its launch, of the last thing that was done to it, and of its deletion, as far as there are such."""
+    row = db.execute(
+        "SELECT trace_id, task_trace_id, delete_trace_id FROM instances WHERE id = ?", (instance_id,)
+    ).fetchone()
     return [trace for trace in row if trace]
 
 
@@ -203,7 +205,9 @@ def get_injection(db: sqlite3.Connection, instance_id: InstanceId) -> str | None
 
 
 def get_request_id(db: sqlite3.Connection, instance_id: InstanceId) -> str:
-    found: str = db.execute("SELECT request_id FROM instances WHERE id = ?", (instance_id,)).fetchone()[0]
+    """Of the last thing that was asked for: its launch, or what was done to it since."""
+    asked = "SELECT coalesce(task_request_id, request_id) FROM instances WHERE id = ?"
+    found: str = db.execute(asked, (instance_id,)).fetchone()[0]
     return found
 
 

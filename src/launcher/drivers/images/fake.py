@@ -98,6 +98,12 @@ class FakeImages:
         found.public_key = order.public_key
         return Injection.METADATA
 
+    async def has_disks(self, order: InstanceRef) -> bool:
+        return order.instance_id in self.disks
+
+    def memory_file(self, order: InstanceRef) -> Path:
+        return Path("/fake") / order.name / "memory"
+
     async def delete_disks(self, order: InstanceRef) -> None:
         await self._begin("delete_disks", order)
         self.disks.pop(order.instance_id, None)

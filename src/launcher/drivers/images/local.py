@@ -2,7 +2,7 @@
 
     <path>/_base/<sha256>            files of images (`cache.py`)
     <path>/instance-%08x/disk        qcow2 overlay on the base: all that a guest writes
-    <path>/instance-%08x/{instance-id, injection, console.log}
+    <path>/instance-%08x/{instance-id, injection, console.log, memory}
     <path>/instance-%08x/{base, kernel, ramdisk}   links to what the instance needs of `_base`
     <path>/_work/                    what is being made or thrown away; emptied at start
 
@@ -88,6 +88,12 @@ class LocalImages:
         await self.injector.inject(disk, ImageFormat.QCOW2, order.public_key, interfaces)
         await in_thread(self._record_injection, order, content)
         return self.injector.name
+
+    async def has_disks(self, order: InstanceRef) -> bool:
+        return await in_thread(lambda: self._find_owner(order) == order.instance_id)
+
+    def memory_file(self, order: InstanceRef) -> Path:
+        return self._directory(order) / "memory"
 
     async def delete_disks(self, order: InstanceRef) -> None:
         await in_thread(self._delete, order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from launcher.drivers.virt.driver import Disks
@@ -39,6 +40,12 @@ class ImageStore(Protocol):
         both, or whose domain may run, is not touched again.
         Raises InjectionFailed.
         """
+
+    async def has_disks(self, order: InstanceRef) -> bool:
+        """Whether its directory is here."""
+
+    def memory_file(self, order: InstanceRef) -> Path:
+        """Where the memory of a suspended guest is kept; it goes with the disks."""
 
     async def delete_disks(self, order: InstanceRef) -> None: ...
 

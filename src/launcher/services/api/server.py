@@ -29,6 +29,7 @@ from launcher.services.api.callers import REQUEST_ID, Callers
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
 from launcher.services.api.groups import NativeGroups
+from launcher.services.api.life import NativeLife
 from launcher.services.api.metadata.service import Metadata, MetadataRules
 from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
@@ -81,6 +82,7 @@ class ApiServer(Role):
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
         parts = (
             Native(bus=bus),
+            NativeLife(bus=bus),
             NativeGroups(bus=bus),
             NativeNetworks(bus=bus),
             NativeFloatingIps(bus=bus),

@@ -26,6 +26,7 @@ from launcher.services.controller.catalogue import Catalogue, ReadImage
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
+from launcher.services.controller.life import Life
 from launcher.services.controller.reconcile import Reconcile
 from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
@@ -42,9 +43,11 @@ FIRST_LOOK = 5.0
 class Controller(Role):
     """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at,
     `sweep_every` how often the hosts are (0: never); without a heartbeat for `host_timeout` a host is dead.
+    A guest that is to stop has `shutdown_timeout` seconds for it.
     """
 
     topic = "controller"
+    highest_number = 0
 
     def __init__(
         self,
@@ -62,16 +65,16 @@ class Controller(Role):
         build_timeout: float,
         max_attempts: int,
         restart_missing: bool,
+        shutdown_timeout: float = 60.0,
         tick: float,
         sweep_every: float = 60.0,
         host_timeout: float = 60.0,
         access: AccessRules | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
-        self.db, self.tick, self.library, self.admin = db, tick, library, admin
+        self.db, self.tick, self.sweep_every, self.library, self.admin = db, tick, sweep_every, library, admin
         self.refresh = Refresh(db=db, bus=bus, context=self.own_context)
         self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
-        self.sweep_every, self.highest_number = sweep_every, 0
         self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
         self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
@@ -89,6 +92,7 @@ class Controller(Role):
             build_timeout=build_timeout,
             first_look=FIRST_LOOK,
         )
+        self.life = Life(db=db, clock=clock, journal=self.journal, reconcile=self.reconcile, patience=shutdown_timeout)
         self.reports = Reports(
             db=db,
             clock=clock,
@@ -97,13 +101,16 @@ class Controller(Role):
             max_attempts=max_attempts,
             build_timeout=build_timeout,
             restart_missing=restart_missing,
+            life=self.life,
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
         self.inventory = Inventory(
             db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=self.catalogue.hosts
         )
-        self.access = Access(db=db, clock=clock, rules=access or AccessRules())
-        self.key_pairs = KeyPairs(db=db, quotas=quotas)
+        self.access, self.key_pairs = (
+            Access(db=db, clock=clock, rules=access or AccessRules()),
+            KeyPairs(db=db, quotas=quotas),
+        )
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
 
     @property
@@ -117,6 +124,7 @@ class Controller(Role):
             *self.security_groups.routes,
             *self.catalogue.routes,
             *self.reports.routes,
+            *self.life.routes,
             *self.sweep.routes,
         ]
 

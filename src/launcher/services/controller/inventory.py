@@ -39,6 +39,8 @@ DEFAULT_ZONE = "nova"
 STATES = {
     "BUILD": VmState.BUILDING,
     "ACTIVE": VmState.ACTIVE,
+    "PAUSED": VmState.PAUSED,
+    "SUSPENDED": VmState.SUSPENDED,
     "STOPPED": VmState.STOPPED,
     "ERROR": VmState.ERROR,
     "DELETED": VmState.DELETED,
