@@ -77,10 +77,8 @@ class Controller(Role):
         self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
         self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
-        self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
-        self.reconcile = Reconcile(
-            db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report
-        )
+        report = self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
+        self.reconcile = Reconcile(db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=report)
         self.admission = Admission(
             db=db,
             bus=bus,
@@ -107,10 +105,8 @@ class Controller(Role):
         self.inventory = Inventory(
             db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=self.catalogue.hosts
         )
-        self.access, self.key_pairs = (
-            Access(db=db, clock=clock, rules=access or AccessRules()),
-            KeyPairs(db=db, quotas=quotas),
-        )
+        self.access = Access(db=db, clock=clock, rules=access or AccessRules())
+        self.key_pairs = KeyPairs(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
 
     @property
