@@ -30,8 +30,9 @@ from launcher.drivers.firewall.choice import choose_firewall
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.firewall.fake import FakeFirewall
 from launcher.drivers.images import library
+from launcher.drivers.images.config_drive import ConfigDrives
 from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
-from launcher.drivers.images.inject.choice import choose_injector
+from launcher.drivers.images.inject.choice import make_ways
 from launcher.drivers.images.local import LocalImages
 from launcher.drivers.images.store import ImageStore
 from launcher.drivers.nat.driver import NatDriver
@@ -64,6 +65,7 @@ from launcher.services.api.server import ApiServer
 from launcher.services.compute.compute import Compute
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
+from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
 from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
@@ -186,6 +188,7 @@ def _api(
         listener=listener,
         metadata_listener=metadata,
         metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
+        region=config.host.region,
     )
 
 
@@ -209,13 +212,20 @@ def _controller(
         read_image=read_image,
         library=FAKE_IMAGES if fake else library.list_images(images),
         admin=admin,
-        build_timeout=config.controller.build_timeout_s,
-        max_attempts=config.controller.max_attempts,
-        shutdown_timeout=config.controller.shutdown_timeout_s,
-        restart_missing=config.controller.missing == "restart",
+        launches=LaunchRules(
+            build_timeout=config.controller.build_timeout_s,
+            state_timeouts=config.timeouts.of_states(),
+            max_attempts=config.controller.max_attempts,
+            restart_missing=config.controller.missing == "restart",
+            shutdown_timeout=config.controller.shutdown_timeout_s,
+        ),
         tick=config.controller.tick_s,
         sweep_every=config.controller.sweep_s,
-        access=AccessRules(lockout_failures=config.access.lockout_failures, lockout_seconds=config.access.lockout_s),
+        access=AccessRules(
+            lockout_failures=config.access.lockout_failures,
+            lockout_seconds=config.access.lockout_s,
+            token_seconds=config.access.token_s,
+        ),
         host_timeout=config.scheduler.host_timeout_s,
     )
 
@@ -245,7 +255,10 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
-            injector=choose_injector(config.images.inject, state=state),
+            ways=make_ways(config.images.inject, state=state, partition=config.images.inject_partition),
+            config_drives=ConfigDrives(
+                config.images.config_drive, config.images.config_drive_format, rng=SystemRandom()
+            ),
             cache_limit=config.images.cache_gb * 2**30,
         ),
     )
@@ -295,7 +308,7 @@ def _outward(config: Config) -> Outward:
     if _sandboxed():
         inner = INNER if Path("/sys/class/net", INNER).exists() else "lo"
         pools = tuple(pool.model_copy(update={"interface": inner}) for pool in pools)
-    return Outward(masquerade=config.network.nat, pools=pools, quota=config.quotas.floating_ips)
+    return Outward(masquerade=config.network.nat, pools=pools)
 
 
 def library_path(config: Config, state: Path) -> Path:

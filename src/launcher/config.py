@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from launcher.drivers.images.config_drive import Content, FileSystem
+from launcher.drivers.images.store import Injection
 from launcher.errors import BadRequest
 from launcher.floating import FloatingPool
-from launcher.models import Flavor, Model, Name, Quotas
+from launcher.models import Flavor, Model, Name, Quotas, TaskState
 from launcher.networks import SEGMENTS, BridgeName, DomainName, Network, NetworkMode, Overlay, ProjectRange
 
 
@@ -49,6 +51,7 @@ class ApiConfig(Model):
 class AccessConfig(Model):
     lockout_failures: int = Field(default=10, ge=0)
     lockout_s: float = Field(default=60.0, ge=0)
+    token_s: float = Field(default=3600.0, gt=0)
 
 
 class BusConfig(Model):
@@ -76,7 +79,12 @@ class VirtConfig(Model):
 
 class ImagesConfig(Model):
     library: str = ""
-    inject: Literal["auto", "storage-daemon", "metadata"] = "auto"
+    inject: tuple[Injection, ...] = Field(
+        default=(Injection.STORAGE_DAEMON, Injection.METADATA, Injection.CONFIG_DRIVE), min_length=1
+    )
+    inject_partition: int = Field(default=0, ge=0, le=128)
+    config_drive: Content = Content.OPENSTACK
+    config_drive_format: FileSystem = FileSystem.ISO9660
     cache_gb: int = Field(default=50, ge=1)
 
 
@@ -175,6 +183,20 @@ class ControllerConfig(Model):
     sweep_s: float = Field(default=60.0, ge=0)
 
 
+class TimeoutsConfig(Model):
+    scheduling_s: float = Field(default=300.0, gt=0)
+    networking_s: float = Field(default=120.0, gt=0)
+    bridging_s: float = Field(default=120.0, gt=0)
+    imaging_s: float = Field(default=600.0, gt=0)
+    injecting_s: float = Field(default=120.0, gt=0)
+    filtering_s: float = Field(default=120.0, gt=0)
+    spawning_s: float = Field(default=300.0, gt=0)
+    rescheduling_s: float = Field(default=300.0, gt=0)
+
+    def of_states(self) -> dict[TaskState, float]:
+        return {TaskState(name.removesuffix("_s")): seconds for name, seconds in self}
+
+
 class FakeConfig(Model):
     """How the fake drivers behave; used with `[virt] driver = "fake"` only."""
 
@@ -207,6 +229,7 @@ class Config(Model):
     scheduler: SchedulerConfig = SchedulerConfig()
     compute: ComputeConfig = ComputeConfig()
     controller: ControllerConfig = ControllerConfig()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
     quotas: Quotas = Quotas()
     fake: FakeConfig = FakeConfig()
     flavors: tuple[Flavor, ...] = FLAVORS

@@ -9,6 +9,7 @@
     ├── Conflict                       409 conflict
     │   ├── StaleGeneration            409 stale_generation      the instance has moved on; drop the work
     │   └── WrongState                 409 wrong_state           not in this state, or while that is under way
+    ├── TooManyRequests                429 too_many_requests
     ├── NoValidHost                    503 no_valid_host
     │   └── NoHostYet                  503 no_host_yet           no host has reported; worth waiting
     ├── NoMoreFixedIps                 503 no_more_fixed_ips
@@ -112,6 +113,10 @@ class StaleGeneration(Conflict):
 
 class WrongState(Conflict):
     code = "wrong_state"
+
+
+class TooManyRequests(LauncherError):
+    code, status, retriable = "too_many_requests", 429, True
 
 
 class NoValidHost(LauncherError):

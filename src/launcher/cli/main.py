@@ -10,8 +10,10 @@ from typing import Any
 
 from launcher import __version__
 from launcher.cli import (
+    accounts,
     audit,
     completion,
+    environment,
     events,
     expose,
     floating_ips,
@@ -88,6 +90,10 @@ COMMANDS: dict[str, tuple[str | None, Callable[[argparse.ArgumentParser], None]]
     "network": ("networks", networks.add_network),
     "floating-ip": ("addresses that lead to an instance from outside", floating_ips.add_floating_ip),
     "group": ("security groups", groups.add_group),
+    "project": ("projects, and what they may hold", accounts.add_project),
+    "user": ("users and their roles", accounts.add_user),
+    "credentials": ("access keys, tokens and application credentials", accounts.add_credentials),
+    "env": ("variables for EC2's and OpenStack's clients", environment.add_env),
     "image": ("images", resources.add_image),
     "flavor": ("sizes", resources.add_flavor),
     "host": ("compute hosts", resources.add_host),

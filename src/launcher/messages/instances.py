@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from typing import Annotated
 
 from pydantic import Field
 
 from launcher.accounts import UserRole
 from launcher.groups import GroupRef
 from launcher.messaging import Call
-from launcher.models import LARGEST, Event, GuestMetadata, Instance, InstanceId, Model, Name, Readiness, Span
+from launcher.models import (
+    LARGEST,
+    Event,
+    GuestMetadata,
+    Instance,
+    InstanceId,
+    Model,
+    Name,
+    Personality,
+    Readiness,
+    Span,
+)
 from launcher.networks import MOST_NICS
 
 
@@ -39,6 +51,8 @@ class CreateInstances(Call[list[Instance]]):
     security_groups: tuple[GroupRef, ...] = ()
     networks: tuple[NicRequest, ...] = Field(default=(), max_length=MOST_NICS)
     user_data: str | None = Field(default=None, description="base64")
+    personality: Personality = Personality()
+    config_drive: bool = False
     availability_zone: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     idempotency_key: str | None = None
@@ -51,7 +65,11 @@ class GetInstance(Call[Instance]):
 
 
 class ListInstances(Call[list[Instance]]):
-    """In order of creation, after `marker`, at most `limit`."""
+    """In order of creation, after `marker`, at most `limit`.
+
+    `numbers` are those that are meant, none means all. Deleted ones come with `deleted`, and those that were deleted
+    after `deleted_after_ms`.
+    """
 
     topic = "controller"
     needs = UserRole.READER
@@ -62,6 +80,8 @@ class ListInstances(Call[list[Instance]]):
     host: str | None = None
     all_projects: bool = False
     deleted: bool = False
+    numbers: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...] = ()
+    deleted_after_ms: int | None = None
 
 
 class DeleteInstance(Call[Instance]):

@@ -17,6 +17,7 @@ class Disks(Model):
     kernel: Path | None = None
     ramdisk: Path | None = None
     console_log: Path
+    config_drive: Path | None = None
 
 
 class Domain(Model):

@@ -56,17 +56,21 @@ class Looks:
         self.holdings.numbers.see(self.found_at_start)
 
     async def verify_instance(self, ctx: Context, message: VerifyInstance) -> None:
-        """After a restart: filters and links are put back, a machine that is missing is reported."""
+        """After a restart: filters and links are put back, a machine that is missing is reported.
+
+        The filters first: the controller refuses their policy where this comes too late. Held last: what is counted is
+        not asked for again.
+        """
         order = message.order
         async with self.holdings.turns.take(order, "verify") as mine:
             if not mine:
                 return
             if not await (self._runs(order) if message.running else self.images.has_disks(order)):
                 return
-            self.holdings.hold(order, running=message.running)
             work = Launch(ctx, order)
-            for step in (self.launches.allocate_address, self.launches.plug, self.launches.apply_firewall):
+            for step in (self.launches.allocate_address, self.launches.apply_firewall, self.launches.plug):
                 await step(work)
+            self.holdings.hold(order, running=message.running)
             mended = self.found_at_start.lacks(order.number, {ArtefactKind.TAP, ArtefactKind.CHAIN})
             await self.bus.cast(ctx, ReportVerified(instance_id=order.instance_id, mended=mended))
 

@@ -14,8 +14,9 @@ from random import Random
 
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.db import idempotency, images, instances, key_pairs, members, security_groups
+from launcher.db import idempotency, images, instances, key_pairs, limits, members, security_groups
 from launcher.db.database import Database
+from launcher.db.instances import Usage
 from launcher.errors import BadRequest, BusError, LauncherError, NotFound, QuotaExceeded
 from launcher.failpoints import failpoint
 from launcher.identity import new_mac, new_reservation_id, new_uuid
@@ -23,10 +24,11 @@ from launcher.messages.instances import CreateInstances
 from launcher.messages.network import CheckNetworks
 from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Context
-from launcher.models import Event, Flavor, Image, ImageKind, Instance, LaunchOrder, Nic, Quotas
+from launcher.models import Event, Flavor, Image, ImageKind, Instance, LaunchOrder, Nic, Personality, Quotas
 from launcher.services.controller.journal import Journal
 
 USER_DATA_LIMIT = 65536
+FILE_LIMIT = 10240
 MAC_ATTEMPTS = 20
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class Admission:
 
     async def create_instances(self, ctx: Context, request: CreateInstances) -> list[Instance]:
         """Commit, then cast to the scheduler. A cast that fails is repeated by the reconcile loop."""
-        _check(request, self.quotas)
+        _check(request)
         if request.networks:
             wanted = tuple((nic.network, nic.address) for nic in request.networks)
             await self.bus.call(ctx, CheckNetworks(nics=wanted))
@@ -90,9 +92,10 @@ class Admission:
             known = idempotency.find(db, ctx.project_id, request.idempotency_key, digest)
             if known is not None:
                 return [instances.get(db, instance_id) for instance_id in known], [], []
-        flavor = self._flavor(request.flavor)
-        count = self._allowed(db, ctx, request, flavor)
-        groups = security_groups.choose(db, ctx.project_id, request.security_groups, self.quotas.groups_per_instance)
+        flavor, quotas = self._flavor(request.flavor), limits.get(db, ctx.project_id, self.quotas)
+        _check_metadata(request, quotas)
+        count = _allowed(instances.get_usage(db, ctx.project_id), quotas, request, flavor)
+        groups = security_groups.choose(db, ctx.project_id, request.security_groups, quotas.groups_per_instance)
         plan = Plan(ctx, request, flavor, count, new_reservation_id(self.rng), groups)
         orders = [self._create(db, plan, index) for index in range(count)]
         made = [instances.get(db, order.instance_id) for order in orders]
@@ -107,24 +110,6 @@ class Admission:
             raise NotFound(f"there is no flavor {name!r}", hint=f"there are: {', '.join(self.flavors)}", field="flavor")
         return self.flavors[name]
 
-    def _allowed(self, db: sqlite3.Connection, ctx: Context, request: CreateInstances, flavor: Flavor) -> int:
-        """As many of `max_count` as the quota allows; QuotaExceeded when that is less than `min_count`."""
-        used, quotas = instances.get_usage(db, ctx.project_id), self.quotas
-        rooms = {
-            "instances": (quotas.instances, used.instances, 1),
-            "cores": (quotas.cores, used.vcpus, flavor.vcpus),
-            "memory_mb": (quotas.memory_mb, used.memory_mb, flavor.memory_mb),
-        }
-        allowed = {name: max(0, (limit - held) // each) for name, (limit, held, each) in rooms.items()}
-        tightest = min(allowed, key=lambda name: allowed[name])
-        if allowed[tightest] < request.min_count:
-            limit, held, each = rooms[tightest]
-            raise QuotaExceeded(
-                f"quota of {tightest} exceeded: {held} of {limit} in use, {each * request.min_count} more needed",
-                hint="delete an instance, or raise [quotas] in config.toml",
-            )
-        return min(request.max_count, allowed[tightest])
-
     def _create(self, db: sqlite3.Connection, plan: Plan, index: int) -> LaunchOrder:
         """One instance's row, and the order that carries what was decided here."""
         number, now = instances.next_number(db), self.clock.now_ms()
@@ -138,6 +123,7 @@ class Admission:
             key_name=plan.request.key_name,
             metadata=plan.request.metadata,
             user_data=plan.request.user_data,
+            personality=plan.request.personality,
             reservation_id=plan.reservation_id,
             launch_index=index,
             request_id=plan.ctx.request_id,
@@ -164,6 +150,8 @@ class Admission:
             kernel=kernel,
             ramdisk=ramdisk,
             public_key=key_pairs.get(db, project, request.key_name).public_key if request.key_name else None,
+            personal=request.personality != Personality(),
+            config_drive=request.config_drive,
             availability_zone=request.availability_zone,
         )
 
@@ -180,29 +168,50 @@ class Admission:
         raise LauncherError(f"no free MAC address in {MAC_ATTEMPTS} attempts")
 
 
-def _check(request: CreateInstances, quotas: Quotas) -> None:
+def _allowed(used: Usage, quotas: Quotas, request: CreateInstances, flavor: Flavor) -> int:
+    """As many of `max_count` as the quota allows; QuotaExceeded when that is less than `min_count`."""
+    rooms = {
+        "instances": (quotas.instances, used.instances, 1),
+        "cores": (quotas.cores, used.vcpus, flavor.vcpus),
+        "memory_mb": (quotas.memory_mb, used.memory_mb, flavor.memory_mb),
+    }
+    allowed = {name: max(0, (limit - held) // each) for name, (limit, held, each) in rooms.items()}
+    tightest = min(allowed, key=lambda name: allowed[name])
+    if allowed[tightest] < request.min_count:
+        limit, held, each = rooms[tightest]
+        raise QuotaExceeded(
+            f"quota of {tightest} exceeded: {held} of {limit} in use, {each * request.min_count} more needed",
+            hint="delete an instance, or ask an administrator for more (`launcher project quota`)",
+        )
+    return min(request.max_count, allowed[tightest])
+
+
+def _check(request: CreateInstances) -> None:
     """What can be said without the database."""
     if request.min_count > request.max_count:
         raise BadRequest("min_count is larger than max_count", field="min_count")
     if request.max_count > 1 and any(nic.address for nic in request.networks):
         raise BadRequest("several instances cannot have one address", field="networks")
-    if len(request.metadata) > quotas.metadata_items:
-        raise QuotaExceeded(f"at most {quotas.metadata_items} metadata items are allowed", field="metadata")
     if any(len(text) > 255 for item in request.metadata.items() for text in item):
         raise BadRequest("metadata keys and values have at most 255 characters", field="metadata")
     if request.user_data is not None:
-        _check_user_data(request.user_data)
+        _check_encoded(request.user_data, "user_data", USER_DATA_LIMIT)
+    for file in request.personality.files:
+        _check_encoded(file.content, "personality", FILE_LIMIT)
 
 
-def _check_user_data(encoded: str) -> None:
+def _check_metadata(request: CreateInstances, quotas: Quotas) -> None:
+    if len(request.metadata) > quotas.metadata_items:
+        raise QuotaExceeded(f"at most {quotas.metadata_items} metadata items are allowed", field="metadata")
+
+
+def _check_encoded(encoded: str, field: str, limit: int) -> None:
     try:
         size = len(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError):
-        raise BadRequest(
-            "user_data is not base64", hint="encode it, e.g. `base64 -w0 FILE`", field="user_data"
-        ) from None
-    if size > USER_DATA_LIMIT:
-        raise BadRequest(f"user_data has {size} bytes, {USER_DATA_LIMIT} are allowed", field="user_data")
+        raise BadRequest(f"{field} is not base64", hint="encode it, e.g. `base64 -w0 FILE`", field=field) from None
+    if size > limit:
+        raise BadRequest(f"{field} has {size} bytes, {limit} are allowed", field=field)
 
 
 def _images(db: sqlite3.Connection, name_or_id: str, flavor: Flavor) -> tuple[Image, Image | None, Image | None]:

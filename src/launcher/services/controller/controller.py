@@ -21,18 +21,20 @@ from launcher.messages.notices import HostHeartbeat
 from launcher.messaging import Context, Route
 from launcher.models import Flavor, Image, Quotas
 from launcher.services.controller.access import Access, AccessRules
+from launcher.services.controller.accounts import Accounts
 from launcher.services.controller.admission import Admission
 from launcher.services.controller.catalogue import Catalogue, ReadImage
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
 from launcher.services.controller.life import Life
-from launcher.services.controller.reconcile import Reconcile
+from launcher.services.controller.reconcile import LaunchRules, Reconcile
 from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
 from launcher.services.controller.security_groups import SecurityGroups
 from launcher.services.controller.start_report import StartReport
 from launcher.services.controller.sweep import Sweep
+from launcher.services.controller.tags import Tags
 from launcher.services.role import Role
 
 TRACES_KEPT_MS = 7 * 24 * 3600 * 1000
@@ -41,9 +43,8 @@ FIRST_LOOK = 5.0
 
 
 class Controller(Role):
-    """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at,
-    `sweep_every` how often the hosts are (0: never); without a heartbeat for `host_timeout` a host is dead.
-    A guest that is to stop has `shutdown_timeout` seconds for it.
+    """`tick` seconds is how often the due rows are looked at, `sweep_every` how often the hosts are (0: never); without
+    a heartbeat for `host_timeout` a host is dead.
     """
 
     topic = "controller"
@@ -62,10 +63,7 @@ class Controller(Role):
         read_image: ReadImage,
         library: Sequence[Image],
         admin: AdminAccess,
-        build_timeout: float,
-        max_attempts: int,
-        restart_missing: bool,
-        shutdown_timeout: float = 60.0,
+        launches: LaunchRules,
         tick: float,
         sweep_every: float = 60.0,
         host_timeout: float = 60.0,
@@ -77,8 +75,10 @@ class Controller(Role):
         self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
         self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
-        report = self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
-        self.reconcile = Reconcile(db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=report)
+        self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
+        self.reconcile = Reconcile(
+            db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report, rules=launches
+        )
         self.admission = Admission(
             db=db,
             bus=bus,
@@ -87,26 +87,26 @@ class Controller(Role):
             journal=self.journal,
             quotas=quotas,
             flavors=flavors,
-            build_timeout=build_timeout,
+            build_timeout=launches.build_timeout,
             first_look=FIRST_LOOK,
         )
-        self.life = Life(db=db, clock=clock, journal=self.journal, reconcile=self.reconcile, patience=shutdown_timeout)
+        self.life = Life(db=db, clock=clock, journal=self.journal, reconcile=self.reconcile, rules=launches)
         self.reports = Reports(
             db=db,
             clock=clock,
             journal=self.journal,
             reconcile=self.reconcile,
-            max_attempts=max_attempts,
-            build_timeout=build_timeout,
-            restart_missing=restart_missing,
+            rules=launches,
             life=self.life,
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
         self.inventory = Inventory(
             db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=self.catalogue.hosts
         )
-        self.access = Access(db=db, clock=clock, rules=access or AccessRules())
-        self.key_pairs = KeyPairs(db=db, quotas=quotas)
+        self.access = Access(db=db, clock=clock, rng=rng, rules=access or AccessRules())
+        self.accounts = Accounts(db=db, bus=bus, clock=clock, rng=rng, access=self.access, usual=quotas)
+        self.key_pairs = KeyPairs(db=db, clock=clock, quotas=quotas)
+        self.tags = Tags(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
 
     @property
@@ -114,9 +114,11 @@ class Controller(Role):
         return [
             Ping.to(self.ping),
             *self.access.routes,
+            *self.accounts.routes,
             CreateInstances.to(self.admission.create_instances),
             *self.inventory.routes,
             *self.key_pairs.routes,
+            *self.tags.routes,
             *self.security_groups.routes,
             *self.catalogue.routes,
             *self.reports.routes,

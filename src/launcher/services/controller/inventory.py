@@ -96,6 +96,8 @@ class Inventory:
                 name=message.name,
                 states=[STATES[message.status]] if message.status else [],
                 host=message.host,
+                numbers=message.numbers,
+                deleted_after_ms=message.deleted_after_ms,
             )
         )
         return Encoded(page)
@@ -172,6 +174,7 @@ class Inventory:
             kernel_id=order.kernel.id if order.kernel else None,
             ramdisk_id=order.ramdisk.id if order.ramdisk else None,
             user_data=await self.db.read(lambda db: instances.get_user_data(db, instance.id)),
+            personality=await self.db.read(lambda db: instances.get_personality(db, instance.id)),
         )
 
 

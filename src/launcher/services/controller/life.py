@@ -20,13 +20,13 @@ from launcher.messaging import Context, Route
 from launcher.models import Fault, Instance
 from launcher.services.controller.inventory import resolve
 from launcher.services.controller.journal import Journal
-from launcher.services.controller.reconcile import STEP_PATIENCE, Reconcile
+from launcher.services.controller.reconcile import STEP_PATIENCE, LaunchRules, Reconcile
 
 log = logging.getLogger(__name__)
 
 
 class Life:
-    """`patience` seconds are how long a guest may take to shut down when nothing else was asked for."""
+    """Moves the row first, then tells the host; the reconcile loop tells it again."""
 
     def __init__(
         self,
@@ -35,20 +35,20 @@ class Life:
         clock: Clock,
         journal: Journal,
         reconcile: Reconcile,
-        patience: float,
+        rules: LaunchRules,
     ) -> None:
         self.db, self.clock, self.journal, self.reconcile = db, clock, journal, reconcile
-        self.patience = patience
+        self.rules = rules
 
     @property
     def routes(self) -> Sequence[Route]:
         return [ActOnInstance.to(self.act_on_instance), ReportChanged.to(self.report_changed)]
 
     async def act_on_instance(self, ctx: Context, message: ActOnInstance) -> Instance:
-        """The row moves first, then the host is told."""
+        """A guest has the settings' time to shut down where nothing else is asked for."""
         found = await resolve(self.db, ctx, message.instance_id)
         now = self.clock.now_ms()
-        patience = self.patience if message.timeout_s is None else message.timeout_s
+        patience = self.rules.shutdown_timeout if message.timeout_s is None else message.timeout_s
         async with failpoint("act"):
             begun = await self.journal.record(
                 ctx,

@@ -27,7 +27,7 @@ from launcher.messaging import Context, Route
 from launcher.models import POWERED_OFF, Fault, Instance, PowerState, TaskState, VmState
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.life import Life
-from launcher.services.controller.reconcile import STEP_PATIENCE, Reconcile
+from launcher.services.controller.reconcile import LaunchRules, Reconcile
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +46,13 @@ class Reports:
         clock: Clock,
         journal: Journal,
         reconcile: Reconcile,
-        max_attempts: int,
-        build_timeout: float,
-        restart_missing: bool,
+        rules: LaunchRules,
         life: Life,
         live_hosts: Callable[[], Iterable[str]],
     ) -> None:
         self.db, self.clock, self.journal, self.reconcile = db, clock, journal, reconcile
         self.live_hosts, self.life = live_hosts, life
-        self.max_attempts, self.build_timeout, self.restart_missing = max_attempts, build_timeout, restart_missing
+        self.rules = rules
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -82,7 +80,7 @@ class Reports:
                 host=report.host,
                 step=report.step,
                 now_ms=now,
-                next_check_ms=now + STEP_PATIENCE * 1000,
+                next_check_ms=self.reconcile.first_look(report.step),
             ),
         )
 
@@ -112,7 +110,7 @@ class Reports:
         if due.instance.task_state in BY_TASK:
             await self._task_failed(ctx, due, report, attempts)
             return NextMove(order=None)
-        if report.retriable and attempts < self.max_attempts and self.clock.now_ms() < due.deadline_ms:
+        if report.retriable and attempts < self.rules.max_attempts and self.clock.now_ms() < due.deadline_ms:
             if await self._may_succeed_elsewhere(due.instance, report):
                 return await self._try_elsewhere(ctx, due.instance, report, attempts)
             await self._try_again(ctx, due.instance, report, attempts, due.nudges)
@@ -124,7 +122,7 @@ class Reports:
     async def _task_failed(self, ctx: Context, due: Due, report: ReportFault, attempts: int) -> None:
         """A stop is tried for ever: the machine is ours to end."""
         ending = due.instance.task_state is TaskState.STOPPING
-        if ending or (report.retriable and attempts < self.max_attempts):
+        if ending or (report.retriable and attempts < self.rules.max_attempts):
             await self.life.try_again(ctx, due.instance, report, attempts=attempts)
         else:
             await self.life.give_up(ctx, due.instance, self._fault(ctx, report))
@@ -151,7 +149,7 @@ class Reports:
 
     def _starts_again(self, instance: Instance, report: ReportPower) -> bool:
         """One that was seen to end right after its start would do so again."""
-        if not self.restart_missing or instance.vm_state is not VmState.ACTIVE:
+        if not self.rules.restart_missing or instance.vm_state is not VmState.ACTIVE:
             return False
         ran = (self.clock.now_ms() - instance.state_since_ms) / 1000
         return report.power is None or (
@@ -193,7 +191,7 @@ class Reports:
                 host=host,
                 attempts=attempts,
                 now_ms=now,
-                next_check_ms=now + STEP_PATIENCE * 1000,
+                next_check_ms=self.reconcile.first_look(TaskState.RESCHEDULING),
             ),
             message=f"{report.step}: {report.message}; trying another host than {host}",
         )
@@ -205,7 +203,7 @@ class Reports:
         restarted = await self.journal.record(
             ctx,
             lambda db: moves.begin_restart(
-                db, instance.id, instance.generation, now_ms=now, deadline_ms=now + self.build_timeout * 1000
+                db, instance.id, instance.generation, now_ms=now, deadline_ms=now + self.rules.build_timeout * 1000
             ),
             message=f"starting it again: {cause}",
         )
