@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from launcher.clock import Clock
-from launcher.db import instances, life
+from launcher.db import attributes, instances, life
 from launcher.db.database import Database
 from launcher.errors import StaleGeneration
 from launcher.failpoints import failpoint
@@ -47,6 +47,7 @@ class Life:
     async def act_on_instance(self, ctx: Context, message: ActOnInstance) -> Instance:
         """A guest has the settings' time to shut down where nothing else is asked for."""
         found = await resolve(self.db, ctx, message.instance_id)
+        attributes.refuse_locked(found, by_admin=ctx.is_admin)
         now = self.clock.now_ms()
         patience = self.rules.shutdown_timeout if message.timeout_s is None else message.timeout_s
         async with failpoint("act"):
