@@ -54,12 +54,23 @@ TERMINATE = {
     "release": "the transaction that gives it back",
     "report.gone": "the word that nothing is left",
 }
+LIFE = {
+    "act": "the transaction that accepts what is to be done to an instance",
+    "stopping": "the task: the guest is asked, then its domain is destroyed",
+    "starting": "the task: the steps of a launch, on the disk that is there",
+    "rebooting": "the task: both",
+    "pausing": "the task",
+    "unpausing": "the task",
+    "suspending": "the task: the guest's memory is written to a file, its domain ends",
+    "resuming": "the task: the steps of a launch, but its domain goes on from the file",
+    "report.changed": "the word that a task is done",
+}
 IMPORT = {
     "image.arrive": "a part of an image's bytes is written",
     "image.admit": "an image's file that has passed the gate gets its content's name",
     "image.active": "the transaction that makes an image active",
 }
-POINTS = LAUNCH | FAILURE | TERMINATE | IMPORT
+POINTS = LAUNCH | FAILURE | TERMINATE | LIFE | IMPORT
 
 _WORDS = re.compile(r"([\w.]+):(before|after):([1-9]\d*):(kill|raise|sleep=\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)
