@@ -8,12 +8,15 @@ from aiohttp import web
 
 from launcher.bus import Bus
 from launcher.errors import LauncherError, NotFound
-from launcher.messages.catalogue import ListImages
-from launcher.models import Image, ImageKind
+from launcher.images import CatalogueImage, ImageState
+from launcher.messages.images import ListImages
+from launcher.models import ImageKind
 from launcher.services.api.openstack.compute import page
 from launcher.services.api.openstack.frame import Ask, Json, Operation, Reply
 
 FORMATS = {ImageKind.KERNEL: "aki", ImageKind.RAMDISK: "ari"}
+STATUS = {ImageState.ERROR: "killed"}
+"""Glance's words where ours are others."""
 FILTERS = ("name", "id", "status", "visibility", "disk_format", "container_format", "owner", "os_hidden")
 PAGED = ("member_status", "limit", "marker", "sort", "sort_key", "sort_dir")
 
@@ -64,14 +67,14 @@ def _fits(value: str, want: str) -> bool:
     return value in want[3:].split(",") if want.startswith("in:") else value == want
 
 
-def _image(image: Image) -> Json:
+def _image(image: CatalogueImage) -> Json:
     shape = FORMATS.get(image.kind, image.format)
     boots = {"kernel_id": image.kernel_id, "ramdisk_id": image.ramdisk_id}
     return {
         "id": image.id,
         "name": image.name,
-        "status": "active",
-        "visibility": "public",
+        "status": STATUS.get(image.state, image.state),
+        "visibility": "public" if image.public else "shared" if image.projects else "private",
         "protected": False,
         "os_hidden": False,
         "container_format": shape if image.kind in FORMATS else "bare",
@@ -79,11 +82,11 @@ def _image(image: Image) -> Json:
         "size": image.size,
         "virtual_size": image.virtual_size,
         "min_ram": image.min_memory_mb,
-        "min_disk": 0,
+        "min_disk": image.min_disk_gb,
         "checksum": None,
         "os_hash_algo": "sha256",
         "os_hash_value": image.sha256,
-        "owner": None,
+        "owner": image.project_id,
         "tags": [],
         "self": f"/v2/images/{image.id}",
         "file": f"/v2/images/{image.id}/file",
