@@ -103,6 +103,7 @@ class ApiServer(Role):
         rules = metadata_rules or MetadataRules()
         self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
         self.door = Door(door or DoorRules())
+        self.rooms = rooms or NoRooms()
         self.callers = Callers(bus=bus, rng=rng, rate=Rate(clock=clock, per_second=rate_per_second))
         self.rooms = rooms or NoRooms()
         self.ec2 = Ec2(bus=bus, clock=clock, rng=rng, callers=self.callers, region=region, traced=self._keep_span)

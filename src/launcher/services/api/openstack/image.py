@@ -14,8 +14,9 @@ from launcher.models import ImageKind
 from launcher.services.api.openstack.compute import page
 from launcher.services.api.openstack.frame import Ask, Json, Operation, Reply
 
-STATES = {ImageState.ERROR: "killed"}
 FORMATS = {ImageKind.KERNEL: "aki", ImageKind.RAMDISK: "ari"}
+STATUS = {ImageState.ERROR: "killed"}
+"""Glance's words where ours are others."""
 FILTERS = ("name", "id", "status", "visibility", "disk_format", "container_format", "owner", "os_hidden")
 PAGED = ("member_status", "limit", "marker", "sort", "sort_key", "sort_dir")
 
@@ -72,8 +73,8 @@ def _image(image: CatalogueImage) -> Json:
     return {
         "id": image.id,
         "name": image.name,
-        "status": STATES.get(image.state, image.state.value),
-        "visibility": "public" if image.public else "private",
+        "status": STATUS.get(image.state, image.state),
+        "visibility": "public" if image.public else "shared" if image.projects else "private",
         "protected": False,
         "os_hidden": False,
         "container_format": shape if image.kind in FORMATS else "bare",
