@@ -53,7 +53,18 @@ TERMINATE = {
     "release": "the transaction that gives it back",
     "report.gone": "the word that nothing is left",
 }
-POINTS = LAUNCH | FAILURE | TERMINATE
+LIFE = {
+    "act": "the transaction that accepts what is to be done to an instance",
+    "stopping": "the task: the guest is asked, then its domain is destroyed",
+    "starting": "the task: the steps of a launch, on the disk that is there",
+    "rebooting": "the task: both",
+    "pausing": "the task",
+    "unpausing": "the task",
+    "suspending": "the task: the guest's memory is written to a file, its domain ends",
+    "resuming": "the task: the steps of a launch, but its domain goes on from the file",
+    "report.changed": "the word that a task is done",
+}
+POINTS = LAUNCH | FAILURE | TERMINATE | LIFE
 
 _WORDS = re.compile(r"([\w.]+):(before|after):([1-9]\d*):(kill|raise|sleep=\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)

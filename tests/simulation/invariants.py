@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 
 from launcher.db import events, instances, policies
+from launcher.life import AT_REST
 from launcher.models import InstanceRef, TaskState
 from launcher.policy import Policy
 from tests.simulation.schedule import Schedule
@@ -156,8 +157,8 @@ def _usage(world: World, found: list[sqlite3.Row]) -> Iterator[str]:
 
 
 def live_on(world: World, host: str) -> set[str]:
-    """The instances whose machines run on this host, by the rows."""
-    return {row["id"] for row in rows(world) if row["host"] == host and row["vm_state"] == "active"}
+    """The instances that count against this host, by the rows."""
+    return {row["id"] for row in rows(world) if row["host"] == host and row["vm_state"] in AT_REST}
 
 
 def must_run(schedule: Schedule) -> bool:

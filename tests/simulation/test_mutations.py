@@ -61,13 +61,13 @@ def no_turns(patch: Patch) -> None:
 
 
 def no_generation_check(patch: Patch) -> None:
-    move = moves._move
+    move = moves.move
 
     def any_generation(db: sqlite3.Connection, instance_id: str, generation: int, *rest: Any) -> Instance:
         row = db.execute("SELECT generation FROM instances WHERE id = ?", (instance_id,)).fetchone()
         return move(db, instance_id, row["generation"], *rest)
 
-    patch.setattr(moves, "_move", any_generation)
+    patch.setattr(moves, "move", any_generation)
 
 
 def error_before_cleaning(patch: Patch) -> None:

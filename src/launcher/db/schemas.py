@@ -14,6 +14,8 @@ _CONTROLLER = (
     "personality.sql",
     "key_pairs.sql",
     "tags.sql",
+    "life.sql",
+    "attributes.sql",
 )
 _NETWORK = ("network.sql", "networks.sql", "floating_ips.sql")
 

@@ -100,6 +100,12 @@ class FakeImages:
         way = Injection.CONFIG_DRIVE if order.config_drive else Injection.METADATA
         return Injected((way,) if order.public_key or order.config_drive else (), drive)
 
+    async def has_disks(self, order: InstanceRef) -> bool:
+        return order.instance_id in self.disks
+
+    def memory_file(self, order: InstanceRef) -> Path:
+        return Path("/fake") / order.name / "memory"
+
     async def delete_disks(self, order: InstanceRef) -> None:
         await self._begin("delete_disks", order)
         self.disks.pop(order.instance_id, None)

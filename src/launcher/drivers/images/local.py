@@ -3,7 +3,7 @@
     <path>/_base/<sha256>            files of images (`cache.py`)
     <path>/instance-%08x/disk        qcow2 overlay on the base: all that a guest writes
     <path>/instance-%08x/config-drive    what the guest is told, where it gets one
-    <path>/instance-%08x/{instance-id, injection, console.log}
+    <path>/instance-%08x/{instance-id, injection, console.log, memory}
     <path>/instance-%08x/{base, kernel, ramdisk}   links to what the instance needs of `_base`
     <path>/_work/                    what is being made or thrown away; emptied at start
 
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import SystemRandom
 
+from launcher.drivers import process
 from launcher.drivers.images import qcow2
 from launcher.drivers.images.cache import BaseCache
 from launcher.drivers.images.config_drive import ConfigDrives
@@ -79,7 +80,10 @@ class LocalImages:
     async def create_disks(self, order: LaunchOrder) -> Disks:
         size = root_size(order)
         async with self.cache.holding(order):
-            return await in_thread(self._create, order, size)
+            disks = await in_thread(self._create, order, size)
+        if (await in_thread(qcow2.read_header, disks.root)).virtual_size < size:  # it was resized since its last start
+            await process.run(["qemu-img", "resize", "-q", "-f", "qcow2", disks.root, str(size)])
+        return disks
 
     async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
         personality = (await tell()).told.personality if order.personal else Personality()
@@ -107,6 +111,12 @@ class LocalImages:
                 await in_thread((Path(draft) / CONFIG_DRIVE).replace, drive)
         finally:
             await in_thread(shutil.rmtree, draft)
+
+    async def has_disks(self, order: InstanceRef) -> bool:
+        return await in_thread(lambda: self._find_owner(order) == order.instance_id)
+
+    def memory_file(self, order: InstanceRef) -> Path:
+        return self._directory(order) / "memory"
 
     async def delete_disks(self, order: InstanceRef) -> None:
         await in_thread(self._delete, order)

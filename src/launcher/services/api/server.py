@@ -27,12 +27,14 @@ from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
 from launcher.services.api.accounts import NativeAccounts
+from launcher.services.api.attributes import NativeAttributes
 from launcher.services.api.callers import REQUEST_ID, Callers
 from launcher.services.api.credentials import NativeCredentials
 from launcher.services.api.ec2.service import Ec2
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
 from launcher.services.api.groups import NativeGroups
+from launcher.services.api.life import NativeLife
 from launcher.services.api.metadata.service import Metadata, MetadataRules
 from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
@@ -87,6 +89,8 @@ class ApiServer(Role):
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
         parts = (
             Native(bus=bus),
+            NativeLife(bus=bus),
+            NativeAttributes(bus=bus),
             NativeAccounts(bus=bus),
             NativeCredentials(bus=bus),
             NativeGroups(bus=bus),

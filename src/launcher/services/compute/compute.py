@@ -22,6 +22,7 @@ from launcher.models import HostState, InstanceId, PowerState
 from launcher.services.artefacts import Artefacts
 from launcher.services.compute.holdings import Holdings
 from launcher.services.compute.launch import Launches
+from launcher.services.compute.life import Life
 from launcher.services.compute.looks import Looks
 from launcher.services.compute.reporting import Reporting
 from launcher.services.compute.work import Launch
@@ -85,6 +86,14 @@ class Compute(Role):
             launches=self.launches,
             second_look=second_look,
         )
+        self.life = Life(
+            clock=clock,
+            virt=virt,
+            images=images,
+            launches=self.launches,
+            holdings=self.holdings,
+            reporting=self.reporting,
+        )
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -92,6 +101,7 @@ class Compute(Role):
             RunInstance.to(self.run_instance),
             TerminateInstance.to(self.terminate_instance),
             *self.looks.routes,
+            *self.life.routes,
             *self.filters.routes,
         ]
 
@@ -144,6 +154,7 @@ class Compute(Role):
             vcpus_used=sum(order.flavor.vcpus for order in held),
             memory_used_mb=sum(order.flavor.memory_mb for order in held),
             instances=len(held),
+            running=self.holdings.running,
             highest_number=self.holdings.numbers.highest,
             virt_type=resources.virt_type,
             virt_reason=resources.virt_reason,
@@ -158,7 +169,7 @@ class Compute(Role):
         if order is None:
             return
         if power is PowerState.STOPPED:
-            del self.holdings.held[instance_id]
+            self.holdings.hold(order, running=False)
         task = asyncio.ensure_future(self.reporting.power(order, power, cause))
         self.reports.add(task)
         task.add_done_callback(self.reports.discard)

@@ -59,6 +59,10 @@ class Launches:
         except StepFailed as failure:
             await self._fail(work, failure)
 
+    async def bring_up(self, work: Launch) -> None:
+        """All steps for an instance that has its disk. Raises StepFailed, and what ReportStep is refused with."""
+        await self.saga.run(work)
+
     async def unwind(self, work: Launch) -> None:
         """Undo all; only when nothing is left is the controller told. Otherwise it will ask again."""
         order = work.order
@@ -67,8 +71,7 @@ class Launches:
             if work.keep_address:
                 await self.reporting.agree(work, TaskState.RESCHEDULING)
             await self.saga.unwind(work)
-            self.holdings.held.pop(order.instance_id, None)
-            self.holdings.numbers.release(order)
+            self.holdings.let_go(order)
             await self.reporting.gone(work)
         except (StepFailed, StaleGeneration, BusError) as reason:
             log.warning("%s: not all gone yet: %s", order.name, reason)
@@ -78,7 +81,7 @@ class Launches:
         self.reporting.end_step(work)
         self.holdings.turns.check(work.order)
         await self.reporting.begin(work, step)
-        self.holdings.held[work.order.instance_id] = work.order  # agreed to, so it is this host's
+        self.holdings.hold(work.order, running=True)  # agreed to, so it is this host's
 
     async def _fail(self, work: Launch, failure: StepFailed) -> None:
         """The controller says whether to leave it for another try or to undo it all."""
@@ -140,8 +143,12 @@ class Launches:
             await self.filters.remove(work.order)
 
     async def start_domain(self, work: Launch) -> None:
+        """A suspended machine goes on where it was; every other one boots."""
         assert work.disks
-        await self.virt.spawn(work.order, work.disks)
+        if work.task is TaskState.RESUMING:
+            await self.virt.resume(work.order, self.images.memory_file(work.order))
+        else:
+            await self.virt.spawn(work.order, work.disks)
 
     async def destroy_domain(self, work: Launch) -> None:
         await self.virt.destroy(work.order)

@@ -23,10 +23,12 @@ from launcher.models import Flavor, Image, Quotas
 from launcher.services.controller.access import Access, AccessRules
 from launcher.services.controller.accounts import Accounts
 from launcher.services.controller.admission import Admission
+from launcher.services.controller.attributes import Attributes
 from launcher.services.controller.catalogue import Catalogue, ReadImage
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
+from launcher.services.controller.life import Life
 from launcher.services.controller.reconcile import LaunchRules, Reconcile
 from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
@@ -47,6 +49,7 @@ class Controller(Role):
     """
 
     topic = "controller"
+    highest_number = 0
 
     def __init__(
         self,
@@ -68,10 +71,9 @@ class Controller(Role):
         access: AccessRules | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
-        self.db, self.tick, self.library, self.admin = db, tick, library, admin
+        self.db, self.tick, self.sweep_every, self.library, self.admin = db, tick, sweep_every, library, admin
         self.refresh = Refresh(db=db, bus=bus, context=self.own_context)
         self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
-        self.sweep_every, self.highest_number = sweep_every, 0
         self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
         self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
@@ -89,12 +91,14 @@ class Controller(Role):
             build_timeout=launches.build_timeout,
             first_look=FIRST_LOOK,
         )
+        self.life = Life(db=db, clock=clock, journal=self.journal, reconcile=self.reconcile, rules=launches)
         self.reports = Reports(
             db=db,
             clock=clock,
             journal=self.journal,
             reconcile=self.reconcile,
             rules=launches,
+            life=self.life,
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
         self.inventory = Inventory(
@@ -102,6 +106,7 @@ class Controller(Role):
         )
         self.access = Access(db=db, clock=clock, rng=rng, rules=access or AccessRules())
         self.accounts = Accounts(db=db, bus=bus, clock=clock, rng=rng, access=self.access, usual=quotas)
+        self.attributes = Attributes(journal=self.journal, reconcile=self.reconcile, quotas=quotas, flavors=flavors)
         self.key_pairs = KeyPairs(db=db, clock=clock, quotas=quotas)
         self.tags = Tags(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
@@ -119,6 +124,8 @@ class Controller(Role):
             *self.security_groups.routes,
             *self.catalogue.routes,
             *self.reports.routes,
+            *self.life.routes,
+            *self.attributes.routes,
             *self.sweep.routes,
         ]
 
