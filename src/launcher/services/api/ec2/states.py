@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from launcher.models import Instance, TaskState, VmState
+from launcher.models import Instance
 
 
 class State(NamedTuple):
@@ -26,19 +26,27 @@ PENDING, RUNNING, SHUTTING_DOWN, TERMINATED = (
 STOPPING, STOPPED = State(64, "stopping"), State(80, "stopped")
 
 _RESTING = {
-    VmState.BUILDING: PENDING,
-    VmState.ACTIVE: RUNNING,
-    VmState.STOPPED: STOPPED,
-    VmState.ERROR: TERMINATED,
-    VmState.DELETED: TERMINATED,
+    "building": PENDING,
+    "active": RUNNING,
+    "paused": RUNNING,
+    "suspended": STOPPED,
+    "stopped": STOPPED,
+    "error": TERMINATED,
+    "deleted": TERMINATED,
 }
+_MOVING = {
+    "deleting": SHUTTING_DOWN,
+    "stopping": STOPPING,
+    "suspending": STOPPING,
+    "starting": PENDING,
+    "resuming": PENDING,
+}
+"""By the words of VmState and TaskState."""
 
 
 def of(instance: Instance) -> State:
     """An instance in error is `terminated`: it will never run, and waiters know that; `reason` says why."""
-    if instance.task_state is TaskState.DELETING:
-        return SHUTTING_DOWN
-    return _RESTING[instance.vm_state]
+    return _MOVING.get(instance.task_state or "", _RESTING[instance.vm_state])
 
 
 def reason(instance: Instance) -> Reason | None:
