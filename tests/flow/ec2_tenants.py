@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
@@ -19,10 +19,16 @@ KEYS: WeakKeyDictionary[ClientSession, tuple[str, str]] = WeakKeyDictionary()
 """The access key of each session's user, made when it is first needed."""
 
 
-def verb(name: str, needs: UserRole = UserRole.READER, foreign: int = 400, **parameters: str) -> Verb:
+def verb(
+    name: str,
+    needs: UserRole = UserRole.READER,
+    foreign: int = 400,
+    works: Sequence[int] = (200,),
+    **parameters: str,
+) -> Verb:
     """A double underscore is a dot."""
     body = {key.replace("__", "."): value for key, value in parameters.items()}
-    return Verb(f"EC2 {name}", needs=needs, body=body, foreign=foreign)
+    return Verb(f"EC2 {name}", needs=needs, body=body, foreign=foreign, works=works)
 
 
 async def ask(session: ClientSession, verb: Verb, things: Things) -> tuple[int, str]:
@@ -94,16 +100,20 @@ EC2 = Dialect(
         verb("ImportKeyPair", MEMBER, 200, KeyName="two", PublicKeyMaterial=PUBLIC),
         verb("RunInstances", MEMBER, ImageId="{image}", MinCount="1", MaxCount="1", KeyName="{key}"),
         verb("CreateSecurityGroup", MEMBER, 200, GroupName="another", GroupDescription="none"),
-        verb("AuthorizeSecurityGroupIngress", MEMBER, 400, GroupId="{sg}", **RULE),
-        verb("RevokeSecurityGroupIngress", MEMBER, 400, GroupId="{sg}", **RULE),
-        verb("AuthorizeSecurityGroupEgress", MEMBER, 400, GroupId="{sg}", **OUT),
-        verb("RevokeSecurityGroupEgress", MEMBER, 400, GroupId="{sg}", **OUT),
+        verb("AuthorizeSecurityGroupIngress", MEMBER, 400, (200,), GroupId="{sg}", **RULE),
+        verb("RevokeSecurityGroupIngress", MEMBER, 400, (200,), GroupId="{sg}", **RULE),
+        verb("AuthorizeSecurityGroupEgress", MEMBER, 400, (200,), GroupId="{sg}", **OUT),
+        verb("RevokeSecurityGroupEgress", MEMBER, 400, (200,), GroupId="{sg}", **OUT),
         verb("CreateTags", MEMBER, ResourceId="{i}", Tag__1__Key="a", Tag__1__Value="b"),
         verb("DeleteTags", MEMBER, ResourceId="{i}", Tag__1__Key="a"),
         verb("AllocateAddress", MEMBER, 200),
         verb("AssociateAddress", MEMBER, PublicIp="{address}", InstanceId="{i}"),
         verb("DisassociateAddress", MEMBER, PublicIp="{address}"),
         verb("ReleaseAddress", MEMBER, AllocationId="{allocation}"),
+        verb("ModifyInstanceAttribute", MEMBER, InstanceId="{i}", DisableApiTermination__Value="false"),
+        verb("StopInstances", MEMBER, InstanceId="{i}"),
+        verb("StartInstances", MEMBER, works=(200, 400), InstanceId="{i}"),
+        verb("RebootInstances", MEMBER, works=(200, 400), InstanceId="{i}"),
         verb("TerminateInstances", MEMBER, InstanceId="{i}"),
         verb("DeleteSecurityGroup", MEMBER, GroupName="{group}"),
         verb("DeleteKeyPair", MEMBER, 200, KeyName="{key}"),

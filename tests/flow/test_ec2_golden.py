@@ -58,6 +58,10 @@ AFTER: list[Step] = [
     ("DescribeAvailabilityZones", {}),
     ("DescribeAccountAttributes", {}),
     ("GetConsoleOutput", {"InstanceId": "i-00000001"}),
+    ("StopInstances", ONE),
+    ("StartInstances", ONE),
+    ("RebootInstances", ONE),
+    ("ModifyInstanceAttribute", {"InstanceId": "i-00000001", "DisableApiTermination.Value": "false"}),
     ("DeleteTags", {"ResourceId.1": "i-00000001", "Tag.1.Key": "Name"}),
     ("DisassociateAddress", {"AssociationId": "eipassoc-cb007101"}),
     ("ReleaseAddress", {"AllocationId": "eipalloc-cb007101"}),
@@ -91,6 +95,7 @@ async def test_every_answer_is_the_golden_one(house: House) -> None:
     await running(house)
     for step in AFTER:
         await compare(house, step)
+        await settled(house)
     (instance,) = (await house.ask("GET", "/instances?deleted=true", status=200))["instances"]
     await house.until(instance["id"], "DELETED")
     await compare(house, ("DeleteSecurityGroup", {"GroupName": "web"}))
@@ -105,6 +110,16 @@ async def running(house: House) -> None:
         return bool(found) and all(each["status"] == "ACTIVE" for each in found)
 
     await eventually(look, what="the instances run")
+
+
+async def settled(house: House) -> None:
+    """Nothing is under way but ends."""
+
+    async def look() -> bool:
+        found = (await house.ask("GET", "/instances", status=200))["instances"]
+        return all(each["task_state"] in (None, "deleting") for each in found)
+
+    await eventually(look, what="what was asked for is done")
 
 
 async def test_an_answer_has_nothing_that_its_version_did_not_have(house: House) -> None:

@@ -184,3 +184,55 @@ async def test_guessing_locks_a_key_and_its_owner_hears_the_same_words(house: Ho
     right = said((await asked(house, keys=KEYS))[1])
     assert wrong == {right}
     assert right[0] == "AuthFailure"
+
+
+async def test_instances_are_stopped_started_and_protected(house: House) -> None:
+    def story(ec2: Ec2) -> None:
+        made = ec2.run_instances(**RUN, DisableApiTermination=True, InstanceInitiatedShutdownBehavior="terminate")
+        one = {"InstanceIds": [each["InstanceId"] for each in made["Instances"]]}
+        waited(ec2, "instance_running", **one)
+        assert code(ec2.terminate_instances, **one) == "OperationNotPermitted"
+        assert code(ec2.stop_instances, **one, Hibernate=True) == "UnsupportedOperation"
+        assert code(ec2.stop_instances, **one, DryRun=True) == "DryRunOperation"
+        (stopping,) = ec2.stop_instances(**one)["StoppingInstances"]
+        assert stopping["PreviousState"]["Name"] == "running"
+        assert stopping["CurrentState"]["Name"] in ("stopping", "stopped")
+        waited(ec2, "instance_stopped", **one)
+        assert ec2.stop_instances(**one)["StoppingInstances"][0]["CurrentState"] == {"Code": 80, "Name": "stopped"}
+        assert code(ec2.reboot_instances, **one) == "IncorrectInstanceState"
+        ec2.start_instances(**one)
+        waited(ec2, "instance_running", **one)
+        ec2.reboot_instances(**one)
+        waited(ec2, "instance_status_ok", **one)
+        ec2.modify_instance_attribute(InstanceId=one["InstanceIds"][0], DisableApiTermination={"Value": False})
+        ec2.terminate_instances(**one)
+        waited(ec2, "instance_terminated", **one)
+
+    await told(house, story)
+
+
+async def test_one_property_is_changed_at_a_time_in_both_forms(house: House) -> None:
+    def story(ec2: Ec2) -> None:
+        this = {"InstanceId": ec2.run_instances(**RUN)["Instances"][0]["InstanceId"]}
+        waited(ec2, "instance_running", InstanceIds=[this["InstanceId"]])
+        bigger = {"InstanceType": {"Value": "t3.small"}}
+        assert code(ec2.modify_instance_attribute, **this, **bigger) == "IncorrectInstanceState"
+        ec2.stop_instances(InstanceIds=[this["InstanceId"]])
+        waited(ec2, "instance_stopped", InstanceIds=[this["InstanceId"]])
+        group = ec2.create_security_group(GroupName="web", Description="x")["GroupId"]
+        for change in (bigger, {"Attribute": "userData", "Value": "aGVsbG8="}, {"Groups": [group]}):
+            ec2.modify_instance_attribute(**this, **change)
+        wrong = {"Attribute": "instanceInitiatedShutdownBehavior", "Value": "explode"}
+        assert code(ec2.modify_instance_attribute, **this, **wrong) == "InvalidParameterValue"
+        assert code(ec2.modify_instance_attribute, **this) == "InvalidParameterCombination"
+        assert code(ec2.modify_instance_attribute, **this, InstanceType={"Value": "t9.vast"}) == "InvalidParameterValue"
+        shown = {each: ec2.describe_instance_attribute(**this, Attribute=each) for each in TOLD}
+        assert shown["instanceType"]["InstanceType"] == {"Value": "t3.small"}
+        assert shown["userData"]["UserData"] == {"Value": "aGVsbG8="}
+        assert shown["disableApiTermination"]["DisableApiTermination"] == {"Value": False}
+        assert shown["groupSet"]["Groups"] == [{"GroupId": group, "GroupName": "web"}]
+
+    await told(house, story)
+
+
+TOLD = ("instanceType", "userData", "disableApiTermination", "groupSet")

@@ -66,22 +66,24 @@ class Attributes(NamedTuple):
 
 async def describe_instance_attribute(ask: Ask, request: DescribeInstanceAttribute) -> Attributes:
     (instance,) = await finding.instances(ask, [request.instance_id])
+    blank = Attributes(ids.INSTANCE.id(instance.number))
+    if request.attribute == "userData":
+        told = await _guest(ask, instance)
+        return blank._replace(user_data=Text(told.user_data if told else None))
     world = await World.look(ask)
     kernel, ramdisk = world.kernel(instance)
-    blank = Attributes(ids.INSTANCE.id(instance.number))
-    match request.attribute:
-        case "userData":
-            told = await _guest(ask, instance)
-            return blank._replace(user_data=Text(told.user_data if told else None))
-        case "groupSet":
-            return blank._replace(group_set=world.group_names(instance.security_groups))
-        case "kernel":
-            return blank._replace(kernel=Text(kernel))
-        case "ramdisk":
-            return blank._replace(ramdisk=Text(ramdisk))
-        case "instanceType":
-            return blank._replace(instance_type=Text(instance.flavor.name))
-    return blank._replace(**_SAME[request.attribute])
+    known: dict[str, dict[str, Any]] = {
+        "instanceType": {"instance_type": Text(instance.flavor.name)},
+        "kernel": {"kernel": Text(kernel)},
+        "ramdisk": {"ramdisk": Text(ramdisk)},
+        "disableApiTermination": {"disable_api_termination": Flag(instance.protected)},
+        "instanceInitiatedShutdownBehavior": {
+            "instance_initiated_shutdown_behavior": Text(instance.shutdown_behaviour)
+        },
+        "groupSet": {"group_set": world.group_names(instance.security_groups)},
+        **_SAME,
+    }
+    return blank._replace(**known[request.attribute])
 
 
 async def _guest(ask: Ask, instance: Instance) -> GuestMetadata | None:
@@ -92,8 +94,6 @@ async def _guest(ask: Ask, instance: Instance) -> GuestMetadata | None:
 
 
 _SAME: dict[str, dict[str, Any]] = {
-    "disableApiTermination": {"disable_api_termination": Flag(False)},
-    "instanceInitiatedShutdownBehavior": {"instance_initiated_shutdown_behavior": Text("stop")},
     "rootDeviceName": {"root_device_name": Text(ROOT)},
     "blockDeviceMapping": {"block_device_mapping": ()},
     "productCodes": {"product_codes": ()},

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from launcher.errors import BadRequest, Conflict, NotFound, QuotaExceeded
 from launcher.messages import instances as messages
-from launcher.models import Instance
+from launcher.models import Instance, ShutdownBehaviour
 from launcher.services.api.ec2 import finding, ids, states
 from launcher.services.api.ec2.instance_shapes import Reservation, Running, reservations, running
 from launcher.services.api.ec2.operation import TAG_FILTERS, Ask, Listing, Operation, Paged, plain
@@ -68,6 +68,8 @@ class RunInstances(Request):
     placement: Placement = Placement()
     tag_specification: tuple[TagSpecification, ...] = ()
     block_device_mapping: tuple[BlockDevice, ...] = ()
+    disable_api_termination: bool = False
+    instance_initiated_shutdown_behavior: Literal["stop", "terminate"] = "stop"
     monitoring: Annotated[Monitoring, Ignored("the host is always watched")] = Monitoring()
     addressing_type: Annotated[str | None, Ignored("every instance has a private address")] = None
     ebs_optimized: Annotated[bool | None, Ignored(NO_CHOICE)] = None
@@ -218,6 +220,8 @@ async def run_instances(ask: Ask, request: RunInstances) -> Reservation:
             user_data=request.user_data,
             availability_zone=zone,
             metadata=tags,
+            shutdown_behaviour=ShutdownBehaviour(request.instance_initiated_shutdown_behavior),
+            protected=request.disable_api_termination,
             idempotency_key=request.client_token,
         )
     )
@@ -233,7 +237,7 @@ async def find_instances(ask: Ask, request: Any) -> Sequence[Running]:
 async def terminate_instances(ask: Ask, request: TerminateInstances) -> Changed:
     found = await finding.instances(ask, request.instance_id)
     ended = [await ask.change(messages.DeleteInstance(instance_id=each.id)) for each in found]
-    return Changed(tuple(map(_change, ended, found)))
+    return Changed(tuple(map(change, ended, found)))
 
 
 async def find_statuses(ask: Ask, request: DescribeInstanceStatus) -> Sequence[Status]:
@@ -249,7 +253,7 @@ async def get_console_output(ask: Ask, request: GetConsoleOutput) -> Console:
     return Console(request.instance_id, moment(ask.now_ms), base64.b64encode(said.encode()).decode())
 
 
-def _change(now: Instance, before: Instance) -> Change:
+def change(now: Instance, before: Instance) -> Change:
     return Change(ids.INSTANCE.id(now.number), states.of(now), states.of(before))
 
 
@@ -293,7 +297,7 @@ OPERATIONS = (
         named=("instance_id",),
         wrap=reservations,
     ).operation(),
-    Operation(TerminateInstances, Changed, terminate_instances),
+    Operation(TerminateInstances, Changed, terminate_instances, {Conflict: "OperationNotPermitted"}),
     Listing(
         DescribeInstanceStatus, Statuses, find_statuses, STATUS_FILTERS, ("instance_id",), named=("instance_id",)
     ).operation(),

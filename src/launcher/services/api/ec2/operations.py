@@ -11,6 +11,8 @@ from launcher.services.api.ec2 import (
     images,
     instances,
     key_pairs,
+    life,
+    modifying,
     networks,
     places,
     tags,
@@ -20,5 +22,5 @@ from launcher.services.api.ec2.operation import Operation
 
 def operations() -> Sequence[Operation]:
     """By noun."""
-    nouns = (instances, attributes, key_pairs, images, groups, addresses, tags, networks, places)
+    nouns = (instances, life, attributes, modifying, key_pairs, images, groups, addresses, tags, networks, places)
     return [each for noun in nouns for each in noun.OPERATIONS]

@@ -12,6 +12,7 @@ from random import Random
 
 from aiohttp import web
 
+from launcher.accounts import UserRole
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.errors import LauncherError
@@ -126,6 +127,8 @@ class Ec2:
             raise Refusal("InternalError", "An internal error has occurred") from None
 
     async def _do(self, operation: Operation, ask: Ask, wanted: Request, ctx: Context) -> bytes:
+        if operation.changes and not ctx.role.covers(UserRole.MEMBER):
+            raise Refusal("UnauthorizedOperation", "You are not authorized to perform this operation.")
         shape = await operation.do(ask, wanted)
         if wanted.dry_run:
             raise dry_run()
