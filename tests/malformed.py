@@ -14,11 +14,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from launcher.accounts import UserRole
 from launcher.bus import decode
 from launcher.errors import BadMessage
 from launcher.messaging import Call, Context, Message
 
-CTX = Context(request_id="req-1", project_id="p", user_id="u", trace_id="0" * 31 + "1", span_id="0" * 15 + "2")
+CTX = Context(
+    request_id="req-1",
+    project_id="p",
+    user_id="u",
+    role=UserRole.MEMBER,
+    trace_id="0" * 31 + "1",
+    span_id="0" * 15 + "2",
+)
 NASTY = (
     *("", " ", "-rf", "a\nb", "a,b", "a\x00b", "x" * 300, "../../etc/passwd", "ünï", "\u2028", "%s%n", "0.0.0.0/33"),
     *(

@@ -9,8 +9,6 @@ import asyncio
 import contextlib
 import fcntl
 import gc
-import hashlib
-import json
 import logging
 import os
 import socket
@@ -19,8 +17,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any
 
+from launcher.accounts import AdminAccess
+from launcher.admin_file import keep_admin
 from launcher.amqp import AmqpBus
 from launcher.bus import Bus, MemoryBus
 from launcher.clock import Clock, SystemClock
@@ -55,14 +54,15 @@ from launcher.drivers.virt.libvirt import LibvirtVirt
 from launcher.errors import BadRequest, Conflict
 from launcher.explaining import Settings
 from launcher.floating import Outward
-from launcher.identity import new_span_id, new_token
-from launcher.models import Identity, Image
+from launcher.identity import new_span_id
+from launcher.models import Image
 from launcher.networks import NetworkMode, Overlay
 from launcher.outside import INNER
 from launcher.sandbox import INSIDE
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
-from launcher.services.compute import Compute
+from launcher.services.compute.compute import Compute
+from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
 from launcher.services.network import NetworkController
 from launcher.services.role import Role
@@ -70,7 +70,6 @@ from launcher.services.scheduler import Scheduler
 
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 HOST = Path("/run/launcher")
-ADMIN = Identity(user_id="admin", project_id="admin", is_admin=True)
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +93,13 @@ async def serve(config: Config, *, state: Path, listener: socket.socket, stop: a
             house.enter_context(_alone_in(HOST, hint="stop it, or give this one a network of its own: --sandbox"))
         clock, rng = SystemClock(), SystemRandom()
         bus = await house.enter_async_context(_open_bus(config, clock, rng))
-        token = _keep_admin(state, listener, rng)
-        for role in await _roles(house, config, state, listener, bus=bus, clock=clock, rng=rng, token=token):
+        url = "http://{}:{}".format(*listener.getsockname()[:2])
+        admin = keep_admin(state, url=url, region=config.host.region, rng=rng)
+        for role in await _roles(house, config, state, listener, bus=bus, clock=clock, rng=rng, admin=admin):
             await house.enter_async_context(role.serving())
             log.info("role %s is up on %s", role.topic, role.host)
         _settle_memory()
-        log.info("listening on http://%s:%d", *listener.getsockname()[:2])
+        log.info("listening on %s", url)
         await stop.wait()
         log.info("stopping; guests %s", "end with the sandbox" if _sandboxed() else "keep running")
 
@@ -113,7 +113,7 @@ async def _roles(
     bus: Bus,
     clock: Clock,
     rng: Random,
-    token: str,
+    admin: AdminAccess,
 ) -> Sequence[Role]:
     """The wanted roles in the order of their start: who is needed comes first, the door opens last."""
     host = config.host.name or socket.gethostname()
@@ -122,7 +122,7 @@ async def _roles(
     roles: list[Role] = []
     if RoleName.CONTROLLER in wanted:
         db = await house.enter_async_context(Database.open(state / "controller.db", schemas.CONTROLLER))
-        roles.append(_controller(config, state, host, bus=bus, clock=clock, rng=rng, db=db, token=token))
+        roles.append(_controller(config, state, host, bus=bus, clock=clock, rng=rng, db=db, admin=admin))
     if RoleName.SCHEDULER in wanted:
         timeout = config.scheduler.host_timeout_s
         chooser = _scheduler(config, rng)
@@ -190,7 +190,7 @@ def _api(
 
 
 def _controller(
-    config: Config, state: Path, host: str, *, bus: Bus, clock: Clock, rng: Random, db: Database, token: str
+    config: Config, state: Path, host: str, *, bus: Bus, clock: Clock, rng: Random, db: Database, admin: AdminAccess
 ) -> Controller:
     fake = config.virt.driver == "fake"
     images = library_path(config, state)
@@ -208,12 +208,13 @@ def _controller(
         flavors={flavor.name: flavor for flavor in config.flavors},
         read_image=read_image,
         library=FAKE_IMAGES if fake else library.list_images(images),
-        admin=(hashlib.sha256(token.encode()).hexdigest(), ADMIN),
+        admin=admin,
         build_timeout=config.controller.build_timeout_s,
         max_attempts=config.controller.max_attempts,
         restart_missing=config.controller.missing == "restart",
         tick=config.controller.tick_s,
         sweep_every=config.controller.sweep_s,
+        access=AccessRules(lockout_failures=config.access.lockout_failures, lockout_seconds=config.access.lockout_s),
         host_timeout=config.scheduler.host_timeout_s,
     )
 
@@ -237,7 +238,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             virt_type=config.virt.virt_type,
             kernel=library.find_kernel(library_path(config, state)),
         ),
-        firewall=await choose_firewall(config.firewall.driver, firewall_settings(config)),
+        firewall=await choose_firewall(config.firewall.driver, firewall_settings(config), libvirt_uri(config, state)),
         network=_network(config.network, state),
         nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools),
         images=LocalImages(
@@ -341,25 +342,6 @@ def _metadata_listener(config: Config) -> socket.socket | None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("0.0.0.0", config.metadata.port))  # noqa: S104
     return listener
-
-
-def _keep_admin(state: Path, listener: socket.socket, rng: Random) -> str:
-    """The admin's token, made at the first start, in a file that only its owner can read; the CLI reads it too."""
-    path, (address, port) = state / "admin.json", listener.getsockname()[:2]
-    token = str(_known_admin(path).get("token") or new_token(rng))
-    content = {"url": f"http://{address}:{port}", "token": token, **ADMIN.model_dump(exclude={"is_admin"})}
-    draft = path.with_suffix(".new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(content, file)
-    draft.replace(path)
-    return token
-
-
-def _known_admin(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-    except (ValueError, TypeError):
-        raise BadRequest(f"{path} is not the JSON that was written", hint="remove it for a new token") from None
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import StrEnum
 
+from launcher.accounts import UserRole
 from launcher.messaging import Call, Notice
 from launcher.models import InstanceId, InstanceRef, Model
 
@@ -129,12 +130,14 @@ class AuditHosts(Call[Audit]):
     """Compare the rows with every host, now (admins). Changes nothing."""
 
     topic = "controller"
+    needs = UserRole.ADMIN
 
 
 class CollectGarbage(Call[Collected]):
     """Remove what nobody owns (admins). Raises Conflict when no row was ever made: that database was lost."""
 
     topic = "controller"
+    needs = UserRole.ADMIN
     dry_run: bool = False
 
 
@@ -143,12 +146,14 @@ class CollectGarbage(Call[Collected]):
 
 class ListArtefacts(Call[Look]):
     topic = "compute"
+    needs = UserRole.ADMIN
 
 
 class RemoveArtefacts(Call[None]):
     """Remove these of one instance, or without one all exports. Raises Conflict while somebody is at work for it."""
 
     topic = "compute"
+    needs = UserRole.ADMIN
     ref: InstanceRef | None
     kinds: frozenset[ArtefactKind]
 
@@ -158,9 +163,11 @@ class RemoveArtefacts(Call[None]):
 
 class ListLeases(Call[Look]):
     topic = "network"
+    needs = UserRole.ADMIN
 
 
 class PublishLeases(Call[None]):
     """Tell the host anew what is leased and what leads to it, and nothing else."""
 
     topic = "network"
+    needs = UserRole.ADMIN

@@ -23,9 +23,10 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import FiniteFloat, ValidationError
 
+from launcher.accounts import UserRole
 from launcher.clock import Clock
 from launcher.dead_letters import DeadLetters
-from launcher.errors import BadMessage, BusUnavailable, LauncherError, NoRoute, RpcTimeout, UnknownMethod
+from launcher.errors import BadMessage, BusUnavailable, Forbidden, LauncherError, NoRoute, RpcTimeout, UnknownMethod
 from launcher.identity import new_span_id
 from launcher.messaging import Call, Cast, Context, Encoded, Message, Notice, Route
 from launcher.models import Model, Span
@@ -165,6 +166,13 @@ def encode_failure(error: Exception) -> bytes:
     return Refusal(failure=Failure(code=named.code, **sent)).model_dump_json().encode()
 
 
+def check_role(ctx: Context, message: Message) -> None:
+    """Every dialect's verbs come by here, so they are allowed to the same people. Raises Forbidden."""
+    needs = message.needs if isinstance(message, Call) else UserRole.READER
+    if not ctx.role.covers(needs):
+        raise Forbidden(f"{message.method} needs the role {needs} in the project, yours is {ctx.role}")
+
+
 def no_span(_: Span) -> None:
     """Notices are not traced."""
 
@@ -215,6 +223,7 @@ class Dispatcher:
     async def _handle(self, route: Route, envelope: Envelope, message: Message, reply: Reply | None) -> None:
         start_ms, span_id, failed = self.clock.now_ms(), new_span_id(self.rng), None
         try:
+            check_role(envelope.context, message)
             result = await route.handler(envelope.context.within(span_id), message)
             answer = encode_result(route, result)
         except Exception as error:  # noqa: BLE001 - every call gets an answer, whatever went wrong

@@ -29,6 +29,7 @@ class RoleName(StrEnum):
 
 class HostConfig(Model):
     name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$")
+    region: str = Field(default="RegionOne", pattern=r"^[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")
     availability_zone: str = "nova"
     roles: tuple[RoleName, ...] = tuple(RoleName)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -43,6 +44,11 @@ class ApiConfig(Model):
         if int(listen.rpartition(":")[2]) > 65535:
             raise ValueError("ports end at 65535")
         return listen
+
+
+class AccessConfig(Model):
+    lockout_failures: int = Field(default=10, ge=0)
+    lockout_s: float = Field(default=60.0, ge=0)
 
 
 class BusConfig(Model):
@@ -145,7 +151,7 @@ class MetadataConfig(Model):
 
 
 class FirewallConfig(Model):
-    driver: Literal["auto", "nftables", "iptables"] = "auto"
+    driver: Literal["auto", "nftables", "iptables", "nwfilter"] = "auto"
     allow_host_traffic: bool = True
     allow_project_net_traffic: bool = False
 
@@ -190,6 +196,7 @@ class Config(Model):
 
     host: HostConfig = HostConfig()
     api: ApiConfig = ApiConfig()
+    access: AccessConfig = AccessConfig()
     bus: BusConfig = BusConfig()
     virt: VirtConfig = VirtConfig()
     images: ImagesConfig = ImagesConfig()

@@ -37,6 +37,17 @@ def new_mac(rng: Random) -> MacAddress:
     return f"02:16:3e:{rng.getrandbits(7):02x}:{rng.getrandbits(8):02x}:{rng.getrandbits(8):02x}"
 
 
+def new_account_id(rng: Random) -> str:
+    """Of a project, a user or an application credential: 32 hex digits, as Keystone's are."""
+    return f"{rng.getrandbits(128):032x}"
+
+
+def new_access_key(rng: Random) -> tuple[str, str]:
+    """An access key's id and secret, as long as EC2's; the id begins otherwise, so that nobody takes it for one."""
+    key = "LA" + "".join(rng.choices(string.ascii_uppercase + "234567", k=18))
+    return key, "".join(rng.choices(string.ascii_letters + string.digits, k=40))
+
+
 def new_token(rng: Random) -> str:
     """A bearer token of 256 bits."""
     return f"lt_{rng.getrandbits(256):064x}"

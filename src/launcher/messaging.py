@@ -9,20 +9,26 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import TypeAdapter
 
+from launcher.accounts import UserRole
 from launcher.models import InstanceId, LaunchOrder, Model
 
 R = TypeVar("R")
 
 
 class Context(Model):
-    """Who asks, for which request, and where the work stands in its trace (W3C trace context)."""
+    """Who asks, by which credential, for which request, and where the work stands in its trace (W3C trace context)."""
 
     request_id: str
     project_id: str
     user_id: str
-    is_admin: bool = False
+    role: UserRole = UserRole.READER
+    credential_id: str = ""
     trace_id: str
     span_id: str | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role is UserRole.ADMIN
 
     def within(self, span_id: str) -> Context:
         """The same request, seen from inside a span."""
@@ -82,7 +88,12 @@ class Answer(Model, Generic[R]):
 
 
 class Call(Message, Generic[R]):
-    """Asked and answered with an R, or with the error the handler raised."""
+    """Asked and answered with an R, or with the error the handler raised.
+
+    `needs` is the role that whoever asks must have in the project; the receiver's bus refuses all others.
+    """
+
+    needs: ClassVar[UserRole] = UserRole.MEMBER
 
     @classmethod
     def reply_adapter(cls) -> TypeAdapter[R]:

@@ -292,14 +292,6 @@ class Event(Model):
     message: str = ""
 
 
-class Identity(Model):
-    """Who asks, resolved from a credential."""
-
-    user_id: str
-    project_id: str
-    is_admin: bool
-
-
 class Readiness(Model):
     """Evidence for "which step is late": what the controller, the network and the host know of one instance."""
 

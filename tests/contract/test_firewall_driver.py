@@ -19,9 +19,14 @@ from launcher.drivers.firewall.nftables import NftablesFirewall
 from launcher.errors import FirewallFailed
 from launcher.explaining import Settings
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
+from tests.host.nwfilters import daemon, plugging
 from tests.orders import NETWORK, make_launch, make_order
 
-REAL: dict[str, Callable[[Settings], FirewallDriver]] = {"iptables": IptablesFirewall, "nftables": NftablesFirewall}
+REAL: dict[str, Callable[[Settings], FirewallDriver]] = {
+    "iptables": IptablesFirewall,
+    "nftables": NftablesFirewall,
+    "nwfilter": plugging,
+}
 SETTINGS = Settings(metadata_port=8775)
 ANYWHERE = IPv4Network("0.0.0.0/0")
 FOREIGN = "-s 192.0.2.0/24 -j ACCEPT"
@@ -56,6 +61,8 @@ def make(kind: str) -> FirewallDriver:
 def kind(request: pytest.FixtureRequest) -> str:
     if request.param != "fake":
         request.getfixturevalue("sandboxed")
+    if request.param == "nwfilter":
+        daemon().forget()
     return str(request.param)
 
 
@@ -140,18 +147,18 @@ async def test_groups_that_nobody_is_in_are_ignored(firewall: FirewallDriver) ->
 
 async def test_a_group_that_is_refused_holds_up_no_other(firewall: FirewallDriver) -> None:
     """All groups of a change stood or fell together."""
-    groups = [a_group(number, 4000 + number) for number in range(1, 7)]
+    ports = set(range(4000, 5010))
     await firewall.start()
-    for number, group in enumerate(groups, 1):
-        await firewall.apply(*make_launch(number, group, SSH.model_copy(update={"id": 12})))
-    changed = [a_group(number, 5000 + number) for number in range(1, 7)]
-    changed[1], changed[4] = REFUSED.model_copy(update={"id": 2}), REFUSED.model_copy(update={"id": 5})
+    for number in range(1, 5):
+        await firewall.apply(*make_launch(number, a_group(number, 4000 + number)))
+    changed = [a_group(number, 5000 + number) for number in range(1, 5)]
+    changed[1], changed[3] = REFUSED.model_copy(update={"id": 2}), REFUSED.model_copy(update={"id": 4})
     refuse_in_the_fake(firewall)
     with pytest.raises(FirewallFailed, match="refused"):
         await firewall.update(Policy(groups=tuple(changed)))
-    assert open_ports(firewall) & set(range(4000, 5010)) == {5001, 4002, 5003, 5004, 4005, 5006}
-    await firewall.update(Policy(groups=(a_group(2, 5002), a_group(5, 5005))))
-    assert open_ports(firewall) & set(range(4000, 5010)) == set(range(5001, 5007))
+    assert open_ports(firewall) & ports == {5001, 4002, 5003, 4004}
+    await firewall.update(Policy(groups=(a_group(2, 5002), a_group(4, 5004))))
+    assert open_ports(firewall) & ports == {5001, 5002, 5003, 5004}
 
 
 def refuse_in_the_fake(firewall: FirewallDriver) -> None:

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 import aio_pika
 
+from launcher.accounts import UserRole
 from launcher.amqp import AmqpBus
 from launcher.bus import MemoryBus, _Delivery, no_span
 from launcher.clock import SystemClock
@@ -23,7 +24,14 @@ from launcher.models import Model, Span
 B_co = TypeVar("B_co", bound=MemoryBus | AmqpBus, covariant=True)
 
 QUEUES = ("alpha", "alpha.one", "alpha.two", "beta", "beta.one", "launcher.dead")
-CTX = Context(request_id="req-1", project_id="p", user_id="u", trace_id="0" * 31 + "1", span_id="0" * 15 + "2")
+CTX = Context(
+    request_id="req-1",
+    project_id="p",
+    user_id="u",
+    role=UserRole.MEMBER,
+    trace_id="0" * 31 + "1",
+    span_id="0" * 15 + "2",
+)
 
 
 @dataclass(frozen=True)

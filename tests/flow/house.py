@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -17,6 +16,7 @@ from typing import Any
 
 import aiohttp
 
+from launcher.accounts import AdminAccess
 from launcher.bus import MemoryBus
 from launcher.clock import SystemClock
 from launcher.config import FLAVORS
@@ -31,19 +31,23 @@ from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
 from launcher.floating import FloatingPool, Outward
-from launcher.models import Identity, LaunchOrder, Quotas
+from launcher.models import LaunchOrder, Quotas
 from launcher.networks import Network, NetworkMode, ProjectRange
 from launcher.services.api.metadata.guests import Source
 from launcher.services.api.metadata.service import MetadataRules
 from launcher.services.api.server import ApiServer
-from launcher.services.compute import Compute, Launch
+from launcher.services.compute.compute import Compute
+from launcher.services.compute.work import Launch
+from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
+from launcher.services.controller.passwords import Passwords
 from launcher.services.network import NetworkController
 from launcher.services.saga import Step
 from launcher.services.scheduler import Scheduler
 from tests.waiting import eventually
 
 TOKEN = "lt_the-admins-token"
+ADMIN = AdminAccess(token=TOKEN, password="the-admins-password", access_key="LAADMIN", secret_key="the-admins-secret")
 CIDR = IPv4Network("10.0.0.0/24")
 Json = dict[str, Any]
 
@@ -176,7 +180,7 @@ class House:
             images=self.images,
             second_look=0.05,
         )
-        compute.launch.steps = [replace(step, do=self._troubled(step)) for step in compute.launch.steps]
+        compute.launches.saga.steps = [replace(step, do=self._troubled(step)) for step in compute.launches.saga.steps]
         return compute
 
     def _troubled(self, step: Step[Launch]) -> Callable[[Launch], Awaitable[None]]:
@@ -233,10 +237,8 @@ class House:
             flavors={flavor.name: flavor for flavor in FLAVORS},
             read_image=read_image,
             library=FAKE_IMAGES,
-            admin=(
-                hashlib.sha256(TOKEN.encode()).hexdigest(),
-                Identity(user_id="admin", project_id="admin", is_admin=True),
-            ),
+            admin=ADMIN,
+            access=AccessRules(passwords=Passwords(log_n=4, p=1)),
             build_timeout=self.build_timeout,
             max_attempts=self.max_attempts,
             restart_missing=self.restart_missing,

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from launcher.accounts import UserRole
 from launcher.auditing import ArtefactKind, AuditHosts, CollectGarbage, RemoveArtefacts
 from launcher.drivers.network.driver import Tap
 from launcher.errors import Conflict, Forbidden, HypervisorBusy, InvalidDomainConfig, LauncherError
@@ -26,7 +27,7 @@ ADMIN = Context(
     request_id=new_request_id(Random(1)),
     project_id="admin",
     user_id="admin",
-    is_admin=True,
+    role=UserRole.ADMIN,
     trace_id=new_trace_id(Random(1)),
 )
 Work = Callable[[House, LaunchOrder], Awaitable[None]]
@@ -385,7 +386,7 @@ async def test_what_is_being_worked_on_is_left_to_that_work(house: House) -> Non
 
 
 async def test_only_an_admin_looks_and_removes(house: House) -> None:
-    anybody = ADMIN.model_copy(update={"is_admin": False})
+    anybody = ADMIN.model_copy(update={"role": UserRole.MEMBER})
     with pytest.raises(Forbidden):
         await house.bus.call(anybody, AuditHosts())
     with pytest.raises(Forbidden):

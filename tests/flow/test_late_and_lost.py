@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.accounts import UserRole
 from launcher.db import events
 from launcher.errors import StaleGeneration
 from launcher.messages.compute import RunInstance
@@ -16,7 +17,7 @@ from launcher.models import HostState
 from tests.flow.house import House, Json
 from tests.waiting import eventually, until
 
-CTX = Context(request_id="req-late", project_id="admin", user_id="admin", trace_id="0" * 32)
+CTX = Context(request_id="req-late", project_id="admin", user_id="admin", role=UserRole.ADMIN, trace_id="0" * 32)
 
 
 async def running(house: House) -> Json:

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from launcher.accounts import UserRole
 from launcher.drivers.network.driver import Tap
 from launcher.errors import Conflict, Forbidden, NetworkFailed, NoMoreFixedIps, NotFound
 from launcher.identity import new_mac
@@ -29,7 +30,13 @@ BACK: Json = {"name": "back", "cidr": "10.1.0.0/29"}
 
 
 def as_project(project_id: str, *, admin: bool = False) -> Context:
-    return Context(request_id="req-1", project_id=project_id, user_id="u", is_admin=admin, trace_id="0" * 32)
+    return Context(
+        request_id="req-1",
+        project_id=project_id,
+        user_id="u",
+        role=UserRole.ADMIN if admin else UserRole.MEMBER,
+        trace_id="0" * 32,
+    )
 
 
 ADMIN = as_project("admin", admin=True)

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from launcher.accounts import UserRole
 from launcher.clock import SystemClock
 from launcher.db import instances
 from launcher.drivers.scheduler.chance import ChanceScheduler
@@ -21,7 +22,7 @@ from tests.flow.test_launch import events_of
 from tests.orders import make_host, make_order
 from tests.waiting import eventually, until
 
-CTX = Context(request_id="req-moved", project_id="admin", user_id="admin", trace_id="0" * 32)
+CTX = Context(request_id="req-moved", project_id="admin", user_id="admin", role=UserRole.ADMIN, trace_id="0" * 32)
 STEPS = ["bridging", "imaging", "injecting", "filtering", "spawning"]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.accounts import UserRole
 from launcher.db import instances
 from launcher.drivers.virt.driver import Domain
 from launcher.drivers.virt.fake import FakeVirt
@@ -17,7 +18,7 @@ from launcher.models import InstanceId, LaunchOrder, PowerState
 from tests.flow.house import House, Json
 from tests.waiting import until
 
-CTX = Context(request_id="req-power", project_id="admin", user_id="admin", trace_id="0" * 32)
+CTX = Context(request_id="req-power", project_id="admin", user_id="admin", role=UserRole.ADMIN, trace_id="0" * 32)
 CAUSES = ["failed", "crashed", "destroyed", "gone while libvirt was away"]
 
 

@@ -45,24 +45,33 @@ unix_sock_group = "root"
 """
 
 
+def furnish(directory: Path) -> Path:
+    """What a libvirtd needs there before its start; its socket."""
+    for name in ("run", "lib", "cache", "log", "etc"):
+        (directory / name).mkdir()
+    (directory / "etc" / "qemu.conf").write_text(QEMU_CONF)
+    (directory / "etc" / "libvirtd.conf").write_text(LIBVIRTD_CONF)
+    return directory / "run" / "libvirt-sock"
+
+
+def arguments(directory: Path) -> list[str | Path]:
+    """To start one, in a mount namespace of its own."""
+    return ["unshare", "-m", "sh", "-c", FURNISH, "sh", directory]
+
+
 class Daemon:
     """A libvirtd whose whole state is below one directory; another one started there finds the guests again."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.socket = directory / "run" / "libvirt-sock"
+        self.directory, self.socket = directory, furnish(directory)
         self.uri = f"qemu+unix:///system?socket={self.socket}"
         self.running = contextlib.AsyncExitStack()
         self.process: asyncio.subprocess.Process | None = None
-        for name in ("run", "lib", "cache", "log", "etc"):
-            (directory / name).mkdir()
-        (directory / "etc" / "qemu.conf").write_text(QEMU_CONF)
-        (directory / "etc" / "libvirtd.conf").write_text(LIBVIRTD_CONF)
 
     async def start(self) -> None:
         self.socket.unlink(missing_ok=True)
-        argv: list[str | Path] = ["unshare", "-m", "sh", "-c", FURNISH, "sh", self.directory]
-        self.process = await self.running.enter_async_context(process.spawn(argv, stderr=asyncio.subprocess.DEVNULL))
+        spawned = process.spawn(arguments(self.directory), stderr=asyncio.subprocess.DEVNULL)
+        self.process = await self.running.enter_async_context(spawned)
         await until(self.socket.exists)
 
     async def kill(self) -> None:

@@ -49,7 +49,7 @@ class KeptVirt(FakeVirt):
 async def make_drivers(config: Config, state: Path) -> Drivers:
     return Drivers(
         virt=KeptVirt(state / "domains"),
-        firewall=await choose_firewall(config.firewall.driver, app.firewall_settings(config)),
+        firewall=await choose_firewall(config.firewall.driver, app.firewall_settings(config), config.virt.uri),
         network=FlatDhcpNetwork(state, lease_seconds=config.network.lease_s),
         nat=NftablesNat(note=None),
         images=FakeImages(),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from launcher.explaining import EVERYBODY, NOWHERE, Kind, Packet, State, explain
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
-from tests.host.lan import FIREWALLS
+from tests.host.nwfilters import ALL
 from tests.host.place import (
     ADDRESSES,
     FAR,
@@ -43,9 +43,9 @@ TYPES6 = (1, 128, 129, 133, 134, 135, 136, 137)
 ALL_NODES = IPv6Address("ff02::1")
 
 
-@pytest.fixture(params=sorted(FIREWALLS))
+@pytest.fixture(params=sorted(ALL))
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
-    firewall = FIREWALLS[request.param](SETTINGS)
+    firewall = ALL[request.param](SETTINGS)
     place = Place(firewall)
     await firewall.ensure_base(NET)
     yield place

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from launcher.accounts import AdminAccess, UserRole
 from launcher.config import FLAVORS
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.nat.fake import FakeNat
@@ -25,10 +26,12 @@ from launcher.messages.security_groups import (
     SetInstanceGroups,
 )
 from launcher.messaging import Call, Context
-from launcher.models import Identity, Image, Quotas
+from launcher.models import Image, Quotas
 from launcher.policy import Protocol
-from launcher.services.compute import Compute
+from launcher.services.compute.compute import Compute
+from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
+from launcher.services.controller.passwords import Passwords
 from launcher.services.network import NetworkController
 from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
@@ -41,8 +44,8 @@ from tests.simulation.loop import LoopClock
 from tests.simulation.schedule import Schedule
 from tests.simulation.world import BAD_WEATHER, NETWORK, Host, World
 
-CTX = Context(request_id="req-simulated", project_id="demo", user_id="demo", trace_id="0" * 32)
-ADMIN = ("0" * 64, Identity(user_id="admin", project_id="admin", is_admin=True))
+CTX = Context(request_id="req-simulated", project_id="demo", user_id="demo", role=UserRole.ADMIN, trace_id="0" * 32)
+ADMIN = AdminAccess(token="t", password="p", access_key="LA", secret_key="s")
 LIMIT = 3600.0
 """Virtual seconds that a schedule may take, bad weather included."""
 PROMPT = 13.0
@@ -52,6 +55,13 @@ QUIET = 2 * SWEEP_EVERY + 5.0
 """Virtual seconds without anything to do before a schedule is over: the sweep has looked twice."""
 QUIET_AFTER_SILENCE = 70.0
 """The same where a call may have been left without an answer: longer than any waits."""
+
+
+class PlainPasswords(Passwords):
+    """Without threads, which know no virtual time."""
+
+    async def hash(self, password: str) -> str:
+        return password
 
 
 @dataclass(frozen=True)
@@ -126,10 +136,10 @@ class Simulation:
         """What the processes remember must agree with the rows, too, and nobody may have dawdled."""
         for name, compute in self.computes.items():
             live = invariants.live_on(self.world, name)
-            if set(compute.held) != live:
-                yield f"{name} counts {len(compute.held)} instances, {len(live)} are its"
-            if compute.turns._turns:
-                yield f"{name} still has {len(compute.turns._turns)} instances' turns"
+            if set(compute.holdings.held) != live:
+                yield f"{name} counts {len(compute.holdings.held)} instances, {len(live)} are its"
+            if compute.holdings.turns._turns:
+                yield f"{name} still has {len(compute.holdings.turns._turns)} instances' turns"
         took = self.busy_until - self.world.last_start
         if took > PROMPT and invariants.must_be_prompt(self.schedule):
             yield f"it took {took:.0f} s after the last start"
@@ -350,6 +360,7 @@ def _controller(shared: Any, life: Life) -> Controller:
         read_image=read_image,
         library=FAKE_IMAGES,
         admin=ADMIN,
+        access=AccessRules(passwords=PlainPasswords()),
         build_timeout=600.0,
         max_attempts=3,
         restart_missing=True,

@@ -17,7 +17,8 @@ from launcher.messages.reports import ReportGone
 from launcher.messaging import Context
 from launcher.models import Fault, HostState, Instance, LaunchOrder
 from launcher.networks import FixedIp
-from launcher.services.compute import Compute, Launch
+from launcher.services.compute.launch import Launches
+from launcher.services.compute.work import Launch
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.reconcile import Reconcile
 from launcher.services.controller.refresh import Refresh
@@ -82,34 +83,34 @@ def error_before_cleaning(patch: Patch) -> None:
 
 
 def address_first(patch: Patch) -> None:
-    destroy = Compute.destroy_domain
+    destroy = Launches.destroy_domain
 
-    async def release_and_destroy(self: Compute, work: Launch) -> None:
+    async def release_and_destroy(self: Launches, work: Launch) -> None:
         await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
         await destroy(self, work)
 
-    patch.setattr(Compute, "destroy_domain", release_and_destroy)
+    patch.setattr(Launches, "destroy_domain", release_and_destroy)
 
 
 def undo_in_spite_of_a_domain(patch: Patch) -> None:
-    build = Compute.__init__
+    build = Launches.__init__
 
-    def without_needs(self: Compute, **parts: Any) -> None:
+    def without_needs(self: Launches, **parts: Any) -> None:
         build(self, **parts)
-        self.launch.steps = [replace(step, needs_earlier=False) for step in self.launch.steps]
+        self.saga.steps = [replace(step, needs_earlier=False) for step in self.saga.steps]
 
-    patch.setattr(Compute, "__init__", without_needs)
+    patch.setattr(Launches, "__init__", without_needs)
 
 
 def filters_after_the_machine(patch: Patch) -> None:
-    build = Compute.__init__
+    build = Launches.__init__
 
-    def swapped(self: Compute, **parts: Any) -> None:
+    def swapped(self: Launches, **parts: Any) -> None:
         build(self, **parts)
-        *steps, filtering, spawning = self.launch.steps
-        self.launch.steps = [*steps, spawning, filtering]
+        *steps, filtering, spawning = self.saga.steps
+        self.saga.steps = [*steps, spawning, filtering]
 
-    patch.setattr(Compute, "__init__", swapped)
+    patch.setattr(Launches, "__init__", swapped)
 
 
 def a_new_lease_every_time(patch: Patch) -> None:
@@ -125,10 +126,10 @@ def a_new_lease_every_time(patch: Patch) -> None:
 
 
 def no_second_look(patch: Patch) -> None:
-    async def release_only(self: Compute, work: Launch) -> None:
+    async def release_only(self: Launches, work: Launch) -> None:
         await self.bus.call(work.ctx, ReleaseFixedIp(instance_id=work.order.instance_id))
 
-    patch.setattr(Compute, "release_address", release_only)
+    patch.setattr(Launches, "release_address", release_only)
 
 
 def no_sweep(patch: Patch) -> None:
@@ -171,16 +172,16 @@ def one_filter_does_not_wait_for_another(patch: Patch) -> None:
 
 
 def another_host_at_once(patch: Patch) -> None:
-    unwind = Compute._unwind
+    unwind = Launches.unwind
 
-    async def leave_it(self: Compute, work: Launch) -> None:
+    async def leave_it(self: Launches, work: Launch) -> None:
         if not work.keep_address:
             return await unwind(self, work)
-        self.held.pop(work.order.instance_id, None)
+        self.holdings.held.pop(work.order.instance_id, None)
         gone = ReportGone(instance_id=work.order.instance_id, generation=work.order.generation)
         return await self.bus.call(work.ctx, gone)
 
-    patch.setattr(Compute, "_unwind", leave_it)
+    patch.setattr(Launches, "unwind", leave_it)
 
 
 def an_address_forgotten_between_two_hosts(patch: Patch) -> None:
@@ -191,13 +192,13 @@ def an_address_forgotten_between_two_hosts(patch: Patch) -> None:
 
 
 def only_the_first_nic(patch: Patch) -> None:
-    allocate = Compute.allocate_address
+    allocate = Launches.allocate_address
 
-    async def first(self: Compute, work: Launch) -> None:
+    async def first(self: Launches, work: Launch) -> None:
         await allocate(self, work)
         work.nics = work.nics[:1]
 
-    patch.setattr(Compute, "allocate_address", first)
+    patch.setattr(Launches, "allocate_address", first)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from launcher import auditing, messages
+from launcher.accounts import Identity, UserRole
 from launcher.bus import decode, decode_reply, encode, encode_failure, notice_key, routing_key
 from launcher.errors import BadMessage, LauncherError, NotFound, RemoteError
 from launcher.messages.access import Authenticate, Ping
@@ -23,7 +24,6 @@ from launcher.messages.notices import HostHeartbeat
 from launcher.messages.reports import ReportPower
 from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Call, Cast, Context, Message, Notice
-from launcher.models import Identity
 from launcher.networks import FixedIp
 
 CTX = Context(request_id="req-1", project_id="p", user_id="u", trace_id="a" * 32, span_id="b" * 16)
@@ -125,7 +125,7 @@ def test_any_bytes_are_a_reply_or_a_bad_message(body: bytes) -> None:
 
 
 def test_a_reply_arrives_as_its_class() -> None:
-    identity = Identity(user_id="u", project_id="p", is_admin=True)
+    identity = Identity(user_id="u", project_id="p", role=UserRole.ADMIN)
     call = Authenticate(token_sha256="00")
     assert decode_reply(call, b'{"result":' + call.reply_adapter().dump_json(identity) + b"}") == identity
 

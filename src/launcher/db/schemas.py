@@ -6,5 +6,7 @@ from importlib.resources import files
 
 _HERE = files("launcher.db")
 
-CONTROLLER = tuple(_HERE.joinpath(name).read_text() for name in ("controller.sql", "nics.sql", "tried_hosts.sql"))
+CONTROLLER = tuple(
+    _HERE.joinpath(name).read_text() for name in ("controller.sql", "nics.sql", "tried_hosts.sql", "accounts.sql")
+)
 NETWORK = tuple(_HERE.joinpath(name).read_text() for name in ("network.sql", "networks.sql", "floating_ips.sql"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from launcher.accounts import UserRole
 from launcher.explaining import Decision
 from launcher.groups import Traffic
 from launcher.messaging import Call, Cast
@@ -47,12 +48,14 @@ class RefreshGroups(Cast):
 
 class GetConsoleLog(Call[str]):
     topic = "compute"
+    needs = UserRole.READER
     order: LaunchOrder
     max_bytes: int = Field(ge=1, le=102400)
 
 
 class GetDiagnostics(Call[Diagnostics]):
     topic = "compute"
+    needs = UserRole.READER
     order: LaunchOrder
 
 
@@ -60,5 +63,6 @@ class ExplainFilters(Call[Decision]):
     """Would this pass the instance's filters, and by which rule? Raises Conflict when it has none here."""
 
     topic = "compute"
+    needs = UserRole.READER
     order: LaunchOrder
     traffic: Traffic

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 
 from pydantic import Field
 
+from launcher.accounts import UserRole
 from launcher.floating import FloatingIp
 from launcher.messaging import Call
 from launcher.models import Name
@@ -26,10 +27,12 @@ class ListFloatingIps(Call[list[FloatingIp]]):
     """The project's; an admin sees all."""
 
     topic = "network"
+    needs = UserRole.READER
 
 
 class GetFloatingIp(Call[FloatingIp]):
     topic = "network"
+    needs = UserRole.READER
     address: IPv4Address
 
 

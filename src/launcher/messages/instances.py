@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 
 from pydantic import Field
 
+from launcher.accounts import UserRole
 from launcher.groups import GroupRef
 from launcher.messaging import Call
 from launcher.models import LARGEST, Event, GuestMetadata, Instance, InstanceId, Model, Name, Readiness, Span
@@ -45,6 +46,7 @@ class CreateInstances(Call[list[Instance]]):
 
 class GetInstance(Call[Instance]):
     topic = "controller"
+    needs = UserRole.READER
     instance_id: str = Field(description="its id, or a unique name in the project")
 
 
@@ -52,6 +54,7 @@ class ListInstances(Call[list[Instance]]):
     """In order of creation, after `marker`, at most `limit`."""
 
     topic = "controller"
+    needs = UserRole.READER
     limit: int = Field(default=1000, ge=1, le=1000)
     marker: str | None = None
     name: str | None = None
@@ -73,12 +76,14 @@ class GetConsoleOutput(Call[str]):
     """The console's last `max_bytes` bytes as text; what is not UTF-8 is replaced."""
 
     topic = "controller"
+    needs = UserRole.READER
     instance_id: str
     max_bytes: int = Field(default=102400, ge=1, le=102400)
 
 
 class GetReadiness(Call[Readiness]):
     topic = "controller"
+    needs = UserRole.READER
     instance_id: str
 
 
@@ -86,6 +91,7 @@ class GetTrace(Call[list[Span]]):
     """The spans of the instance's launch and deletion, by start."""
 
     topic = "controller"
+    needs = UserRole.READER
     instance_id: str
 
 
@@ -93,6 +99,7 @@ class ListEvents(Call[list[Event]]):
     """The event log after `after`, oldest first, at most 1,000; `instance_id` narrows it."""
 
     topic = "controller"
+    needs = UserRole.READER
     after: int = Field(default=0, ge=0, le=LARGEST)
     instance_id: str | None = None
 
@@ -101,4 +108,5 @@ class GetGuestMetadata(Call[GuestMetadata]):
     """Raises NotFound when the instance is not alive."""
 
     topic = "controller"
+    needs = UserRole.READER
     instance_id: InstanceId

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from launcher.accounts import UserRole
 from launcher.messaging import Call
 from launcher.models import CreatedKeyPair, KeyPair, Name
 
@@ -16,6 +17,7 @@ class CreateKeyPair(Call[CreatedKeyPair]):
 
 class ListKeyPairs(Call[list[KeyPair]]):
     topic = "controller"
+    needs = UserRole.READER
 
 
 class DeleteKeyPair(Call[None]):

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from pydantic import Field
 
+from launcher.accounts import UserRole
 from launcher.messaging import Call
 from launcher.models import DhcpEvidence, Hostname, InstanceId, MacAddress, Name
 from launcher.networks import MOST_NICS, SEGMENTS, BridgeName, FixedIp, Network
@@ -60,6 +61,7 @@ class FindLease(Call[FixedIp | None]):
     """Whose address this is on this bridge; without one, None also where several networks have it."""
 
     topic = "network"
+    needs = UserRole.READER
     address: IPv4Address
     bridge: str | None = None
 
@@ -68,6 +70,7 @@ class ListAddresses(Call[list[FixedIp]]):
     """The leases of one instance, in the order of its NICs."""
 
     topic = "network"
+    needs = UserRole.READER
     instance_id: InstanceId
 
 
@@ -75,6 +78,7 @@ class GetDhcpEvidence(Call[DhcpEvidence | None]):
     """Of the instance's first NIC."""
 
     topic = "network"
+    needs = UserRole.READER
     instance_id: InstanceId
 
 
@@ -85,6 +89,7 @@ class CreateNetwork(Call[Network]):
     """
 
     topic = "network"
+    needs = UserRole.ADMIN
     name: Name
     project_id: str | None = None
     cidr: IPv4Network
@@ -99,10 +104,12 @@ class ListNetworks(Call[list[Network]]):
     """The project's own and everybody's; an admin sees all."""
 
     topic = "network"
+    needs = UserRole.READER
 
 
 class DeleteNetwork(Call[None]):
     """By name or id (admins). Raises Conflict while addresses of it are leased."""
 
     topic = "network"
+    needs = UserRole.ADMIN
     network: str

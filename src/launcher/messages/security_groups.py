@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from launcher.accounts import UserRole
 from launcher.addresses import AnyCidrText
 from launcher.explaining import Decision
 from launcher.groups import Group, GroupRef, GroupRule, Traffic
@@ -63,10 +64,12 @@ class CreateSecurityGroup(Call[Group]):
 
 class ListSecurityGroups(Call[list[Group]]):
     topic = "controller"
+    needs = UserRole.READER
 
 
 class GetSecurityGroup(Call[Group]):
     topic = "controller"
+    needs = UserRole.READER
     group: GroupRef
 
 
@@ -109,6 +112,7 @@ class ExplainTraffic(Call[Decision]):
     """Would this pass an instance's filters, and by which rule? Raises Conflict when it is on no host."""
 
     topic = "controller"
+    needs = UserRole.READER
     instance_id: str = Field(description="its id, or a unique name in the project")
     traffic: Traffic
 
@@ -121,6 +125,7 @@ class GetPolicy(Call[Policy]):
     """
 
     topic = "controller"
+    needs = UserRole.READER
     instance_id: InstanceId
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from random import Random
 from typing import ClassVar
 
+from launcher.accounts import UserRole
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.errors import BusError, LauncherError
@@ -84,7 +85,7 @@ class Role:
             request_id=new_request_id(self.rng),
             project_id="",
             user_id=self.topic,
-            is_admin=True,
+            role=UserRole.ADMIN,
             trace_id=new_trace_id(self.rng),
         )
 

@@ -10,23 +10,26 @@ from launcher.drivers import process
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.firewall.iptables import IptablesFirewall
 from launcher.drivers.firewall.nftables import NftablesFirewall
+from launcher.drivers.firewall.nwfilter import NwfilterFirewall
 from launcher.errors import FirewallFailed, LauncherError
 from launcher.explaining import Settings
 
-Choice = Literal["auto", "nftables", "iptables"]
+Choice = Literal["auto", "nftables", "iptables", "nwfilter"]
 
 log = logging.getLogger(__name__)
 
 
-async def choose_firewall(choice: Choice, settings: Settings) -> FirewallDriver:
+async def choose_firewall(choice: Choice, settings: Settings, uri: str) -> FirewallDriver:
     """`auto` is what filters instances here already; else nftables, or iptables where iptables drops by itself.
 
     What nftables accepts other tables may still drop, as Docker's do with all that they do not know; a jump on top of
-    iptables' own chains comes before them. Raises FirewallFailed where running instances are filtered by another one.
+    iptables' own chains comes before them. Raises FirewallFailed where running instances are filtered by another one,
+    and for nwfilter where libvirt at `uri` has none.
     """
     drivers: dict[str, FirewallDriver] = {
         "nftables": NftablesFirewall(settings),
         "iptables": IptablesFirewall(settings),
+        "nwfilter": NwfilterFirewall(settings, uri),
     }
     used = [name for name, driver in drivers.items() if await _filters_somebody(driver)]
     chosen = choice if choice != "auto" else used[0] if used else await _suggestion()
@@ -40,6 +43,8 @@ async def choose_firewall(choice: Choice, settings: Settings) -> FirewallDriver:
     for name, driver in drivers.items():
         if name != chosen:
             await driver.stop()
+    if chosen == "nwfilter":
+        await drivers[chosen].start()
     return drivers[chosen]
 
 

@@ -17,6 +17,7 @@ from launcher.ports import Port
 
 BRIDGE = "bridge"
 DISCOVERY = "nd-neighbor-solicit, nd-neighbor-advert"
+_ADVERTISED = "icmpv6 type nd-neighbor-advert iifname . @nh,384,128 != @advertised drop"
 
 _SETS = {
     (BRIDGE, "taps"): "set { type ifname; }",
@@ -47,7 +48,7 @@ _CHAINS = {
         "iifname != @taps6 drop",
         "icmpv6 type { nd-router-advert, nd-redirect } drop",
         "udp sport 547 drop",
-        "icmpv6 type nd-neighbor-advert iifname . @nh,384,128 != @advertised drop",
+        _ADVERTISED,
         "iifname . ip6 saddr @own6 accept",
         "ip6 saddr :: icmpv6 type { nd-router-solicit, nd-neighbor-solicit, mld2-listener-report } accept",
         "drop",
@@ -74,10 +75,18 @@ _CHAINS = {
     (BRIDGE, "output"): ("oifname @taps goto to_tap",),
 }
 BASE = Base((BRIDGE,), _SETS, _CHAINS, _HOOKS)
+ADVERTISED = Base(
+    (BRIDGE,),
+    {place: kind for place, kind in _SETS.items() if place[1] in ("taps6", "advertised")},
+    {(BRIDGE, "prerouting"): (f"iifname @taps6 {_ADVERTISED}",)},
+    {(BRIDGE, "prerouting"): _HOOKS[BRIDGE, "prerouting"]},
+)
+"""The one thing that libvirt's nwfilter cannot look at; the rest is its own."""
 
 
-def elements(ports: Iterable[Port]) -> Elements:
-    return dict(element for port in ports for element in _elements(port))
+def elements(ports: Iterable[Port], base: Base) -> Elements:
+    """Those that the base has a set for."""
+    return dict(found for port in ports for found in _elements(port) if found[0][0] in base.sets)
 
 
 def _elements(port: Port) -> Iterator[tuple[tuple[Place, str], Element]]:
@@ -93,7 +102,7 @@ def _elements(port: Port) -> Iterator[tuple[tuple[Place, str], Element]]:
             yield ((BRIDGE, "advertised"), key(port.tap, f"0x{int(address):032x}")), own
 
 
-def is_guarded(tables: Tables, tap: str) -> bool:
+def is_guarded(tables: Tables, tap: str, base: Base) -> bool:
     """Whether the instance with this first NIC has what every one needs."""
-    needed = {(BRIDGE, "taps"), (BRIDGE, "macs"), (BRIDGE, "own4")}
+    needed = {(BRIDGE, "taps"), (BRIDGE, "macs"), (BRIDGE, "own4")} & base.sets.keys()
     return needed <= {place for place, _ in tables.owned(tap)}

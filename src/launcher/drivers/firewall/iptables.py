@@ -113,14 +113,16 @@ class IptablesFirewall:
             whole, filtered = tables.has_base(frames.BASE), rules.instances(found)
             framed = {int(tap.removeprefix("tap"), 16): tap for tap in tables.owners()}
             return {
-                number: whole and filtered.get(number, False) and frames.is_guarded(tables, framed.get(number, ""))
+                number: whole
+                and filtered.get(number, False)
+                and frames.is_guarded(tables, framed.get(number, ""), frames.BASE)
                 for number in sorted(filtered.keys() | framed.keys())
             }
 
     async def _put(self, guest: Guest) -> None:
         def frame(tables: Tables) -> None:
             tables.ensure_base(frames.BASE)
-            tables.put_owned(guest.ref.tap, frames.elements(guest.ports))
+            tables.put_owned(guest.ref.tap, frames.elements(guest.ports, frames.BASE))
 
         await self._frames.change(guest.ref.name, frame)
         for six in (False, True):

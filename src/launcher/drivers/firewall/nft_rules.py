@@ -118,7 +118,9 @@ def put_network(tables: Tables, network: Network, settings: Settings) -> None:
         tables.drop_element(place, name)
 
 
-def put_instance(tables: Tables, tap: str, ports: Sequence[Port], policy: Policy, settings: Settings) -> None:
+def put_instance(
+    tables: Tables, tap: str, ports: Sequence[Port], policy: Policy, settings: Settings, guard: Base = frames.BASE
+) -> None:
     """An instance's elements, as a whole, and the chains that they lead to. `tap` is its first NIC's."""
     directions = tuple(Direction) if policy.limits_egress else (Direction.INGRESS,)
     for group in policy.groups:
@@ -127,7 +129,7 @@ def put_instance(tables: Tables, tap: str, ports: Sequence[Port], policy: Policy
         tables.put_chain(_arrival_chain(port, policy), _arrival_rules(port, policy, settings))
     if policy.limits_egress:
         tables.put_chain(_departure_chain(policy), _departure_rules(policy))
-    tables.put_owned(tap, frames.elements(ports) | elements(ports, policy))
+    tables.put_owned(tap, frames.elements(ports, guard) | elements(ports, policy))
     drop_unused(tables)
 
 
@@ -141,10 +143,10 @@ def drop_unused(tables: Tables) -> None:
     tables.drop_unused(INET, ("in_", "out_", "sg_", "eg_", "@members"))
 
 
-def has_instance(tables: Tables, tap: str) -> bool:
+def has_instance(tables: Tables, tap: str, guard: Base) -> bool:
     """Whether the instance has what every one needs, and is led to a chain that has rules."""
     owned = dict(tables.owned(tap))
-    if not {(INET, "own4"), (INET, "in4")} <= owned.keys() or not frames.is_guarded(tables, tap):
+    if not {(INET, "own4"), (INET, "in4")} <= owned.keys() or not frames.is_guarded(tables, tap, guard):
         return False
     verdict = tables.elements[INET, "in4"][owned[INET, "in4"]].verdict
     return bool(tables.chains.get((INET, verdict.partition(" ")[2])))

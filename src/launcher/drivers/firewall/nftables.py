@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from launcher.drivers.firewall import frames, nft_rules
 from launcher.drivers.firewall.cutting import Cutting
 from launcher.drivers.firewall.knowledge import Guest, Knowledge, report_nonsense
-from launcher.drivers.firewall.nft_tables import Tables
+from launcher.drivers.firewall.nft_tables import Base, Tables
 from launcher.drivers.firewall.parts import in_parts
 from launcher.drivers.firewall.ruleset import Plan, Ruleset
 from launcher.explaining import Settings
@@ -25,12 +25,13 @@ log = logging.getLogger(__name__)
 
 
 class NftablesFirewall:
-    """See FirewallDriver."""
+    """See FirewallDriver. `guard` is what looks at frames."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, name: str = NAME, guard: Base = frames.BASE) -> None:
+        self._guard = guard
         self._settings = settings
         self._base = nft_rules.base(settings)
-        self._ruleset = Ruleset(NAME)
+        self._ruleset = Ruleset(name)
         self._lock = asyncio.Lock()
         self._knowledge = Knowledge()
         self._cutting = Cutting(settings)
@@ -94,22 +95,31 @@ class NftablesFirewall:
     async def list_instances(self) -> Mapping[int, bool]:
         async with self._lock:
             tables = await self._ruleset.look()
-            whole = tables.has_base(self._base) and tables.has_base(frames.BASE)
+            whole = tables.has_base(self._base) and tables.has_base(self._guard)
             numbers = sorted((int(tap.removeprefix("tap"), 16), tap) for tap in tables.owners())
-            return {number: whole and nft_rules.has_instance(tables, tap) for number, tap in numbers}
+            return {number: whole and nft_rules.has_instance(tables, tap, self._guard) for number, tap in numbers}
+
+    async def list_taps(self) -> dict[str, int]:
+        """The NICs that there are rules for, and the number of the instance of each."""
+        async with self._lock:
+            tables = await self._ruleset.look()
+            found = {
+                tables.elements[place][name].tap for first in tables.owners() for place, name in tables.owned(first)
+            }
+            return {tap: int(tap.removeprefix("tap").partition("-")[0], 16) for tap in found}
 
     def _put(self, tables: Tables, guest: Guest) -> None:
-        nft_rules.put_instance(tables, guest.ref.tap, guest.ports, guest.policy, self._settings)
+        nft_rules.put_instance(tables, guest.ref.tap, guest.ports, guest.policy, self._settings, self._guard)
 
     def _put_base(self, tables: Tables) -> None:
-        tables.put_base(frames.BASE)
+        tables.put_base(self._guard)
         tables.put_base(self._base)
 
     def _based(self, plan: Plan) -> Plan:
         """The plan, after what is missing of the base."""
 
         def based(tables: Tables) -> None:
-            tables.ensure_base(frames.BASE)
+            tables.ensure_base(self._guard)
             tables.ensure_base(self._base)
             plan(tables)
 

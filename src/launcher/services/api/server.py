@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -20,13 +18,14 @@ from launcher.auditing import ArtefactsRemoved, HostsAudited
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.errors import BadRequest, Conflict, LauncherError, NotFound, Unauthorized, Unreachable
-from launcher.identity import new_request_id, new_span_id, new_trace_id
-from launcher.messages.access import Authenticate, Ping
+from launcher.identity import new_request_id, new_span_id
+from launcher.messages.access import Ping
 from launcher.messages.catalogue import ListHosts
 from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
+from launcher.services.api.callers import REQUEST_ID, Callers
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
 from launcher.services.api.groups import NativeGroups
@@ -45,9 +44,6 @@ BODY_TIMEOUT = 10.0
 IDLE_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 5.0
 HEALTH_TIMEOUT = 5.0
-TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
-
-REQUEST_ID = web.RequestKey("request_id", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
@@ -81,6 +77,7 @@ class ApiServer(Role):
         self.listener, self.metadata_listener = listener, metadata_listener
         rules = metadata_rules or MetadataRules()
         self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
+        self.callers = Callers(bus=bus, rng=rng)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
         parts = (
             Native(bus=bus),
@@ -200,7 +197,7 @@ class ApiServer(Role):
 
         async def handle(request: web.Request) -> web.StreamResponse:
             started = self.clock.now_ms()
-            ctx = self.own_context() if endpoint.public else await self._context(request)
+            ctx = self.own_context() if endpoint.public else await self.callers.by_bearer(request)
             try:
                 query = endpoint.query.model_validate(dict(request.query))
                 body = await _body(request, endpoint.body)
@@ -220,23 +217,6 @@ class ApiServer(Role):
             return response
 
         return handle
-
-    async def _context(self, request: web.Request) -> Context:
-        """Who asks, in which trace. Raises Unauthorized."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthorized("a bearer token is needed", hint="Authorization: Bearer … (admin.json has one)")
-        parent = TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
-        ctx = Context(
-            request_id=request[REQUEST_ID],
-            project_id="",
-            user_id="",
-            trace_id=parent[1] if parent else new_trace_id(self.rng),
-            span_id=parent[2] if parent else None,
-        )
-        digest = hashlib.sha256(token.strip().encode(errors="surrogateescape")).hexdigest()
-        who = await self.bus.call(ctx, Authenticate(token_sha256=digest))
-        return ctx.model_copy(update=who.model_dump())
 
     def _keep_span(self, request: web.Request, ctx: Context, inner: Context, started: float) -> None:
         assert inner.span_id

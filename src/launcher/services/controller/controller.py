@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 
+from launcher.accounts import AdminAccess
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.db import credentials, events, instances
 from launcher.db.database import Database
-from launcher.messages.access import Authenticate, Ping
+from launcher.messages.access import Ping
 from launcher.messages.instances import CreateInstances
 from launcher.messages.notices import HostHeartbeat
 from launcher.messaging import Context, Route
-from launcher.models import Flavor, Identity, Image, Quotas
+from launcher.models import Flavor, Image, Quotas
+from launcher.services.controller.access import Access, AccessRules
 from launcher.services.controller.admission import Admission
 from launcher.services.controller.catalogue import Catalogue, ReadImage
 from launcher.services.controller.inventory import Inventory
@@ -56,13 +58,14 @@ class Controller(Role):
         flavors: Mapping[str, Flavor],
         read_image: ReadImage,
         library: Sequence[Image],
-        admin: tuple[str, Identity],
+        admin: AdminAccess,
         build_timeout: float,
         max_attempts: int,
         restart_missing: bool,
         tick: float,
         sweep_every: float = 60.0,
         host_timeout: float = 60.0,
+        access: AccessRules | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.db, self.tick, self.library, self.admin = db, tick, library, admin
@@ -99,6 +102,7 @@ class Controller(Role):
         self.inventory = Inventory(
             db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=self.catalogue.hosts
         )
+        self.access = Access(db=db, clock=clock, rules=access or AccessRules())
         self.key_pairs = KeyPairs(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
 
@@ -106,7 +110,7 @@ class Controller(Role):
     def routes(self) -> Sequence[Route]:
         return [
             Ping.to(self.ping),
-            Authenticate.to(self.authenticate),
+            *self.access.routes,
             CreateInstances.to(self.admission.create_instances),
             *self.inventory.routes,
             *self.key_pairs.routes,
@@ -132,8 +136,7 @@ class Controller(Role):
         ]
 
     async def start(self) -> None:
-        token_sha256, identity = self.admin
-        await self.db.write(lambda db: credentials.create(db, token_sha256, identity, self.clock.now_ms()))
+        await self.access.keep_admin(self.admin)
         await self.catalogue.register(self.library)
 
     async def recover(self) -> None:
@@ -142,9 +145,6 @@ class Controller(Role):
 
     async def ping(self, ctx: Context, message: Ping) -> None:
         return None
-
-    async def authenticate(self, ctx: Context, message: Authenticate) -> Identity:
-        return await self.db.read(lambda db: credentials.resolve(db, message.token_sha256))
 
     async def hear_host(self, ctx: Context, message: HostHeartbeat) -> None:
         is_new = self.catalogue.hear_host(message)
@@ -158,5 +158,7 @@ class Controller(Role):
         await self.refresh.hear_host(message.host)
 
     async def prune(self) -> None:
-        oldest = self.clock.now_ms() - TRACES_KEPT_MS
+        now = self.clock.now_ms()
+        oldest = now - TRACES_KEPT_MS
+        await self.db.write(lambda db: credentials.delete_expired(db, now))
         await self.db.write(lambda db: events.prune(db, spans_before_ms=oldest, events_kept=EVENTS_KEPT))

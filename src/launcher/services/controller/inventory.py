@@ -159,7 +159,7 @@ class Inventory:
 
     async def get_guest_metadata(self, ctx: Context, message: GetGuestMetadata) -> GuestMetadata:
         instance = await self.db.read(lambda db: instances.find_live(db, message.instance_id))
-        if instance is None:
+        if instance is None or not (ctx.is_admin or instance.project_id == ctx.project_id):
             raise NotFound(f"there is no live instance {message.instance_id}")
         order = await self.db.read(lambda db: instances.get_order(db, instance.id))
         host = self.hosts.get(instance.host or "")

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from random import Random
 
+from launcher.accounts import UserRole
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.db import instances, moves
@@ -171,5 +172,6 @@ def _context(db: sqlite3.Connection, instance_id: InstanceId) -> Context:
         request_id=instances.get_request_id(db, instance_id),
         project_id=instance.project_id,
         user_id=instance.user_id,
+        role=UserRole.MEMBER,
         trace_id=instances.get_traces(db, instance_id)[-1],
     )
