@@ -51,6 +51,9 @@ from launcher.drivers.virt import embed
 from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
+from launcher.drivers.volumes.driver import VolumeDriver
+from launcher.drivers.volumes.fake import FakeVolumes
+from launcher.drivers.volumes.local import LocalVolumes
 from launcher.errors import BadRequest, Conflict
 from launcher.explaining import Settings
 from launcher.floating import Outward
@@ -83,6 +86,7 @@ class Drivers:
     network: NetworkDriver
     nat: NatDriver
     images: ImageStore
+    volumes: VolumeDriver
 
 
 async def serve(config: Config, *, state: Path, listener: socket.socket, stop: asyncio.Event) -> None:
@@ -145,25 +149,30 @@ async def _roles(
             )
         )
     if RoleName.COMPUTE in wanted:
-        roles.append(
-            Compute(
-                host=host,
-                bus=bus,
-                clock=clock,
-                rng=rng,
-                availability_zone=config.host.availability_zone,
-                heartbeat=config.compute.heartbeat_s,
-                virt=drivers.virt,
-                firewall=drivers.firewall,
-                network=drivers.network,
-                images=drivers.images,
-                settings=firewall_settings(config),
-                launcher=keep_identity(state),
-            )
-        )
+        roles.append(_compute(config, state, host, drivers, bus=bus, clock=clock, rng=rng))
     if RoleName.API in wanted:
         roles.append(_api(house, config, host, listener, bus=bus, clock=clock, rng=rng))
     return roles
+
+
+def _compute(
+    config: Config, state: Path, host: str, drivers: Drivers, *, bus: Bus, clock: Clock, rng: Random
+) -> Compute:
+    return Compute(
+        host=host,
+        bus=bus,
+        clock=clock,
+        rng=rng,
+        availability_zone=config.host.availability_zone,
+        heartbeat=config.compute.heartbeat_s,
+        virt=drivers.virt,
+        firewall=drivers.firewall,
+        network=drivers.network,
+        images=drivers.images,
+        volumes=drivers.volumes,
+        settings=firewall_settings(config),
+        launcher=keep_identity(state),
+    )
 
 
 def _api(
@@ -229,6 +238,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             network=FakeNetwork(delay=delay),
             nat=FakeNat(),
             images=FakeImages(delay=delay),
+            volumes=FakeVolumes(delay=delay),
         )
     return Drivers(
         virt=LibvirtVirt(
@@ -247,6 +257,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             injector=choose_injector(config.images.inject, state=state),
             cache_limit=config.images.cache_gb * 2**30,
         ),
+        volumes=_volumes(config, state),
     )
 
 
@@ -256,6 +267,12 @@ def firewall_settings(config: Config) -> Settings:
         allow_project_net_traffic=config.firewall.allow_project_net_traffic,
         metadata_port=config.metadata.port or None,
     )
+
+
+def _volumes(config: Config, state: Path) -> VolumeDriver:
+    sources, settings = [library_path(config, state)], config.volumes
+    path = Path(settings.path) if settings.path else state / "volumes"
+    return LocalVolumes(path, sources=sources, format=settings.format)
 
 
 def _network(settings: NetworkConfig, state: Path) -> NetworkDriver:

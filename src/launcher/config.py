@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from launcher.errors import BadRequest
 from launcher.floating import FloatingPool
-from launcher.models import Flavor, Model, Name, Quotas
+from launcher.models import Flavor, ImageFormat, Model, Name, Quotas
 from launcher.networks import SEGMENTS, BridgeName, DomainName, Network, NetworkMode, Overlay, ProjectRange
 
 
@@ -78,6 +78,12 @@ class ImagesConfig(Model):
     library: str = ""
     inject: Literal["auto", "storage-daemon", "metadata"] = "auto"
     cache_gb: int = Field(default=50, ge=1)
+
+
+class VolumesConfig(Model):
+    driver: Literal["local"] = "local"
+    format: ImageFormat = ImageFormat.RAW
+    path: str = ""
 
 
 class NetworkConfig(Model):
@@ -200,6 +206,7 @@ class Config(Model):
     bus: BusConfig = BusConfig()
     virt: VirtConfig = VirtConfig()
     images: ImagesConfig = ImagesConfig()
+    volumes: VolumesConfig = VolumesConfig()
     network: NetworkConfig = NetworkConfig()
     metadata: MetadataConfig = MetadataConfig()
     firewall: FirewallConfig = FirewallConfig()

@@ -106,6 +106,9 @@ class Quotas(Model):
     groups_per_instance: int = Field(default=10, ge=1)
     metadata_items: int = Field(default=128, ge=0)
     floating_ips: int = Field(default=10, ge=0)
+    volumes: int = Field(default=10, ge=0)
+    snapshots: int = Field(default=10, ge=0, description="of volumes")
+    gigabytes: int = Field(default=1000, ge=0, description="of all volumes and snapshots")
 
 
 class KeyPair(Model):
@@ -165,6 +168,7 @@ class LaunchOrder(InstanceRef):
     ramdisk: Image | None = None
     public_key: str | None = None
     availability_zone: str | None = None
+    volumes: bool = Field(default=False, description="it may have some: the controller is asked when it starts")
     tried_hosts: tuple[str, ...] = Field(default=(), description="where a step failed that may succeed elsewhere")
 
 
@@ -221,12 +225,14 @@ class HostState(Model):
     vcpus: int
     memory_mb: int
     disk_free_mb: int
+    volumes_free_mb: int = 0
     vcpus_used: int
     memory_used_mb: int
     instances: int
     highest_number: int = Field(
         default=0, ge=0, le=0x7FFFFFFF, description="of all that was ever seen there; none up to it is free"
     )
+    highest_volume: int = Field(default=0, ge=0, le=0x7FFFFFFF, description="the same of volumes and snapshots")
     virt_type: str
     virt_reason: str
     policy_version: int = Field(default=0, description="up to which it knows what its packet filters are to be")

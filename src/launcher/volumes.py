@@ -20,7 +20,7 @@ from launcher.models import Fault, Generation, Image, InstanceId, LaunchOrder, M
 
 VolumeId = InstanceId
 Device = Annotated[str, StringConstraints(pattern=r"^vd[a-y]$")]
-"""What the guest finds the disk under while the letters before it are in use; `vda` is its root, `vdz` a config drive."""
+"""What the guest finds it under while the letters before it are in use; `vda` is its root, `vdz` a config drive."""
 DEVICES = tuple(f"vd{letter}" for letter in "bcdefghijklmnopqrstuvwxy")
 LARGEST_GB = 64 * 1024
 Description = Annotated[str, StringConstraints(max_length=255)]

@@ -29,6 +29,7 @@ from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
+from launcher.drivers.volumes.fake import FakeVolumes
 from launcher.errors import SpawnFailed
 from launcher.floating import FloatingPool, Outward
 from launcher.models import LaunchOrder, Quotas
@@ -95,6 +96,7 @@ class House:
     network: FakeNetwork = field(default_factory=FakeNetwork)
     nat: FakeNat = field(default_factory=FakeNat)
     images: FakeImages = field(default_factory=FakeImages)
+    volumes: FakeVolumes = field(default_factory=FakeVolumes)
     gates: dict[str, Gate] = field(default_factory=dict)
     broken: dict[str, int] = field(default_factory=dict)
     bus: MemoryBus = field(init=False)
@@ -178,6 +180,7 @@ class House:
             firewall=self.firewall,
             network=self.network,
             images=self.images,
+            volumes=self.volumes,
             second_look=0.05,
         )
         compute.launches.saga.steps = [replace(step, do=self._troubled(step)) for step in compute.launches.saga.steps]
@@ -220,6 +223,7 @@ class House:
             network=self.network,
             nat=self.nat,
             images=self.images,
+            volumes=self.volumes,
         )
 
     def order_of(self, instance: Json) -> LaunchOrder:
@@ -277,6 +281,7 @@ class House:
             "rules": sorted(self.firewall.applied),
             "taps": self.network.taps,
             "directories": self.images.disks,
+            "volumes": self.volumes.volumes,
             "floating IPs": self.nat.applied.floating,
             "leases": [lease for leases in self.network.leases.values() for lease in leases],
         }

@@ -16,6 +16,7 @@ from launcher.config import FLAVORS
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.scheduler.chance import ChanceScheduler
+from launcher.drivers.volumes.fake import FakeVolumes
 from launcher.errors import BusError, Conflict, InsufficientSpace, LauncherError, NotFound
 from launcher.messages.instances import CreateInstances, DeleteInstance, NicRequest
 from launcher.messages.security_groups import (
@@ -264,6 +265,7 @@ class Simulation:
                     firewall=SimFirewall(life, host),
                     network=SimNetwork(life, host),
                     images=SimImages(life, host),
+                    volumes=FakeVolumes(),
                 )
                 yield self.computes[name]
 

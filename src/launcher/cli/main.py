@@ -23,6 +23,7 @@ from launcher.cli import (
     networks,
     output,
     resources,
+    volumes,
 )
 from launcher.cli.client import Failure
 
@@ -85,6 +86,8 @@ COMMANDS: dict[str, tuple[str | None, Callable[[argparse.ArgumentParser], None]]
     "keypair": ("keys that may log in", resources.add_keypair),
     "network": ("networks", networks.add_network),
     "floating-ip": ("addresses that lead to an instance from outside", floating_ips.add_floating_ip),
+    "volume": ("disks with a life of their own", volumes.add_volume),
+    "snapshot": ("what was in a volume at one moment", volumes.add_snapshot),
     "group": ("security groups", groups.add_group),
     "image": ("images", resources.add_image),
     "flavor": ("sizes", resources.add_flavor),

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from launcher.db import instances
+from launcher.db import instances, volume_moves
 from launcher.db.instances import BODY
 from launcher.errors import NotFound, StaleGeneration
 from launcher.models import Fault, Instance, InstanceId, InstanceRef, LaunchOrder, Model, Nic, TaskState, VmState
@@ -222,6 +222,7 @@ def become_gone(
         db.execute("DELETE FROM nics WHERE number = ?", (moved.number,))
     else:
         db.execute("UPDATE nics SET address = NULL, address6 = NULL WHERE number = ?", (moved.number,))
+    volume_moves.release(db, instance_id, now_ms=now_ms)
     return instances.get(db, instance_id)
 
 
@@ -311,7 +312,9 @@ def list_active_orders(db: sqlite3.Connection, host: str) -> list[LaunchOrder]:
         "SELECT spec, generation FROM instances WHERE host = ? AND vm_state = 'active' AND task_state IS NULL", (host,)
     ).fetchall()
     return [
-        LaunchOrder.model_validate_json(row["spec"]).model_copy(update={"generation": row["generation"]})
+        LaunchOrder.model_validate_json(row["spec"]).model_copy(
+            update={"generation": row["generation"], "volumes": True}
+        )
         for row in rows
     ]
 

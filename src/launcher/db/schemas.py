@@ -7,6 +7,7 @@ from importlib.resources import files
 _HERE = files("launcher.db")
 
 CONTROLLER = tuple(
-    _HERE.joinpath(name).read_text() for name in ("controller.sql", "nics.sql", "tried_hosts.sql", "accounts.sql")
+    _HERE.joinpath(name).read_text()
+    for name in ("controller.sql", "nics.sql", "tried_hosts.sql", "accounts.sql", "volumes.sql")
 )
 NETWORK = tuple(_HERE.joinpath(name).read_text() for name in ("network.sql", "networks.sql", "floating_ips.sql"))

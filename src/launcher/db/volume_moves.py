@@ -129,13 +129,15 @@ def release(db: sqlite3.Connection, instance_id: InstanceId, *, now_ms: float) -
 
     An extension goes on without the machine.
     """
-    rows = db.execute(
-        "UPDATE volumes SET generation = generation + 1, state_since_ms = :now, nudges = 0, attempts = 0,"
+    settings = (
+        "generation = generation + 1, state_since_ms = :now, nudges = 0, attempts = 0,"
         " status = CASE WHEN delete_on_termination THEN 'deleting' WHEN status = 'extending' THEN status"
         " ELSE 'available' END,"
         " new_size_gb = CASE WHEN delete_on_termination THEN NULL ELSE new_size_gb END,"
-        " next_check_ms = CASE WHEN delete_on_termination OR status = 'extending' THEN :now END,"
-        f" {_UNPLUGGED} WHERE instance_id = :instance RETURNING id, next_check_ms",  # noqa: S608 - our own text
+        f" next_check_ms = CASE WHEN delete_on_termination OR status = 'extending' THEN :now END, {_UNPLUGGED}"
+    )
+    rows = db.execute(
+        f"UPDATE volumes SET {settings} WHERE instance_id = :instance RETURNING id, next_check_ms",  # noqa: S608
         {"now": now_ms, "instance": instance_id},
     ).fetchall()
     return [row["id"] for row in rows if row["next_check_ms"] is not None]

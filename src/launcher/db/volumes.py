@@ -22,11 +22,12 @@ from launcher.volumes import (
 )
 
 Found = TypeVar("Found", Volume, Snapshot)
-_LISTS = {"volume": "volume list", "snapshot": "volume snapshot-list"}
+_LISTS = {"volume": "volume list", "snapshot": "snapshot list"}
 _BOTH = """'id', id, 'number', number, 'generation', generation, 'project_id', project_id, 'user_id', user_id,
-    'name', name, 'description', description, 'metadata', json(metadata), 'status', status, 'state_since_ms', CAST(state_since_ms AS INTEGER), 'size_gb', size_gb, 'host', host,
-    'image_id', json_extract(image, '$.id'), 'fault', json(fault), 'created_ms', CAST(created_ms AS INTEGER),
-    'deleted_ms', CAST(deleted_ms AS INTEGER)"""
+    'name', name, 'description', description, 'metadata', json(metadata), 'status', status,
+    'state_since_ms', CAST(state_since_ms AS INTEGER), 'size_gb', size_gb, 'host', host,
+    'image_id', json_extract(image, '$.id'), 'fault', json(fault),
+    'created_ms', CAST(created_ms AS INTEGER), 'deleted_ms', CAST(deleted_ms AS INTEGER)"""
 VOLUME = f"""json_object({_BOTH}, 'availability_zone', availability_zone, 'snapshot_id', source,
     'attachment', CASE WHEN instance_id IS NOT NULL THEN json_object('instance_id', instance_id, 'device', device,
         'delete_on_termination', json(iif(delete_on_termination, 'true', 'false')),
@@ -116,9 +117,7 @@ def list_disks(db: sqlite3.Connection, instance_id: InstanceId) -> list[VolumeDi
         "SELECT id, number, device FROM volumes WHERE instance_id = ? AND status != 'detaching' ORDER BY device",
         (instance_id,),
     )
-    return [
-        VolumeDisk(ref=VolumeRef(volume_id=row["id"], number=row["number"]), device=row["device"]) for row in rows
-    ]
+    return [VolumeDisk(ref=VolumeRef(volume_id=row["id"], number=row["number"]), device=row["device"]) for row in rows]
 
 
 def free_device(db: sqlite3.Connection, instance_id: InstanceId) -> str:
@@ -148,7 +147,8 @@ def get_order(db: sqlite3.Connection, volume_id: VolumeId) -> VolumeOrder:
         raise NotFound(f"there is no volume {volume_id}")
     source_id = row["snapshot_of"] or row["source"]
     source = source_id and db.execute("SELECT * FROM volumes WHERE id = ?", (source_id,)).fetchone()
-    holder = source["instance_id"] if row["snapshot_of"] else row["instance_id"]
+    copied = row["snapshot_of"] and row["status"] == VolumeStatus.CREATING
+    holder = source["instance_id"] if copied else row["instance_id"]
     return VolumeOrder(
         volume_id=row["id"],
         number=row["number"],
@@ -160,7 +160,7 @@ def get_order(db: sqlite3.Connection, volume_id: VolumeId) -> VolumeOrder:
         source=_ref(source) if source else None,
         image=None if source or row["image"] is None else Image.model_validate_json(row["image"]),
         machine=instances.get_order(db, holder) if holder else None,
-        device=source["device"] if row["snapshot_of"] else row["device"],
+        device=row["device"],
         force=bool(row["forced"]),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from launcher.accounts import UserRole
 from launcher.messaging import Call, Cast
 from launcher.models import Generation, InstanceId, Name
 from launcher.volumes import (
@@ -43,12 +44,14 @@ class ListVolumes(Call[list[Volume]]):
     """The project's, in order of creation."""
 
     topic = "controller"
+    needs = UserRole.READER
     all_projects: bool = False
     deleted: bool = False
 
 
 class GetVolume(Call[Volume]):
     topic = "controller"
+    needs = UserRole.READER
     volume: str = Field(description="its id, or a unique name in the project")
 
 
@@ -110,12 +113,14 @@ class ListSnapshots(Call[list[Snapshot]]):
     """The project's, in order of creation."""
 
     topic = "controller"
+    needs = UserRole.READER
     all_projects: bool = False
     deleted: bool = False
 
 
 class GetSnapshot(Call[Snapshot]):
     topic = "controller"
+    needs = UserRole.READER
     snapshot: str
 
 

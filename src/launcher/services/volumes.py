@@ -11,10 +11,11 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
+from launcher.auditing import RemoveVolume, UnplugVolume
 from launcher.bus import Bus
 from launcher.drivers.virt.driver import Plugged, VirtDriver
 from launcher.drivers.volumes.driver import VolumeDriver
-from launcher.errors import BusError, LauncherError, NotFound, StaleGeneration
+from launcher.errors import BusError, Conflict, LauncherError, StaleGeneration
 from launcher.failpoints import failpoint
 from launcher.messages.volumes import (
     ClaimVolume,
@@ -34,6 +35,13 @@ GIB = 2**30
 Deed = Callable[[VolumeOrder], Awaitable[None]]
 
 
+class _Queue:
+    """Who is at work for a volume, and how many wait for it, that one included."""
+
+    def __init__(self) -> None:
+        self.lock, self.length = asyncio.Lock(), 0
+
+
 class Volumes:
     """`turns` are the instances': nobody starts or ends a machine while a volume is plugged into it or pulled.
 
@@ -51,7 +59,7 @@ class Volumes:
         missed: Callable[[LaunchOrder, str], Awaitable[None]],
     ) -> None:
         self.host, self.bus, self.virt, self.driver, self.turns, self.missed = host, bus, virt, driver, turns, missed
-        self.locks: dict[int, asyncio.Lock] = {}
+        self.locks: dict[int, _Queue] = {}
         self.asked: set[tuple[int, int]] = set()
         self.highest = 0
         self.deeds: Mapping[VolumeStatus, Deed] = {
@@ -64,7 +72,11 @@ class Volumes:
 
     @property
     def routes(self) -> Sequence[Route]:
-        return [WorkOnVolume.to(self.work_on_volume)]
+        return [
+            WorkOnVolume.to(self.work_on_volume),
+            RemoveVolume.to(self.remove_volume),
+            UnplugVolume.to(self.unplug_volume),
+        ]
 
     async def start(self) -> None:
         await self.driver.start()
@@ -89,8 +101,24 @@ class Volumes:
         """What the machine has when it starts, by the rows of this moment: an attachment or detachment that comes after
         it waits for the instance's turn.
         """
+        if not order.volumes:
+            return ()
         request = GetAttachments(instance_id=order.instance_id, generation=order.generation)
         return tuple([await self._plug(disk) for disk in await self.bus.call(ctx, request)])
+
+    async def remove_volume(self, ctx: Context, message: RemoveVolume) -> None:
+        """Without a report. What is being worked on is left to that work, and to the next look."""
+        if message.ref.number in self.locks:
+            raise Conflict(f"{message.ref.name}: somebody is at work for it")
+        async with self._lock(message.ref.number):
+            await self.driver.delete(message.ref)
+
+    async def unplug_volume(self, ctx: Context, message: UnplugVolume) -> None:
+        """Likewise."""
+        async with self.turns.take_idle(message.ref.instance_id) as mine:
+            if not mine:
+                raise Conflict(f"{message.ref.name}: somebody is at work for it")
+            await self.virt.unplug_disk(message.ref, message.name)
 
     # --- what is under way, and what is done about it ------------------------------------------------
 
@@ -106,7 +134,8 @@ class Volumes:
 
     async def attach(self, order: VolumeOrder) -> None:
         """A machine that does not run has it when it starts."""
-        assert order.machine and order.device
+        assert order.machine
+        assert order.device
         disk = await self._plug(VolumeDisk(ref=_ref(order), device=order.device))
         if await self._runs(order.machine):
             await self.virt.plug_disk(order.machine, disk)
@@ -205,11 +234,15 @@ class Volumes:
     @contextlib.asynccontextmanager
     async def _lock(self, number: int) -> AsyncIterator[None]:
         """Kept while somebody is at work for the volume or waits to be."""
-        lock = self.locks.setdefault(number, asyncio.Lock())
-        async with lock:
-            yield
-        if not lock.locked():
-            self.locks.pop(number, None)
+        queue = self.locks.setdefault(number, _Queue())
+        queue.length += 1
+        try:
+            async with queue.lock:
+                yield
+        finally:
+            queue.length -= 1
+            if not queue.length:
+                del self.locks[number]
 
 
 def _ref(order: VolumeOrder) -> VolumeRef:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
+from launcher.drivers.virt import disk_xml
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InvalidDomainConfig
 from launcher.models import InstanceId, LaunchOrder
@@ -107,6 +108,7 @@ def _add_devices(devices: Element, order: LaunchOrder, disks: Disks) -> None:
     SubElement(disk, "driver", name="qemu", type=disks.root_format)
     SubElement(disk, "source", file=str(disks.root))
     SubElement(disk, "target", dev="vda", bus="virtio")
+    devices.extend(map(disk_xml.build, disks.volumes))
 
     for position, nic in enumerate(order.nics):
         interface = SubElement(devices, "interface", type="ethernet")

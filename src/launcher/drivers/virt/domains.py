@@ -18,7 +18,9 @@ GONE_CHECKS, GONE_PAUSE = 5, 0.2
 """How often the end of a domain is checked, and the seconds between two checks."""
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
+    """A domain, and what it is to us."""
+
     handle: libvirt.virDomain
     domain: Domain | None
     """None when the domain is a stranger's."""
@@ -37,7 +39,7 @@ def census(connection: libvirt.virConnect) -> list[Domain]:
 
 
 def find(connection: libvirt.virConnect, *, instance_id: InstanceId) -> Domain | None:
-    seen = _look(connection, instance_id)
+    seen = look(connection, instance_id)
     return seen.domain if seen else None
 
 
@@ -51,7 +53,7 @@ def ensure_started(
     Domains are transient: nothing is defined, so a reboot of the host leaves no stale definition behind.
     Raises StaleGeneration when a newer one runs, DomainConflict when a stranger has our uuid.
     """
-    seen = _look(connection, order.instance_id)
+    seen = look(connection, order.instance_id)
     if seen is not None:
         found = seen.domain
         if found is None:
@@ -73,7 +75,7 @@ def ensure_gone(connection: libvirt.virConnect, *, order: InstanceRef) -> None:
     (seen right after the embedded driver was opened).
     """
     for _ in range(GONE_CHECKS):
-        seen = _look(connection, order.instance_id)
+        seen = look(connection, order.instance_id)
         if seen is None or seen.domain is None:
             return
         _end(seen.handle)
@@ -84,14 +86,15 @@ def ensure_gone(connection: libvirt.virConnect, *, order: InstanceRef) -> None:
 
 
 def diagnose(connection: libvirt.virConnect, *, order: LaunchOrder) -> Diagnostics:
-    seen = _look(connection, order.instance_id)
+    seen = look(connection, order.instance_id)
     if seen is None or seen.domain is None:
         raise NotFound(f"{order.name}: there is no such domain on this host")
     _, _, memory_kib, _, cpu_time_ns = seen.handle.info()
     return Diagnostics(power=seen.domain.power, cpu_time_ms=cpu_time_ns // 1_000_000, memory_mb=memory_kib // 1024)
 
 
-def _look(connection: libvirt.virConnect, instance_id: InstanceId) -> _Seen | None:
+def look(connection: libvirt.virConnect, instance_id: InstanceId) -> Seen | None:
+    """Whoever's it is; None when there is none."""
     try:
         return _described(connection.lookupByUUIDString(instance_id))
     except libvirt.libvirtError as error:
@@ -100,22 +103,22 @@ def _look(connection: libvirt.virConnect, instance_id: InstanceId) -> _Seen | No
         raise
 
 
-def _described(handle: libvirt.virDomain) -> _Seen | None:
+def _described(handle: libvirt.virDomain) -> Seen | None:
     """What a domain is to us; None when it ended under our eyes. A copy of ours has its own uuid and is not ours."""
     try:
         metadata = handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE, 0)
         state, _ = handle.state()
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
-            return _Seen(handle, None)
+            return Seen(handle, None)
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return None
         raise
     mark = domain_xml.read_mark(metadata)
     if mark is None or mark.instance_id != handle.UUIDString():
-        return _Seen(handle, None)
+        return Seen(handle, None)
     power = STATES.get(state, PowerState.STOPPED)
-    return _Seen(handle, Domain(**mark._asdict(), name=handle.name(), power=power))
+    return Seen(handle, Domain(**mark._asdict(), name=handle.name(), power=power))
 
 
 def _end(handle: libvirt.virDomain) -> None:

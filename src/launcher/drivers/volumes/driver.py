@@ -23,12 +23,12 @@ class Storage(Model):
 class VolumeDriver(Protocol):
     """Keeps volumes and snapshots by their names. Called once at a time per volume.
 
-    Making what is there and deleting what is not are success; what bears a volume's name is whole, so that a kill at any
-    moment leaves it there or not there. What a volume was never written to reads as zeros, whatever lay there before.
+    Making what is there and deleting what is not are success; what bears a volume's name is whole, so that a kill at
+    any moment leaves it there or not there. What was never written reads as zeros, whatever lay there before.
     """
 
     async def start(self) -> None:
-        """Throw away what an earlier process left half made. Raises HostResourceMissing, loudly, where it cannot work."""
+        """Throw away what an earlier process left half made. Raises HostResourceMissing where it cannot work."""
 
     async def create(self, ref: VolumeRef, size_gb: int, *, image: Image | None = None) -> None:
         """Empty, or with the image's content at its beginning.
@@ -37,7 +37,7 @@ class VolumeDriver(Protocol):
         """
 
     async def copy(self, source: VolumeRef, ref: VolumeRef, size_gb: int) -> None:
-        """A volume of a snapshot, or a snapshot of a volume that nobody writes to now. Raises as `create`, and NotFound."""
+        """A volume of a snapshot, or a snapshot of a volume that nobody writes to now. Raises as `create` does."""
 
     async def extend(self, ref: VolumeRef, size_gb: int, *, in_use: bool) -> None:
         """At least so large. One in use by a machine is left for the hypervisor to grow, where that can."""

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from launcher.drivers import process
-from launcher.drivers.images import gate
+from launcher.drivers.images import gate, qcow2
 from launcher.drivers.images.files import GIB, MIB, amount, in_thread, sync_file, write_synced
 from launcher.drivers.images.library import sha256_of, sync_directory
 from launcher.drivers.volumes.driver import Storage
@@ -64,7 +64,7 @@ class LocalVolumes:
         if await in_thread(self._is_there, ref):
             return
         original = await self.find(source)
-        await in_thread(self._check_space, ref, original.path.stat().st_blocks * 512)
+        await in_thread(self._check_space, ref, (await in_thread(original.path.stat)).st_blocks * 512)
         async with self._building(ref) as new:
             disk = new / original.path.name
             words = ("cp", "--reflink=auto", "--sparse=always", "--", original.path, disk)
@@ -106,13 +106,15 @@ class LocalVolumes:
             await in_thread(shutil.rmtree, made, ignore_errors=True)
 
     async def _run(self, *words: str | Path) -> None:
-        """`-q` says nothing of progress; a format is always named, so that nobody guesses one from what a guest wrote."""
+        """A format is always named, so that nobody guesses one from what a guest wrote."""
         verb, *rest = words
         await process.run(["qemu-img", verb, "-q", *rest], timeout=COPY_TIMEOUT)
 
     async def _virtual_size(self, disk: Path, format: ImageFormat) -> int:
-        found = await in_thread(gate.inspect, disk, declared=format) if format is ImageFormat.QCOW2 else None
-        return found.virtual_size if found else disk.stat().st_size
+        """By our own reading. A qcow2 file that a machine was cut off from may say that it was not closed properly."""
+        if format is ImageFormat.QCOW2:
+            return (await in_thread(qcow2.read_header, disk)).virtual_size
+        return (await in_thread(disk.stat)).st_size
 
     # --- in a thread ---------------------------------------------------------------------------------
 
@@ -186,4 +188,3 @@ class LocalVolumes:
                 if ref.name == mark.parent.name:
                     found.append(ref)
         return found
-

@@ -36,6 +36,7 @@ from launcher.services.api.native import Native
 from launcher.services.api.networks import NativeNetworks
 from launcher.services.api.problems import HttpError
 from launcher.services.api.tunnel import Tunnel
+from launcher.services.api.volumes import NativeVolumes
 from launcher.services.api.watch import LAST_EVENT_ID, EventsQuery, Watch
 from launcher.services.role import Role
 
@@ -84,6 +85,7 @@ class ApiServer(Role):
             NativeGroups(bus=bus),
             NativeNetworks(bus=bus),
             NativeFloatingIps(bus=bus),
+            NativeVolumes(bus=bus),
             MetadataView(bus=bus, metadata=self.metadata),
         )
         self.endpoints = [*(each for part in parts for each in part.endpoints), *self._own_endpoints()]

@@ -13,6 +13,7 @@ from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.images.store import ImageStore
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.virt.driver import VirtDriver
+from launcher.drivers.volumes.driver import VolumeDriver
 from launcher.explaining import Settings
 from launcher.identity import new_span_id
 from launcher.messages.compute import RunInstance, TerminateInstance
@@ -27,6 +28,7 @@ from launcher.services.compute.reporting import Reporting
 from launcher.services.compute.work import Launch
 from launcher.services.filters import Filters
 from launcher.services.role import Role
+from launcher.services.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Compute(Role):
         firewall: FirewallDriver,
         network: NetworkDriver,
         images: ImageStore,
+        volumes: VolumeDriver,
         settings: Settings | None = None,
         launcher: str = "",
         second_look: float = 3.0,
@@ -65,12 +68,16 @@ class Compute(Role):
         self.reporting = Reporting(
             host=host, bus=bus, clock=clock, rng=rng, keep=self.keep, own_context=self.own_context
         )
+        self.volumes = Volumes(
+            host=host, bus=bus, virt=virt, driver=volumes, turns=self.holdings.turns, missed=self.reporting.missed
+        )
         self.launches = Launches(
             bus=bus,
             virt=virt,
             network=network,
             images=images,
             filters=self.filters,
+            volumes=self.volumes,
             holdings=self.holdings,
             reporting=self.reporting,
         )
@@ -79,7 +86,9 @@ class Compute(Role):
             bus=bus,
             virt=virt,
             images=images,
-            artefacts=Artefacts(virt=virt, firewall=firewall, network=network, images=images, launcher=launcher),
+            artefacts=Artefacts(
+                virt=virt, firewall=firewall, network=network, images=images, volumes=volumes, launcher=launcher
+            ),
             holdings=self.holdings,
             reporting=self.reporting,
             launches=self.launches,
@@ -93,6 +102,7 @@ class Compute(Role):
             TerminateInstance.to(self.terminate_instance),
             *self.looks.routes,
             *self.filters.routes,
+            *self.volumes.routes,
         ]
 
     @property
@@ -101,6 +111,7 @@ class Compute(Role):
 
     async def start(self) -> None:
         await self.images.start()
+        await self.volumes.start()
         await self.network.start()
         await self.firewall.start()
         await self.virt.start(self.see_power)
@@ -144,7 +155,9 @@ class Compute(Role):
             vcpus_used=sum(order.flavor.vcpus for order in held),
             memory_used_mb=sum(order.flavor.memory_mb for order in held),
             instances=len(held),
+            volumes_free_mb=await self.volumes.driver.free_mb(),
             highest_number=self.holdings.numbers.highest,
+            highest_volume=self.volumes.highest,
             virt_type=resources.virt_type,
             virt_reason=resources.virt_reason,
             policy_version=self.filters.version,

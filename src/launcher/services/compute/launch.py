@@ -17,6 +17,7 @@ from launcher.services.compute.reporting import Reporting
 from launcher.services.compute.work import Launch
 from launcher.services.filters import Filters
 from launcher.services.saga import Saga, Step, StepFailed
+from launcher.services.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,12 @@ class Launches:
         network: NetworkDriver,
         images: ImageStore,
         filters: Filters,
+        volumes: Volumes,
         holdings: Holdings,
         reporting: Reporting,
     ) -> None:
         self.bus, self.virt, self.network, self.images, self.filters = bus, virt, network, images, filters
+        self.volumes = volumes
         self.holdings, self.reporting = holdings, reporting
         self.saga: Saga[Launch] = Saga(
             Step(TaskState.NETWORKING, self.allocate_address, self.release_address),
@@ -136,8 +139,15 @@ class Launches:
             await self.filters.remove(work.order)
 
     async def start_domain(self, work: Launch) -> None:
+        """With the volumes that are attached at this moment."""
         assert work.disks
-        await self.virt.spawn(work.order, work.disks)
+        plugged = await self.volumes.plugged(work.within_step(), work.order)
+        await self.virt.spawn(work.order, work.disks.model_copy(update={"volumes": plugged}))
+
+    async def plug_volumes(self, work: Launch) -> None:
+        """Into a machine that runs; those that it has stay."""
+        for disk in await self.volumes.plugged(work.ctx, work.order):
+            await self.virt.plug_disk(work.order, disk)
 
     async def destroy_domain(self, work: Launch) -> None:
         await self.virt.destroy(work.order)

@@ -68,7 +68,8 @@ class Looks:
                 return
             self.holdings.held[order.instance_id] = order
             work = Launch(ctx, order)
-            for step in (self.launches.allocate_address, self.launches.plug, self.launches.apply_firewall):
+            again = self.launches
+            for step in (again.allocate_address, again.plug, again.apply_firewall, again.plug_volumes):
                 await step(work)
             mended = self.found_at_start.lacks(order.number, {ArtefactKind.TAP, ArtefactKind.CHAIN})
             await self.bus.cast(ctx, ReportVerified(instance_id=order.instance_id, mended=mended))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
+from typing import Any
 
 from launcher.accounts import AdminAccess
 from launcher.bus import Bus
@@ -23,6 +24,7 @@ from launcher.models import Flavor, Image, Quotas
 from launcher.services.controller.access import Access, AccessRules
 from launcher.services.controller.admission import Admission
 from launcher.services.controller.catalogue import Catalogue, ReadImage
+from launcher.services.controller.disks import Disks
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
@@ -75,19 +77,10 @@ class Controller(Role):
         self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
         self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
         self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
-        self.reconcile = Reconcile(
-            db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report
-        )
+        every: Any = {"db": db, "bus": bus, "clock": clock, "rng": rng, "journal": self.journal}
+        self.reconcile = Reconcile(**every, start_report=self.start_report)
         self.admission = Admission(
-            db=db,
-            bus=bus,
-            clock=clock,
-            rng=rng,
-            journal=self.journal,
-            quotas=quotas,
-            flavors=flavors,
-            build_timeout=build_timeout,
-            first_look=FIRST_LOOK,
+            **every, quotas=quotas, flavors=flavors, build_timeout=build_timeout, first_look=FIRST_LOOK
         )
         self.reports = Reports(
             db=db,
@@ -103,6 +96,9 @@ class Controller(Role):
             db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=self.catalogue.hosts
         )
         self.access = Access(db=db, clock=clock, rules=access or AccessRules())
+        self.disks = Disks(
+            **every, context=self.own_context, usual=quotas, max_attempts=max_attempts, timeout=build_timeout
+        )
         self.key_pairs = KeyPairs(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
 
@@ -115,6 +111,7 @@ class Controller(Role):
             *self.inventory.routes,
             *self.key_pairs.routes,
             *self.security_groups.routes,
+            *self.disks.routes,
             *self.catalogue.routes,
             *self.reports.routes,
             *self.sweep.routes,
@@ -130,6 +127,7 @@ class Controller(Role):
         return [
             (self.tick, self.reconcile.tick),
             (self.tick, self.start_report.tick),
+            (self.tick, self.disks.work.tick),
             (PAUSE, self.refresh.next_round),
             (3600.0, self.prune),
             *sweep,
@@ -142,6 +140,7 @@ class Controller(Role):
     async def recover(self) -> None:
         self.refresh.recover()
         await self.reconcile.recover()
+        await self.disks.work.recover()
 
     async def ping(self, ctx: Context, message: Ping) -> None:
         return None
@@ -152,6 +151,7 @@ class Controller(Role):
             self.highest_number = message.host.highest_number
             await self.db.write(lambda db: instances.skip_numbers(db, message.host.highest_number))
         if is_new:
+            await self.disks.work.hear_of(message.host)
             await self.reconcile.host_started(message.host.name)
         else:
             await self.reconcile.recount(message.host)

@@ -26,8 +26,8 @@ COPYABLE = (VolumeStatus.AVAILABLE, VolumeStatus.IN_USE)
 class Snapshots:
     """Moved as volumes are, by the same work on the same hosts."""
 
-    def __init__(self, *, db: Database, clock: Clock, rng: Random, quotas: Quotas, work: VolumeWork) -> None:
-        self.db, self.clock, self.rng, self.quotas, self.work = db, clock, rng, quotas, work
+    def __init__(self, *, db: Database, clock: Clock, rng: Random, usual: Quotas, work: VolumeWork) -> None:
+        self.db, self.clock, self.rng, self.usual, self.work = db, clock, rng, usual, work
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -65,7 +65,7 @@ class Snapshots:
     def _accept(self, db: sqlite3.Connection, ctx: Context, message: CreateSnapshot) -> str:
         volume = resolve(db, ctx, message.volume)
         _check_copyable(db, volume, force=message.force)
-        check_quota(db, ctx.project_id, self.quotas, snapshots_more=1, gigabytes_more=volume.size_gb)
+        check_quota(db, ctx.project_id, self.usual, snapshots_more=1, gigabytes_more=volume.size_gb)
         number, now = volumes.next_number(db), self.clock.now_ms()
         image = volumes.get_image(db, volume.id)
         columns = {
@@ -91,9 +91,7 @@ class Snapshots:
         if volumes.is_being_copied(db, snapshot.id):
             raise Conflict(f"a volume is being made of {snapshot.name}", hint="wait for it", field="snapshot")
         now, later = self.clock.now_ms(), self.work.later()
-        volume_moves.begin(
-            db, snapshot.id, snapshot.generation, VolumeStatus.DELETING, now_ms=now, next_check_ms=later
-        )
+        volume_moves.begin(db, snapshot.id, snapshot.generation, VolumeStatus.DELETING, now_ms=now, next_check_ms=later)
         return True
 
 

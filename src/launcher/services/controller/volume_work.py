@@ -97,9 +97,7 @@ class VolumeWork:
 
         def work(db: sqlite3.Connection) -> Event | None:
             before = volumes.get_order(db, report.volume_id)
-            volume_moves.end(
-                db, report.volume_id, report.generation, report.status, host=report.host, now_ms=now
-            )
+            volume_moves.end(db, report.volume_id, report.generation, report.status, host=report.host, now_ms=now)
             if report.status not in SAID or before.machine is None:
                 return None
             name = volumes.get(db, report.volume_id).name
@@ -149,17 +147,15 @@ class VolumeWork:
         await self.db.write(lambda db: volume_moves.look_at_unfinished(db, now))
         await self.tick()
 
-    async def host_started(self, host: str) -> None:
-        """A compute process is new: go on with what its predecessor had begun."""
+    async def hear_of(self, host: HostState) -> None:
+        """A compute process is new: go on with what its predecessor had begun. What it has bears numbers that a lost
+        database may have given; they are not given again.
+        """
         now = self.clock.now_ms()
-        await self.db.write(lambda db: volume_moves.look_at_unfinished(db, now, host=host))
+        if host.highest_volume:
+            await self.db.write(lambda db: volumes.skip_numbers(db, host.highest_volume))
+        await self.db.write(lambda db: volume_moves.look_at_unfinished(db, now, host=host.name))
         await self.tick()
-
-    async def hear_host(self, host: HostState) -> None:
-        """It has volumes of numbers that a lost database had given."""
-        highest = host.highest_volume
-        if highest > 0:
-            await self.db.write(lambda db: volumes.skip_numbers(db, highest))
 
     async def tick(self) -> None:
         """Look at everything that is due."""
@@ -195,9 +191,7 @@ class VolumeWork:
             await self.bus.cast(ctx, ScheduleVolume(order=order))
         elif order.status is VolumeStatus.DELETING:  # no host ever had it
             now = self.clock.now_ms()
-            await self.db.write(
-                lambda db: volume_moves.end_hostless(db, order.volume_id, order.generation, now_ms=now)
-            )
+            await self.db.write(lambda db: volume_moves.end_hostless(db, order.volume_id, order.generation, now_ms=now))
 
     async def _give_up(self, due: DueVolume, waited: float) -> None:
         fault = Fault(

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from launcher.clock import Clock
-from launcher.db import images, instances, volume_moves, volumes
+from launcher.db import images, instances, quotas, volume_moves, volumes
 from launcher.db.database import Database
 from launcher.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from launcher.failpoints import failpoint
@@ -40,8 +40,8 @@ class Volumes:
     told.
     """
 
-    def __init__(self, *, db: Database, clock: Clock, rng: Random, quotas: Quotas, work: VolumeWork) -> None:
-        self.db, self.clock, self.rng, self.quotas, self.work = db, clock, rng, quotas, work
+    def __init__(self, *, db: Database, clock: Clock, rng: Random, usual: Quotas, work: VolumeWork) -> None:
+        self.db, self.clock, self.rng, self.usual, self.work = db, clock, rng, usual, work
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -84,9 +84,7 @@ class Volumes:
 
     # --- in one transaction each ------------------------------------------------------------------
 
-    async def _ask(
-        self, ctx: Context, name_or_id: str, decide: Callable[[sqlite3.Connection, Volume], bool]
-    ) -> Volume:
+    async def _ask(self, ctx: Context, name_or_id: str, decide: Callable[[sqlite3.Connection, Volume], bool]) -> Volume:
         """`decide` moves the row, or says that there is nothing to do."""
 
         def work(db: sqlite3.Connection) -> tuple[str, bool]:
@@ -106,7 +104,7 @@ class Volumes:
             raise BadRequest("an empty volume needs a size", field="size_gb")
         if not (origin["least_gb"] or 1) <= size <= LARGEST_GB:
             raise BadRequest(f"what it is made of needs {origin['least_gb']} GB, not {size}", field="size_gb")
-        check_quota(db, ctx.project_id, self.quotas, volumes_more=1, gigabytes_more=size)
+        check_quota(db, ctx.project_id, self.usual, volumes_more=1, gigabytes_more=size)
         number, now = volumes.next_number(db), self.clock.now_ms()
         columns = {
             "id": new_uuid(self.rng),
@@ -176,7 +174,7 @@ class Volumes:
             raise Conflict(held(db, volume), field="volume")
         if size_gb <= volume.size_gb:
             raise BadRequest(f"{volume.name} has {volume.size_gb} GB; volumes only grow", field="size_gb")
-        check_quota(db, volume.project_id, self.quotas, gigabytes_more=size_gb - volume.size_gb)
+        check_quota(db, volume.project_id, self.usual, gigabytes_more=size_gb - volume.size_gb)
         return self._begin(db, volume, VolumeStatus.EXTENDING, {"new_size_gb": size_gb})
 
     def _delete(self, db: sqlite3.Connection, volume: Volume) -> bool:
@@ -188,9 +186,7 @@ class Volumes:
             raise Conflict(f"a snapshot of {volume.name} is being made", hint="wait for it", field="volume")
         return self._begin(db, volume, VolumeStatus.DELETING, {})
 
-    def _begin(
-        self, db: sqlite3.Connection, volume: Volume, status: VolumeStatus, changes: dict[str, Any]
-    ) -> bool:
+    def _begin(self, db: sqlite3.Connection, volume: Volume, status: VolumeStatus, changes: dict[str, Any]) -> bool:
         now, later = self.clock.now_ms(), self.work.later()
         generation = volume.generation
         volume_moves.begin(db, volume.id, generation, status, now_ms=now, next_check_ms=later, changes=changes)
@@ -200,18 +196,18 @@ class Volumes:
 def check_quota(
     db: sqlite3.Connection,
     project_id: str,
-    quotas: Quotas,
+    usual: Quotas,
     *,
     volumes_more: int = 0,
     snapshots_more: int = 0,
     gigabytes_more: int = 0,
 ) -> None:
     """In the transaction that takes it, so that two requests cannot share the last of a quota."""
-    used = volumes.get_usage(db, project_id)
+    used, limits = volumes.get_usage(db, project_id), quotas.get(db, project_id, usual)
     rooms = (
-        ("volumes", quotas.volumes, used.volumes, volumes_more),
-        ("volume snapshots", quotas.snapshots, used.snapshots, snapshots_more),
-        ("gigabytes", quotas.gigabytes, used.gigabytes, gigabytes_more),
+        ("volumes", limits.volumes, used.volumes, volumes_more),
+        ("volume snapshots", limits.snapshots, used.snapshots, snapshots_more),
+        ("gigabytes", limits.gigabytes, used.gigabytes, gigabytes_more),
     )
     for what, limit, held_now, more in rooms:
         if more and held_now + more > limit:
