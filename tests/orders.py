@@ -6,7 +6,18 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from launcher.models import Flavor, HostState, Image, ImageFormat, ImageKind, Instance, LaunchOrder, Nic, VmState
+from launcher.models import (
+    Flavor,
+    GuestMetadata,
+    HostState,
+    Image,
+    ImageFormat,
+    ImageKind,
+    Instance,
+    LaunchOrder,
+    Nic,
+    VmState,
+)
 from launcher.networks import FixedIp, Network, NetworkMode
 from launcher.policy import Policy, SecurityGroup
 
@@ -80,6 +91,19 @@ def make_instance(number: int = 1, **changes: Any) -> Instance:
         "trace_id": "0" * 31 + "1",
     }
     return Instance(**{**values, **changes})
+
+
+def make_told(instance: Instance | None = None, **changes: Any) -> GuestMetadata:
+    """What the controller tells of a guest."""
+    values: dict[str, Any] = {
+        "instance": instance or make_instance(),
+        "availability_zone": "nova",
+        "public_key": None,
+        "kernel_id": None,
+        "ramdisk_id": None,
+        "user_data": None,
+    }
+    return GuestMetadata(**{**values, **changes})
 
 
 def make_lease(order: LaunchOrder, address: str = "10.0.0.3", network: Network = NETWORK, *, nic: int = 0) -> FixedIp:

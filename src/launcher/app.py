@@ -30,8 +30,9 @@ from launcher.drivers.firewall.choice import choose_firewall
 from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.firewall.fake import FakeFirewall
 from launcher.drivers.images import library
+from launcher.drivers.images.config_drive import ConfigDrives
 from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
-from launcher.drivers.images.inject.choice import choose_injector
+from launcher.drivers.images.inject.choice import make_ways
 from launcher.drivers.images.local import LocalImages
 from launcher.drivers.images.store import ImageStore
 from launcher.drivers.nat.driver import NatDriver
@@ -254,7 +255,10 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
-            injector=choose_injector(config.images.inject, state=state),
+            ways=make_ways(config.images.inject, state=state, partition=config.images.inject_partition),
+            config_drives=ConfigDrives(
+                config.images.config_drive, config.images.config_drive_format, rng=SystemRandom()
+            ),
             cache_limit=config.images.cache_gb * 2**30,
         ),
         volumes=_volumes(config, state),

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from launcher.drivers.images.config_drive import Content, FileSystem
+from launcher.drivers.images.store import Injection
 from launcher.errors import BadRequest
 from launcher.floating import FloatingPool
 from launcher.models import Flavor, ImageFormat, Model, Name, Quotas
@@ -76,7 +78,12 @@ class VirtConfig(Model):
 
 class ImagesConfig(Model):
     library: str = ""
-    inject: Literal["auto", "storage-daemon", "metadata"] = "auto"
+    inject: tuple[Injection, ...] = Field(
+        default=(Injection.STORAGE_DAEMON, Injection.METADATA, Injection.CONFIG_DRIVE), min_length=1
+    )
+    inject_partition: int = Field(default=0, ge=0, le=128)
+    config_drive: Content = Content.OPENSTACK
+    config_drive_format: FileSystem = FileSystem.ISO9660
     cache_gb: int = Field(default=50, ge=1)
 
 

@@ -34,6 +34,7 @@ LAUNCH = {
     "image.base": "an image's file, built aside and checked, gets its name",
     "image.disk": "an instance's directory, built aside, gets its name",
     "injecting": "the step",
+    "image.drive": "a config drive, built aside, gets its name",
     "image.key": "a disk with its key is marked as having it",
     "filtering": "the step",
     "spawning": "the step",

@@ -20,6 +20,13 @@ MacAddress = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:@-]{0,254}$")]
 """What a user may call a thing; no control characters, commas or leading dashes, so it is safe in a file."""
 Hostname = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")]
+GuestPath = Annotated[
+    str,
+    StringConstraints(pattern=r"^(/\.{0,2}[A-Za-z0-9_@+-][A-Za-z0-9._@+-]{0,99}){1,16}$", max_length=255),
+]
+"""Where a file goes in a guest: absolute, of plain characters, and it never leads up."""
+PasswordHash = Annotated[str, StringConstraints(pattern=r"^\$[A-Za-z0-9./$=,_-]{8,250}$")]
+"""As crypt(5) writes it: a `$`, the method, salt and hash."""
 Generation = Annotated[int, Field(ge=1, le=LARGEST, description="bumped when the instance moves on; older is dropped")]
 
 
@@ -58,12 +65,14 @@ class TaskState(StrEnum):
 
 
 class Flavor(Model):
-    """A size. `root_gb` 0 keeps the image's own size (as Nova's m1.tiny did)."""
+    """A size. `root_gb` 0 keeps the image's own size (as Nova's m1.tiny did); ephemeral and swap are empty disks."""
 
     name: Name
     vcpus: int = Field(ge=1, le=64)
     memory_mb: int = Field(ge=64, le=2**31)
     root_gb: int = Field(ge=0, le=2**31)
+    ephemeral_gb: int = Field(default=0, ge=0, le=2**31)
+    swap_mb: int = Field(default=0, ge=0, le=2**22)
 
 
 class ImageKind(StrEnum):
@@ -167,6 +176,8 @@ class LaunchOrder(InstanceRef):
     kernel: Image | None = None
     ramdisk: Image | None = None
     public_key: str | None = None
+    personal: bool = Field(default=False, description="there is a personality to ask the controller for")
+    config_drive: bool = Field(default=False, description="its owner wants one, whatever else the host does")
     availability_zone: str | None = None
     volumes: bool = Field(default=False, description="it may have some: the controller is asked when it starts")
     tried_hosts: tuple[str, ...] = Field(default=(), description="where a step failed that may succeed elsewhere")
@@ -316,6 +327,20 @@ class CreatedKeyPair(Model):
     private_key: str | None
 
 
+class GuestFile(Model):
+    """A file that a guest is to find, root's own and with the mode 0600."""
+
+    path: GuestPath
+    content: str = Field(max_length=14_000, description="base64 of at most 10 KiB", repr=False)
+
+
+class Personality(Model):
+    """What a guest is to find in its disk beside its key."""
+
+    files: tuple[GuestFile, ...] = Field(default=(), max_length=5)
+    password_hash: PasswordHash | None = Field(default=None, description="root's, as crypt(5) writes it", repr=False)
+
+
 class GuestMetadata(Model):
     """What only the guest reads, beside its instance; the metadata service tells it."""
 
@@ -325,3 +350,4 @@ class GuestMetadata(Model):
     kernel_id: str | None
     ramdisk_id: str | None
     user_data: str | None = Field(description="base64")
+    personality: Personality = Personality()

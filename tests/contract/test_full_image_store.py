@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.drivers.images.inject.metadata import MetadataOnly
+from launcher.drivers.images.inject.choice import Ways
 from launcher.drivers.images.library import sha256_of
 from launcher.drivers.images.local import LocalImages
+from launcher.drivers.images.store import Injection
 from launcher.errors import InsufficientSpace, LauncherError
 from launcher.models import LaunchOrder
 from tests.orders import make_image, make_order
@@ -43,7 +44,7 @@ async def test_a_copy_that_does_not_fit_leaves_nothing_and_is_made_when_there_is
     volume: Path, order: LaunchOrder
 ) -> None:
     """Somebody else has filled the volume since the look at its free space: nothing is reserved for sure."""
-    store = LocalImages(volume, library=order.image.path.parent, injector=MetadataOnly(), reserve_mb=-100)
+    store = LocalImages(volume, library=order.image.path.parent, ways=Ways([Injection.METADATA]), reserve_mb=-100)
     await store.start()
     for _ in range(2):
         with pytest.raises(OSError, match="No space left") as failure:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from launcher.drivers.images.cache import BaseCache
-from launcher.drivers.images.inject.metadata import MetadataOnly
+from launcher.drivers.images.inject.choice import Ways
 from launcher.drivers.images.library import add_image, read_image
 from launcher.drivers.images.local import LocalImages
+from launcher.drivers.images.store import Injection
 from launcher.models import Image, LaunchOrder
 from tests.orders import make_order
 
@@ -36,7 +37,7 @@ class Host:
 
     def __init__(self, directory: Path, *, limit: int | None = None) -> None:
         self.library = directory / "library"
-        self.store = LocalImages(directory / "instances", library=self.library, injector=MetadataOnly())
+        self.store = LocalImages(directory / "instances", library=self.library, ways=Ways([Injection.METADATA]))
         old = self.store.cache
         self.cache = CountingCache(old.path, work=old.work, sources=old.sources, reserve_mb=0, limit=limit)
         self.cache.taken = []
@@ -142,7 +143,7 @@ async def test_an_image_that_was_pruned_is_taken_in_again(host: Host) -> None:
 
 async def test_a_link_to_the_librarys_own_file_takes_no_space(tmp_path: Path) -> None:
     host = Host(tmp_path)
-    store = LocalImages(tmp_path / "instances", library=host.library, injector=MetadataOnly(), cache_limit=1)
+    store = LocalImages(tmp_path / "instances", library=host.library, ways=Ways([Injection.METADATA]), cache_limit=1)
     await store.start()
     images = [host.image(name) for name in "ab"]
     for number, image in enumerate(images, 1):

@@ -14,18 +14,24 @@ import pytest
 from launcher.drivers import process
 from launcher.drivers.images import qcow2
 from launcher.drivers.images.fake import FakeImages
-from launcher.drivers.images.inject.injector import Injector
-from launcher.drivers.images.inject.metadata import MetadataOnly
+from launcher.drivers.images.inject.choice import Ways
+from launcher.drivers.images.inject.injector import Injector, Payload
 from launcher.drivers.images.inject.storage_daemon import StorageDaemon
 from launcher.drivers.images.library import add_image, read_image
 from launcher.drivers.images.local import LocalImages
-from launcher.drivers.images.store import ImageStore, Injection
+from launcher.drivers.images.store import ImageStore, Injected, Injection
 from launcher.errors import BadImage, DriverError, HostResourceMissing, InjectionFailed, InsufficientSpace
+from launcher.guestdata.guest import Guest
 from launcher.models import Flavor, ImageFormat, InstanceRef, LaunchOrder
-from tests.orders import make_order
+from tests.orders import make_lease, make_order, make_told
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@here"
 MIB, GIB = 2**20, 2**30
+NICS = (make_lease(make_order()),)
+
+
+async def tell() -> Guest:
+    return Guest(make_told(public_key=KEY), NICS)
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +76,10 @@ def a_ref(number: int) -> InstanceRef:
 async def store(request: pytest.FixtureRequest, tmp_path: Path, library: Path) -> AsyncIterator[ImageStore]:
     if request.param == "storage-daemon":
         request.getfixturevalue("sandboxed")
-    injector: Injector = StorageDaemon(tmp_path / "i") if request.param == "storage-daemon" else MetadataOnly()
-    files = LocalImages(tmp_path / "instances", library=library, injector=injector)
+    way = Injection.METADATA if request.param == "fake" else Injection(request.param)
+    injectors: dict[Injection, Injector] = {Injection.STORAGE_DAEMON: StorageDaemon(tmp_path / "i")}
+    ways = Ways([way], {name: injector for name, injector in injectors.items() if name is way})
+    files = LocalImages(tmp_path / "instances", library=library, ways=ways)
     opened: ImageStore = FakeImages() if request.param == "fake" else files
     await opened.start()
     yield opened
@@ -128,7 +136,7 @@ async def test_bases_are_listed_and_kept(store: ImageStore, orders: Orders) -> N
 
 async def test_a_whole_injection_leaves_no_export(store: ImageStore, orders: Orders) -> None:
     await store.create_disks(orders())
-    await store.inject(orders())
+    await store.inject(orders(), NICS, tell)
     assert list(await store.list_exports()) == []
     await store.remove_exports()
 
@@ -149,21 +157,32 @@ async def test_a_flavor_smaller_than_the_image_is_refused_with_both_sizes(store:
 
 async def test_a_key_is_injected_once(store: ImageStore, orders: Orders) -> None:
     await store.create_disks(orders())
-    way = await store.inject(orders())
-    assert way in (Injection.STORAGE_DAEMON, Injection.METADATA)
-    assert await store.inject(orders()) is way
+    done = await store.inject(orders(), NICS, tell)
+    assert done.report in ("storage-daemon", "metadata")
+    assert done.config_drive is None
+    assert await store.inject(orders(), NICS, tell) == done
     with pytest.raises(InjectionFailed, match="another key"):
-        await store.inject(orders(public_key="ssh-ed25519 BBBB you@there"))
+        await store.inject(orders(public_key="ssh-ed25519 BBBB you@there"), NICS, tell)
 
 
 async def test_no_key_is_no_injection(store: ImageStore, orders: Orders) -> None:
     await store.create_disks(orders())
-    assert await store.inject(orders(public_key=None)) is Injection.NONE
+    assert await store.inject(orders(public_key=None), NICS, tell) == Injected()
+
+
+async def test_who_asks_for_a_config_drive_gets_one_once(store: ImageStore, orders: Orders) -> None:
+    order = orders(config_drive=True)
+    disks = await store.create_disks(order)
+    done = await store.inject(order, NICS, tell)
+    assert done.ways[-1] is Injection.CONFIG_DRIVE
+    assert done.config_drive is not None
+    assert done.config_drive.parent == disks.root.parent
+    assert await store.inject(order, NICS, tell) == done
 
 
 async def test_a_key_needs_a_disk(store: ImageStore, orders: Orders) -> None:
     with pytest.raises(InjectionFailed, match="instance-00000001"):
-        await store.inject(orders())
+        await store.inject(orders(), NICS, tell)
 
 
 async def test_a_console_that_has_said_nothing_is_empty(store: ImageStore, orders: Orders) -> None:
@@ -182,7 +201,7 @@ async def test_the_fake_fails_where_it_is_told_to(orders: Orders) -> None:
     fake = FakeImages(before=fail)
     await fake.create_disks(orders())
     with pytest.raises(InjectionFailed, match="as ordered"):
-        await fake.inject(orders())
+        await fake.inject(orders(), NICS, tell)
 
 
 # --- files -------------------------------------------------------------------------------------------
@@ -190,7 +209,7 @@ async def test_the_fake_fails_where_it_is_told_to(orders: Orders) -> None:
 
 @pytest.fixture
 async def files(tmp_path: Path, library: Path) -> AsyncIterator[LocalImages]:
-    opened = LocalImages(tmp_path / "instances", library=library, injector=MetadataOnly())
+    opened = LocalImages(tmp_path / "instances", library=library, ways=Ways([Injection.METADATA]))
     await opened.start()
     yield opened
     await opened.stop()
@@ -273,7 +292,7 @@ async def test_qcow2_bigger_than_it_says_is_refused(files: LocalImages, library:
 async def test_a_launch_that_would_fill_the_disk_is_refused_with_the_numbers(
     tmp_path: Path, library: Path, orders: Orders
 ) -> None:
-    full = LocalImages(tmp_path / "full", library=library, injector=MetadataOnly(), reserve_mb=1 << 30)
+    full = LocalImages(tmp_path / "full", library=library, ways=Ways([Injection.METADATA]), reserve_mb=1 << 30)
     await full.start()
     with pytest.raises(InsufficientSpace, match=r"instance-00000001: 1048576\.0 GiB needed, .* free in") as refused:
         await full.create_disks(orders())
@@ -288,7 +307,7 @@ async def test_what_a_killed_process_left_half_made_is_gone_after_the_next_start
     half = files.path / "_work" / "tmp1234" / "instance-00000002"
     half.mkdir(parents=True)
     (half / "disk").touch()
-    successor = LocalImages(tmp_path / "instances", library=library, injector=MetadataOnly())
+    successor = LocalImages(tmp_path / "instances", library=library, ways=Ways([Injection.METADATA]))
     await successor.start()
     assert contents(files.path / "_work") == set()
     assert list(await successor.list_instances()) == [a_ref(1)]
@@ -344,25 +363,23 @@ async def test_the_end_of_the_console_is_what_is_read(files: LocalImages, orders
 async def test_a_disk_whose_key_was_recorded_is_never_opened_again(
     tmp_path: Path, library: Path, orders: Orders
 ) -> None:
-    first = LocalImages(tmp_path / "instances", library=library, injector=MetadataOnly())
+    first = LocalImages(tmp_path / "instances", library=library, ways=Ways([Injection.METADATA]))
     await first.start()
     await first.create_disks(orders())
-    await first.inject(orders())
-    successor = LocalImages(tmp_path / "instances", library=library, injector=NeverInjector())
+    await first.inject(orders(), NICS, tell)
+    successor = LocalImages(tmp_path / "instances", library=library, ways=NeverAsked([Injection.METADATA]))
     await successor.start()
-    assert await successor.inject(orders()) is Injection.METADATA
+    assert await successor.inject(orders(), NICS, tell) == Injected((Injection.METADATA,))
 
 
 async def test_a_record_torn_by_a_power_cut_is_none(files: LocalImages, orders: Orders) -> None:
     disks = await files.create_disks(orders())
     (disks.root.parent / "injection").write_text("")
-    assert await files.inject(orders()) is Injection.METADATA
+    assert await files.inject(orders(), NICS, tell) == Injected((Injection.METADATA,))
 
 
-class NeverInjector(MetadataOnly):
+class NeverAsked(Ways):
     """Must not be asked."""
 
-    async def inject(
-        self, disk: Path, format: ImageFormat, public_key: str | None, interfaces: str | None = None
-    ) -> None:
-        raise DriverError(f"{disk} was opened again")
+    def choose(self, order: LaunchOrder, payload: Payload) -> tuple[Injection, ...]:
+        raise DriverError(f"{order.name} was opened again")

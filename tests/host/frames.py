@@ -13,6 +13,7 @@ _PROTOCOLS = {Kind.TCP: 6, Kind.UDP: 17}
 _UNASSIGNED = range(143, 252)
 """Each packet another one: to connection tracking, all that two addresses say by one of them is one flow."""
 _SYN, _ACK = 2, 16
+_FRAGMENT, _OPTIONS = 44, 60
 
 Address = IPv4Address | IPv6Address
 
@@ -44,20 +45,51 @@ def arp(sender: str, source: IPv4Address, target: IPv4Address, operation: int = 
 
 
 def ip(packet: Packet, number: int) -> bytes:
-    source, target = packet.source, packet.destination
-    protocol = _PROTOCOLS.get(packet.kind) or (1 if source.version == 4 else 58)
+    protocol = _protocol(packet, number)
+    return _head(packet, protocol, _content(packet, protocol, number, mark(number)), number & 0xFFFF)
+
+
+def fragments(packet: Packet, first: int, last: int) -> tuple[bytes, bytes]:
+    """A packet of udp or icmp in two, each with a mark at its end. The first of IPv6 has the least size there is."""
+    protocol, padding = _protocol(packet, first), 0 if packet.source.version == 4 else 1280 - 40 - 8 - 16
+    content = _content(packet, protocol, first, bytes(padding) + mark(first) + mark(last))
+    cut, identity = len(content) - 8, first & 0xFFFF
+    return _fragment(packet, protocol, content[:cut], 0, 1, identity), _fragment(
+        packet, protocol, content[cut:], cut, 0, identity
+    )
+
+
+def _fragment(packet: Packet, protocol: int, part: bytes, at: int, more: int, identity: int) -> bytes:
+    if packet.source.version == 4:
+        return _head(packet, protocol, part, identity, more << 13 | at // 8)
+    return _head(packet, _FRAGMENT, struct.pack("!BBHI", protocol, 0, at | more, identity) + part, identity)
+
+
+def with_options(packet: Packet, number: int) -> bytes:
+    """Of IPv6: behind a header of options for the destination, which says nothing."""
+    protocol = _protocol(packet, number)
+    content = _content(packet, protocol, number, mark(number))
+    return _head(packet, _OPTIONS, struct.pack("!BBBB4x", protocol, 0, 1, 4) + content, number)
+
+
+def _protocol(packet: Packet, number: int) -> int:
     if packet.kind is Kind.OTHER:
-        protocol = _UNASSIGNED[number % len(_UNASSIGNED)]
-    content = _content(packet, protocol, number)
+        return _UNASSIGNED[number % len(_UNASSIGNED)]
+    return _PROTOCOLS.get(packet.kind) or (1 if packet.source.version == 4 else 58)
+
+
+def _head(packet: Packet, protocol: int, content: bytes, identity: int, fragment: int = 0) -> bytes:
+    """The packet; `fragment` is the flags and the offset of IPv4."""
+    source, target = packet.source, packet.destination
     if source.version == 4:
-        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(content), number & 0xFFFF, 0, 64, protocol, 0)
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(content), identity, fragment, 64, protocol, 0)
         whole = head + source.packed + target.packed
         return whole[:10] + struct.pack("!H", _sum(whole)) + whole[12:] + content
     return struct.pack("!IHBB", 6 << 28, len(content), protocol, 255) + source.packed + target.packed + content
 
 
-def _content(packet: Packet, protocol: int, number: int) -> bytes:
-    sport, dport, end = packet.source_port or 0, packet.port or 0, mark(number)
+def _content(packet: Packet, protocol: int, number: int, end: bytes) -> bytes:
+    sport, dport = packet.source_port or 0, packet.port or 0
     match packet.kind:
         case Kind.TCP:
             flags = _SYN if packet.opens else _ACK

@@ -97,7 +97,7 @@ class Client:
         self.failing = self.failing or any(":raise" in said for said in self.server.environment.values())
         async with http.post("/keypairs", json={"name": "mine"}) as answer:
             assert answer.status in (201, 409), await answer.text()
-        body = {"image": "ami-tiny", "flavor": "m1.tiny", "key_name": "mine"}
+        body = {"image": "ami-tiny", "flavor": "m1.tiny", "key_name": "mine", "config_drive": True}
         async with http.post("/instances", json=body, headers={"Idempotency-Key": f"story-{self.stories}"}) as answer:
             assert answer.status == 202, await answer.text()
             self.instance: Json = (await answer.json())["instances"][0]

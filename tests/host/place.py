@@ -46,6 +46,7 @@ class Machine:
 
     device: str
     mac: str
+    bridge: str = NET.bridge
 
     def __post_init__(self) -> None:
         self.descriptor = new_namespace()
@@ -58,7 +59,7 @@ class Machine:
             self.wire.bind(("eth0", 0))
         self.wire.setblocking(False)
         self.heard: set[int] = set()
-        subprocess.run(["ip", "link", "set", self.device, "master", NET.bridge, "up"], check=True)
+        subprocess.run(["ip", "link", "set", self.device, "master", self.bridge, "up"], check=True)
 
     def listen(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -14,8 +15,10 @@ import pytest
 from launcher.drivers.flows import Flows
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
 from tests.host.lan import (
+    ANYWHERE,
     FIREWALLS,
     LAN,
+    LIMIT,
     OPEN,
     OPEN_UDP,
     SETTINGS,
@@ -177,6 +180,45 @@ async def test_an_egress_rule_that_goes_ends_what_it_let_out(lan: Lan) -> None:
     send(sender, b"yes", peer.lease.address, LATER)
     assert (await received(later))[0] == b"yes"
     assert nothing_came(listener)
+
+
+@pytest.mark.parametrize("begun_by", ["the peer", "the guest"])
+async def test_a_connection_that_was_cut_is_not_taken_up_again_from_the_middle(lan: Lan, begun_by: str) -> None:
+    """Connection tracking takes a packet from the middle of a connection that it does not know for the first of one."""
+    assert Path("/proc/sys/net/netfilter/nf_conntrack_tcp_loose").read_text() == "1\n"
+    both = [
+        Rule(direction=direction, protocol=protocol, from_port=OPEN, cidr=ANYWHERE)
+        for direction in ([Direction.INGRESS] if begun_by == "the peer" else Direction)
+        for protocol in (Protocol.TCP, Protocol.UDP)
+    ]
+    everything = SecurityGroup(id=2, name="open", rules=(Rule(protocol=Protocol.ANY, cidr=ANYWHERE),))
+    one, other = await lan.launch(1, a_group(*both)), await lan.launch(2, everything)
+    server, client = (one, other) if begun_by == "the peer" else (other, one)
+    ends = await connected(server, client)
+    listeners = [one.listen_udp(OPEN), other.listen_udp(OPEN)]
+    udp_only = tuple(rule for rule in both if rule.protocol is Protocol.UDP)
+    await lan.firewall.update(Policy(groups=(a_group(*udp_only),)))
+    for end in ends:
+        end.send(b"from the middle")
+    for listener, sender, target in ((listeners[1], listeners[0], other), (listeners[0], listeners[1], one)):
+        send(sender, b"yes", target.lease.address, OPEN)
+        assert (await received(listener))[0] == b"yes"
+    assert all(map(nothing_came, ends))
+
+
+async def connected(server: Guest, client: Guest) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection on which something was said."""
+    loop = asyncio.get_running_loop()
+    listener, near = server.open(socket.SOCK_STREAM), client.open(socket.SOCK_STREAM)
+    listener.bind((str(server.lease.address), OPEN))
+    listener.listen()
+    async with asyncio.timeout(LIMIT):
+        await loop.sock_connect(near, (str(server.lease.address), OPEN))
+        far, _ = await loop.sock_accept(listener)
+        server.sockets.append(far)
+        near.send(b"hello")
+        assert await loop.sock_recv(far, 100) == b"hello"
+    return near, far
 
 
 async def test_only_the_flows_of_the_address_are_cut(lan: Lan, sender: socket.socket, flows: Flows) -> None:

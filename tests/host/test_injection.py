@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import os
@@ -15,13 +16,15 @@ import pytest
 
 from launcher.drivers import process
 from launcher.drivers.images import qcow2
-from launcher.drivers.images.inject.choice import BestInjector
-from launcher.drivers.images.inject.debugfs import LARGEST_KEYS
+from launcher.drivers.images.inject.choice import Ways
+from launcher.drivers.images.inject.debugfs import LARGEST_FILE
+from launcher.drivers.images.inject.injector import Payload, Place
 from launcher.drivers.images.inject.qmp import ConnectionLost
 from launcher.drivers.images.inject.storage_daemon import PROGRAM, StorageDaemon
 from launcher.drivers.images.store import Injection
 from launcher.errors import HostResourceMissing, InjectionFailed
-from launcher.models import ImageFormat
+from launcher.models import GuestFile, ImageFormat
+from tests.orders import make_image, make_order
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("sandboxed")]
@@ -67,7 +70,7 @@ async def debugfs(disk: Path, request: str) -> str:
 async def test_a_key_gets_into_a_fresh_disk(daemon: StorageDaemon, tmp_path: Path, features: str) -> None:
     disk = await make_disk(tmp_path, home, features=features)
     base = (tmp_path / "base").read_bytes()
-    await daemon.inject(disk, ImageFormat.QCOW2, KEY)
+    await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
     assert await debugfs(disk, f"cat {KEYS}") == f"{KEY}\n"
     assert "Mode:  0600" in await debugfs(disk, f"stat {KEYS}")
     assert "Mode:  0700" in await debugfs(disk, "stat /root/.ssh")
@@ -88,7 +91,7 @@ async def test_addresses_get_into_a_disk_whatever_was_there(daemon: StorageDaemo
             (folder / "interfaces").write_text(TEXT if found == "the same file" else "iface eth0 inet dhcp\n" * 500)
 
     disk = await make_disk(tmp_path, tree_with)
-    await daemon.inject(disk, ImageFormat.QCOW2, KEY, TEXT)
+    await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY, TEXT))
     assert await debugfs(disk, f"cat {INTERFACES}") == TEXT
     assert "Mode:  0644" in await debugfs(disk, f"stat {INTERFACES}")
     assert await debugfs(disk, f"cat {KEYS}") == f"{KEY}\n"
@@ -96,7 +99,7 @@ async def test_addresses_get_into_a_disk_whatever_was_there(daemon: StorageDaemo
 
 async def test_addresses_go_without_a_key(daemon: StorageDaemon, tmp_path: Path) -> None:
     disk = await make_disk(tmp_path, lambda tree: (tree / "etc").mkdir(parents=True))
-    await daemon.inject(disk, ImageFormat.QCOW2, None, TEXT)
+    await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(None, TEXT))
     assert await debugfs(disk, f"cat {INTERFACES}") == TEXT
 
 
@@ -108,7 +111,7 @@ async def test_a_link_on_the_way_of_addresses_is_refused(daemon: StorageDaemon, 
 
     disk = await make_disk(tmp_path, link)
     with pytest.raises(InjectionFailed, match=f"/{path} in the disk is a symlink"):
-        await daemon.inject(disk, ImageFormat.QCOW2, None, TEXT)
+        await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(None, TEXT))
 
 
 async def test_the_keys_that_are_there_stay(daemon: StorageDaemon, tmp_path: Path) -> None:
@@ -118,13 +121,13 @@ async def test_the_keys_that_are_there_stay(daemon: StorageDaemon, tmp_path: Pat
 
     disk = await make_disk(tmp_path, with_key)
     for key in (KEY, KEY + "\n", "ssh-rsa SECOND"):
-        await daemon.inject(disk, ImageFormat.QCOW2, key)
+        await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(key))
     assert (await debugfs(disk, f"cat {KEYS}")).splitlines() == ["ssh-rsa OLD J\ufffdrg", KEY, "ssh-rsa SECOND"]
 
 
 async def test_a_raw_disk_needs_no_overlay(daemon: StorageDaemon, tmp_path: Path) -> None:
     await make_disk(tmp_path, home)
-    await daemon.inject(tmp_path / "base", ImageFormat.RAW, KEY)
+    await daemon.inject(Place(tmp_path / "base", ImageFormat.RAW), Payload(KEY))
     assert await process.run(["debugfs", "-R", f"cat {KEYS}", tmp_path / "base"]) == f"{KEY}\n"
 
 
@@ -137,7 +140,7 @@ async def test_links_in_the_image_never_lead_into_the_host(daemon: StorageDaemon
 
     disk = await make_disk(tmp_path, link_home)
     with pytest.raises(InjectionFailed, match="/root in the disk is a symlink"):
-        await daemon.inject(disk, ImageFormat.QCOW2, KEY)
+        await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
     assert list(victim.rglob("*")) == [victim / ".ssh"]
 
 
@@ -150,7 +153,7 @@ async def test_a_link_at_any_level_is_refused(daemon: StorageDaemon, tmp_path: P
 
     disk = await make_disk(tmp_path, link)
     with pytest.raises(InjectionFailed, match=f"/{path} in the disk is a symlink"):
-        await daemon.inject(disk, ImageFormat.QCOW2, KEY)
+        await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
 
 
 async def test_a_file_of_keys_that_would_fill_the_host_is_refused(daemon: StorageDaemon, tmp_path: Path) -> None:
@@ -160,15 +163,15 @@ async def test_a_file_of_keys_that_would_fill_the_host_is_refused(daemon: Storag
             file.truncate(1 << 40)
 
     disk = await make_disk(tmp_path, sparse)
-    with pytest.raises(InjectionFailed, match=f"has {1 << 40} bytes, expected at most {LARGEST_KEYS}"):
-        await daemon.inject(disk, ImageFormat.QCOW2, KEY)
+    with pytest.raises(InjectionFailed, match=f"has {1 << 40} bytes, expected at most {LARGEST_FILE}"):
+        await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
 
 
 async def test_a_disk_without_a_file_system_is_refused(daemon: StorageDaemon, tmp_path: Path) -> None:
     disk = tmp_path / "empty"
     disk.write_bytes(bytes(1 << 20))
     with pytest.raises(InjectionFailed, match="no ext2, ext3 or ext4") as refused:
-        await daemon.inject(disk, ImageFormat.RAW, KEY)
+        await daemon.inject(Place(disk, ImageFormat.RAW), Payload(KEY))
     assert "metadata" in refused.value.hint
 
 
@@ -179,7 +182,7 @@ async def test_a_full_file_system_is_noticed_by_reading_back(daemon: StorageDaem
 
     disk = await make_disk(tmp_path, full, features="^has_journal")
     with pytest.raises(InjectionFailed, match="cannot be read back"):
-        await daemon.inject(disk, ImageFormat.QCOW2, KEY + "A" * 400_000)
+        await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY + "A" * 400_000))
 
 
 async def test_a_disk_that_a_guest_has_open_is_left_alone(daemon: StorageDaemon, tmp_path: Path) -> None:
@@ -187,16 +190,16 @@ async def test_a_disk_that_a_guest_has_open_is_left_alone(daemon: StorageDaemon,
     other = StorageDaemon(tmp_path / "other")
     await other.start()
     qmp = await other._connection()
-    async with other._exported(qmp, disk, ImageFormat.QCOW2):
+    async with other._exported(qmp, Place(disk, ImageFormat.QCOW2)):
         with pytest.raises(InjectionFailed, match="lock"):
-            await daemon.inject(disk, ImageFormat.QCOW2, KEY)
+            await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
     await other.stop()
-    await daemon.inject(disk, ImageFormat.QCOW2, KEY)
+    await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
 
 
 async def test_a_missing_disk_is_named(daemon: StorageDaemon, tmp_path: Path) -> None:
     with pytest.raises(InjectionFailed, match="nowhere"):
-        await daemon.inject(tmp_path / "nowhere", ImageFormat.QCOW2, KEY)
+        await daemon.inject(Place(tmp_path / "nowhere", ImageFormat.QCOW2), Payload(KEY))
 
 
 async def test_many_disks_at_once(daemon: StorageDaemon, tmp_path: Path) -> None:
@@ -205,7 +208,7 @@ async def test_many_disks_at_once(daemon: StorageDaemon, tmp_path: Path) -> None
     for path in disks:
         path.write_bytes(disk.read_bytes())
     await asyncio.gather(
-        *(daemon.inject(path, ImageFormat.QCOW2, f"{KEY}{number}") for number, path in enumerate(disks))
+        *(daemon.inject(Place(path, ImageFormat.QCOW2), Payload(f"{KEY}{number}")) for number, path in enumerate(disks))
     )
     for number in (0, 7, 19):
         assert await debugfs(disks[number], f"cat {KEYS}") == f"{KEY}{number}\n"
@@ -229,7 +232,7 @@ async def test_a_daemon_that_was_killed_is_started_again(daemon: StorageDaemon, 
     disk = await make_disk(tmp_path, home)
     (pid,) = daemon_pids()
     os.kill(pid, signal.SIGKILL)
-    await daemon.inject(disk, ImageFormat.QCOW2, KEY)
+    await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
     assert await debugfs(disk, f"cat {KEYS}") == f"{KEY}\n"
     assert pid not in daemon_pids()
 
@@ -239,13 +242,13 @@ async def test_a_daemon_killed_with_a_disk_open_leaves_nothing_mounted(daemon: S
     qmp = await daemon._connection()
 
     async def kill_while_open() -> None:
-        async with daemon._exported(qmp, disk, ImageFormat.QCOW2):
+        async with daemon._exported(qmp, Place(disk, ImageFormat.QCOW2)):
             (pid,) = daemon_pids()
             os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(ConnectionLost):
         await kill_while_open()
-    await daemon.inject(disk, ImageFormat.QCOW2, KEY)
+    await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 
@@ -258,7 +261,7 @@ async def test_what_was_cut_off_is_listed_and_removed_and_what_is_at_work_is_not
     (daemon.path / "trial-x").mkdir()
     (daemon.path / "trial-x" / "disk").touch()
     (daemon.path / "somebody-elses").touch()
-    async with daemon._exported(await daemon._connection(), disk, ImageFormat.QCOW2) as device:
+    async with daemon._exported(await daemon._connection(), Place(disk, ImageFormat.QCOW2)) as device:
         assert await daemon.list_leftovers() == ["disk-90", "trial-x"]
         await daemon.remove_leftovers()
         assert device.stat().st_size == 4 << 20
@@ -271,7 +274,7 @@ async def test_the_dead_mount_of_a_killed_daemon_is_a_leftover(daemon: StorageDa
     (before,) = daemon_pids()
     killed._numbers = itertools.count(90)
     async with contextlib.AsyncExitStack() as cut_off:
-        await cut_off.enter_async_context(killed._exported(await killed._connection(), disk, ImageFormat.QCOW2))
+        await cut_off.enter_async_context(killed._exported(await killed._connection(), Place(disk, ImageFormat.QCOW2)))
         (pid,) = set(daemon_pids()) - {before}
         os.kill(pid, signal.SIGKILL)
         cut_off.pop_all()
@@ -282,7 +285,7 @@ async def test_the_dead_mount_of_a_killed_daemon_is_a_leftover(daemon: StorageDa
     await eventually(dead)
     await daemon.remove_leftovers()
     assert await daemon.list_leftovers() == []
-    await daemon.inject(disk, ImageFormat.QCOW2, KEY)
+    await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
 
 
 async def test_a_daemon_that_hangs_is_ended_and_the_disk_is_free(tmp_path: Path) -> None:
@@ -292,9 +295,9 @@ async def test_a_daemon_that_hangs_is_ended_and_the_disk_is_free(tmp_path: Path)
     (pid,) = daemon_pids()
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(InjectionFailed, match=r"gave no answer in 0\.3 s"):
-        await slow.inject(disk, ImageFormat.QCOW2, KEY)
+        await slow.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
     assert pid not in daemon_pids()
-    await slow.inject(disk, ImageFormat.QCOW2, KEY)
+    await slow.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
     await slow.stop()
 
 
@@ -316,14 +319,74 @@ async def test_the_daemon_ends_with_the_process_that_started_it(tmp_path: Path) 
     await eventually(none_left, within=5)
 
 
-async def test_where_keys_cannot_be_injected_the_metadata_service_has_them(tmp_path: Path) -> None:
-    class Unusable(StorageDaemon):
-        async def start(self) -> None:
-            raise HostResourceMissing("/dev/fuse is closed to this user")
+class Unusable(StorageDaemon):
+    async def start(self) -> None:
+        raise HostResourceMissing("/dev/fuse is closed to this user")
 
-    best = BestInjector(Unusable(tmp_path / "inject"))
-    await best.start()
-    assert best.name is Injection.METADATA
-    assert "/dev/fuse" in best.reason
-    await best.inject(tmp_path / "no disk", ImageFormat.QCOW2, KEY)
-    await best.stop()
+
+async def test_where_keys_cannot_be_injected_the_next_way_is_taken(tmp_path: Path) -> None:
+    way = Injection.STORAGE_DAEMON
+    ways = Ways([way, Injection.METADATA], {way: Unusable(tmp_path / "inject")})
+    await ways.start()
+    assert ways.choose(make_order(kernel=make_image()), Payload(KEY)) == (Injection.METADATA,)
+    with pytest.raises(InjectionFailed, match="storage-daemon: /dev/fuse is closed to this user; metadata: it brings"):
+        ways.choose(make_order(kernel=make_image()), Payload(KEY, TEXT))
+    await ways.stop()
+
+
+async def test_where_no_way_works_the_host_does_not_start(tmp_path: Path) -> None:
+    way = Injection.STORAGE_DAEMON
+    with pytest.raises(HostResourceMissing, match="/dev/fuse is closed"):
+        await Ways([way], {way: Unusable(tmp_path / "inject")}).start()
+
+
+async def test_files_and_a_password_get_into_a_disk(daemon: StorageDaemon, tmp_path: Path) -> None:
+    """The shadow file keeps its owner and its mode, the others their lines; folders are made."""
+
+    def tree(tree: Path) -> None:
+        home(tree)
+        (tree / "etc").mkdir()
+        shadow = tree / "etc/shadow"
+        shadow.write_text("daemon:*:1:0:::::\nroot:*:19000:0:99999:7:::\n")
+        shadow.chmod(0o640)
+
+    disk = await make_disk(tmp_path, tree)
+    files = [("/etc/app/conf.d/one.conf", b"one\n"), ("/hello", bytes(range(256)) * 40)]
+    wanted = tuple(GuestFile(path=path, content=base64.b64encode(body).decode()) for path, body in files)
+    for _ in range(2):
+        await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY, None, wanted, "$6$salt$0123456789abcdef./"))
+    shadow = (await debugfs(disk, "cat /etc/shadow")).splitlines()
+    assert shadow == ["daemon:*:1:0:::::", "root:$6$salt$0123456789abcdef./:19000:0:99999:7:::"]
+    assert "Mode:  0640" in await debugfs(disk, "stat /etc/shadow")
+    assert await debugfs(disk, "cat /etc/app/conf.d/one.conf") == "one\n"
+    assert "Size: 10240" in await debugfs(disk, "stat /hello")
+    assert "Mode:  0755" in await debugfs(disk, "stat /etc/app")
+    assert await debugfs(disk, f"cat {KEYS}") == f"{KEY}\n"
+
+
+async def test_a_password_needs_a_line_for_root(daemon: StorageDaemon, tmp_path: Path) -> None:
+    def tree(tree: Path) -> None:
+        (tree / "etc").mkdir()
+        (tree / "etc/shadow").write_text("rooter:*:1\n")
+
+    disk = await make_disk(tmp_path, tree)
+    with pytest.raises(InjectionFailed, match="/etc/shadow in the disk has no line for root"):
+        await daemon.inject(Place(disk, ImageFormat.QCOW2), Payload(password_hash="$6$salt$0123456789"))
+
+
+@pytest.mark.parametrize("table", ["dos", "gpt"])
+async def test_a_key_gets_into_a_partition(daemon: StorageDaemon, tmp_path: Path, table: str) -> None:
+    await make_disk(tmp_path, home)
+    disk = tmp_path / "whole"
+    with disk.open("wb") as file:
+        file.truncate(16 << 20)
+    await process.run(["sfdisk", "-q", disk], stdin=f"label: {table}\nsize=2048\nstart=8192, size=8192\n")
+    with disk.open("r+b") as file:
+        file.seek(8192 * 512)
+        file.write((tmp_path / "base").read_bytes())
+    await daemon.inject(Place(disk, ImageFormat.RAW, 2), Payload(KEY))
+    part = tmp_path / "part"
+    part.write_bytes(disk.read_bytes()[8192 * 512 :][: 8192 * 512])
+    assert await process.run(["debugfs", "-R", f"cat {KEYS}", part]) == f"{KEY}\n"
+    with pytest.raises(InjectionFailed, match="no partition 3, but 1, 2"):
+        await daemon.inject(Place(disk, ImageFormat.RAW, 3), Payload(KEY))

@@ -192,7 +192,7 @@ async def test_cloud_inits_openstack_source_reads_it(neighbours: Neighbours) -> 
 
 
 async def test_a_real_guest_of_a_network_made_later_reads_it_by_token(server: Server, tmp_path: Path) -> None:
-    server.settings = ["metadata.token=required", "images.inject=metadata"]
+    server.settings = ["metadata.token=required", 'images.inject=["metadata"]']
     (tmp_path / "user-data").write_text("hello by token\n")
     async with server.running():
         await server.cli("network", "create", "later", "10.7.0.0/24")

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from launcher.drivers import process
-from launcher.drivers.images.inject.storage_daemon import StorageDaemon
+from launcher.drivers.images.inject.choice import make_ways
 from launcher.drivers.images.library import read_image
 from launcher.drivers.images.local import LocalImages
 from launcher.drivers.images.store import Injection
 from launcher.drivers.images.tiny import KERNEL_PACKAGE, build_tiny
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import ProgramFailed
+from launcher.guestdata.guest import Guest as TheGuest
 from launcher.models import Flavor, Image, LaunchOrder
-from tests.orders import make_order
+from tests.orders import make_lease, make_order, make_told
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("sandboxed")]
@@ -117,12 +118,22 @@ async def guest(tmp_path: Path, images: list[Image]) -> AsyncIterator[Guest]:
         public_key=key.with_suffix(".pub").read_text(),
     )
     async with contextlib.AsyncExitStack() as opened:
-        injector = StorageDaemon(tmp_path / "inject")
-        store = LocalImages(tmp_path / "instances", library=tmp_path / "images", injector=injector)
+        store = LocalImages(
+            tmp_path / "instances",
+            library=tmp_path / "images",
+            ways=make_ways([Injection.STORAGE_DAEMON], state=tmp_path),
+        )
         await store.start()
         opened.push_async_callback(store.stop)
         disks = await store.create_disks(order)
-        assert await store.inject(order) is Injection.STORAGE_DAEMON
+        nics = [make_lease(order)]
+
+        async def tell() -> TheGuest:
+            return TheGuest(make_told(), tuple(nics))
+
+        done = await store.inject(order, nics, tell)
+        assert done.report == "storage-daemon"
+        disks = disks.model_copy(update={"config_drive": done.config_drive})
         argv = qemu(order, disks, port)
         running = await opened.enter_async_context(process.spawn(argv, stdin=asyncio.subprocess.PIPE))
         yield Guest(running, disks.console_log, key, port)

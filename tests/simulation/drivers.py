@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from launcher.drivers.images.fake import FAKE_IMAGES
-from launcher.drivers.images.store import Injection
+from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.network.driver import Tap
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
 from launcher.errors import NotFound
@@ -202,8 +202,9 @@ class SimImages:
         home = Path("/simulated") / order.name
         return Disks(root=home / "disk", root_format=ImageFormat.QCOW2, console_log=home / "console.log")
 
-    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp] = ()) -> Injection:
-        return await self.life.touch(self.host, "images.inject", lambda: Injection.METADATA, order=order)
+    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
+        done = Injected((Injection.METADATA,))
+        return await self.life.touch(self.host, "images.inject", lambda: done, order=order)
 
     async def delete_disks(self, order: InstanceRef) -> None:
         await self.life.touch(self.host, "images.delete", lambda: self.host.delete_disks(order), order=order)

@@ -60,6 +60,7 @@ BRANCHES = {
     "kernel_ramdisk": (an_order(), the_disks(), "qemu"),
     "kernel_only": (an_order(kernel_args="init=/bin/sh"), the_disks(ramdisk=None), "qemu"),
     "whole_disk": (an_order(), the_disks(kernel=None, ramdisk=None), "qemu"),
+    "config_drive": (an_order(), the_disks(config_drive=INSTANCES / "config-drive"), "qemu"),
     "raw_root": (an_order(), the_disks(root_format=ImageFormat.RAW), "qemu"),
     "three_nics": (
         an_order(nics=tuple(Nic(mac=f"02:16:3e:17:35:3{last}") for last in "9ab")),

@@ -21,13 +21,13 @@ from launcher.drivers.firewall import chains, rules
 from launcher.drivers.images.inject.debugfs import _with_key
 from launcher.drivers.network.dnsmasq import host_lines
 from launcher.errors import BadRequest, NetworkFailed, NotFound
+from launcher.guestdata import ec2, openstack
+from launcher.guestdata.guest import Guest
+from launcher.guestdata.tree import Leaf, answer, find, split
 from launcher.messages.network import AllocateFixedIp
 from launcher.messages.security_groups import RuleSpec
 from launcher.models import GuestMetadata, Instance, LaunchOrder, Name
 from launcher.policy import Protocol, SecurityGroup
-from launcher.services.api.metadata import ec2, openstack
-from launcher.services.api.metadata.guests import Guest
-from launcher.services.api.metadata.tree import Leaf, answer, find, split
 from launcher.services.controller import admission
 from launcher.services.controller.security_groups import checked
 from tests.malformed import NASTY
@@ -126,7 +126,7 @@ def test_bits_beyond_the_prefix_are_cleared_as_ec2_does() -> None:
 @given(st.binary(max_size=300))
 def test_user_data_arrives_as_it_was_sent(data: bytes) -> None:
     encoded = base64.b64encode(data).decode()
-    admission._check_user_data(encoded)
+    admission._check_encoded(encoded, "user_data", admission.USER_DATA_LIMIT)
     guest = a_guest(make_instance(), user_data=encoded)
     assert find(ec2.root(guest, tags=True), ["latest", "user-data"]) == Leaf(data, "application/octet-stream")
     told = find(openstack.root(guest, rng=Random(1)), ["latest", "user_data"])
@@ -136,7 +136,7 @@ def test_user_data_arrives_as_it_was_sent(data: bytes) -> None:
 @given(ANY_TEXT)
 def test_what_is_no_base64_is_refused(text: str) -> None:
     try:
-        admission._check_user_data(text)
+        admission._check_encoded(text, "user_data", admission.USER_DATA_LIMIT)
     except BadRequest as error:
         assert error.field == "user_data"  # noqa: PT017 - the other outcome is fine
     else:

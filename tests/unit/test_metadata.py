@@ -15,16 +15,18 @@ from typing import Any
 import pytest
 
 from launcher.errors import NotFound
+from launcher.guestdata import ec2, openstack
+from launcher.guestdata.guest import Guest
+from launcher.guestdata.tree import Directory, Node, find, leaves, split
 from launcher.messages.instances import GetGuestMetadata
 from launcher.messages.network import FindLease, ListAddresses
 from launcher.messaging import Context
 from launcher.models import GuestMetadata, Instance, VmState
 from launcher.networks import FixedIp, NetworkMode
-from launcher.services.api.metadata import door, ec2, openstack
+from launcher.services.api.metadata import door
 from launcher.services.api.metadata.door import Allowance, Door
-from launcher.services.api.metadata.guests import Guest, Guests, Source
+from launcher.services.api.metadata.guests import Guests, Source
 from launcher.services.api.metadata.tokens import Tokens
-from launcher.services.api.metadata.tree import Directory, Node, find, leaves, split
 from tests.orders import NETWORK, TINY, instance_id, make_lease, make_order
 from tests.waiting import until
 

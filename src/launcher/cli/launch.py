@@ -30,6 +30,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         "--network", action="append", type=_nic, metavar="NET[=ADDR]", help="a NIC in this network; may be repeated"
     )
     parser.add_argument("--user-data", metavar="FILE", help="for the guest, from a file or - for stdin")
+    parser.add_argument("--file", action="append", metavar="PATH=FILE", help="for the guest's disk; may be repeated")
+    parser.add_argument("--password-hash", metavar="HASH", help="root's, e.g. of `openssl passwd -6`")
+    parser.add_argument("--config-drive", action="store_true", help="tell the guest by a disk of its own, too")
     parser.add_argument("--zone", help="availability zone, or zone:host for administrators")
     parser.add_argument("--metadata", action="append", type=_pair, metavar="K=V", help="may be repeated")
     parser.add_argument("--wait", type=_stages, default=("active",), metavar="STAGES", help=_WAIT_HELP)
@@ -100,6 +103,8 @@ def _request(args: argparse.Namespace, image: str) -> Json:
         "security_groups": args.group,
         "networks": args.network,
         "user_data": _user_data(args.user_data),
+        "personality": _personality(args),
+        "config_drive": args.config_drive,
         "availability_zone": args.zone,
         "metadata": dict(args.metadata or ()),
     }
@@ -107,12 +112,26 @@ def _request(args: argparse.Namespace, image: str) -> Json:
 
 
 def _user_data(path: str | None) -> str | None:
-    if path is None:
-        return None
+    return None if path is None else _encoded("user data", path)
+
+
+def _personality(args: argparse.Namespace) -> Json:
+    files = []
+    for word in args.file or ():
+        path, equals, source = word.partition("=")
+        if not (path and equals and source):
+            raise Failure(f"--file {word!r} is not PATH=FILE", exit_code=Exit.USAGE)
+        files.append({"path": path, "content": _encoded("--file", source)})
+    found: Json = {"files": files, "password_hash": args.password_hash}
+    return {name: value for name, value in found.items() if value}
+
+
+def _encoded(what: str, path: str) -> str:
+    """The content of a file, or with - of stdin, as base64."""
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
-        raise Failure(f"user data: {path}: {error.strerror}", exit_code=Exit.USAGE) from None
+        raise Failure(f"{what}: {path}: {error.strerror}", exit_code=Exit.USAGE) from None
     return base64.b64encode(data).decode()
 
 

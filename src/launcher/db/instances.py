@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from launcher.errors import Conflict, NotFound
-from launcher.models import Instance, InstanceId, LaunchOrder, Model, TaskState, VmState
+from launcher.models import Instance, InstanceId, LaunchOrder, Model, Personality, TaskState, VmState
 
 BODY = """json_object(
     'id', id, 'number', number, 'generation', generation, 'project_id', project_id, 'user_id', user_id,
@@ -79,6 +79,7 @@ def create(
     key_name: str | None,
     metadata: dict[str, str],
     user_data: str | None,
+    personality: Personality,
     reservation_id: str,
     launch_index: int,
     request_id: str,
@@ -108,6 +109,7 @@ def create(
         "availability_zone": order.availability_zone,
         "metadata": json.dumps(metadata),
         "user_data": user_data,
+        "personality": personality.model_dump_json() if order.personal else None,
         "reservation_id": reservation_id,
         "launch_index": launch_index,
         "spec": order.model_dump_json(),
@@ -197,6 +199,11 @@ def get_user_data(db: sqlite3.Connection, instance_id: InstanceId) -> str | None
     """Base64."""
     found: str | None = db.execute("SELECT user_data FROM instances WHERE id = ?", (instance_id,)).fetchone()[0]
     return found
+
+
+def get_personality(db: sqlite3.Connection, instance_id: InstanceId) -> Personality:
+    found = db.execute("SELECT personality FROM instances WHERE id = ?", (instance_id,)).fetchone()[0]
+    return Personality() if found is None else Personality.model_validate_json(found)
 
 
 def get_traces(db: sqlite3.Connection, instance_id: InstanceId) -> list[str]:

@@ -6,8 +6,8 @@ from importlib.resources import files
 
 _HERE = files("launcher.db")
 
-CONTROLLER = tuple(
-    _HERE.joinpath(name).read_text()
-    for name in ("controller.sql", "nics.sql", "tried_hosts.sql", "accounts.sql", "volumes.sql")
-)
-NETWORK = tuple(_HERE.joinpath(name).read_text() for name in ("network.sql", "networks.sql", "floating_ips.sql"))
+_CONTROLLER = ("controller.sql", "nics.sql", "tried_hosts.sql", "accounts.sql", "personality.sql", "volumes.sql")
+_NETWORK = ("network.sql", "networks.sql", "floating_ips.sql")
+
+CONTROLLER = tuple(_HERE.joinpath(name).read_text() for name in _CONTROLLER)
+NETWORK = tuple(_HERE.joinpath(name).read_text() for name in _NETWORK)

@@ -9,7 +9,18 @@ from pydantic import Field
 from launcher.accounts import UserRole
 from launcher.groups import GroupRef
 from launcher.messaging import Call
-from launcher.models import LARGEST, Event, GuestMetadata, Instance, InstanceId, Model, Name, Readiness, Span
+from launcher.models import (
+    LARGEST,
+    Event,
+    GuestMetadata,
+    Instance,
+    InstanceId,
+    Model,
+    Name,
+    Personality,
+    Readiness,
+    Span,
+)
 from launcher.networks import MOST_NICS
 
 
@@ -39,6 +50,8 @@ class CreateInstances(Call[list[Instance]]):
     security_groups: tuple[GroupRef, ...] = ()
     networks: tuple[NicRequest, ...] = Field(default=(), max_length=MOST_NICS)
     user_data: str | None = Field(default=None, description="base64")
+    personality: Personality = Personality()
+    config_drive: bool = False
     availability_zone: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     idempotency_key: str | None = None

@@ -22,14 +22,14 @@ class Cutting:
     """Ends connections. Each time the kernel's table is walked as a whole, which takes milliseconds.
 
     So it is remembered which addresses may have connections: those that had some at the first look, and those that an
-    instance has had since. A launch waits for a walk only when it gets one of these.
+    instance has had since. A launch waits for a walk, also for one under way, only when it gets one of these.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._flows = Flows()
         self._used: set[Address] = set()
-        self._complete = False
+        self._complete = self._looking = False
         self._left: set[Address] = set()
         self._lock = asyncio.Lock()
         self._walks: set[asyncio.Task[None]] = set()
@@ -39,14 +39,18 @@ class Cutting:
 
         To be waited for before the instance starts: it would lose its own first connections. Raises FirewallFailed.
         """
-        async with self._lock:
-            if not self._complete:
-                self._complete = True  # at once: who leaves during the look may have been overlooked
-                self._used |= await self._look()
-            if stale := _addresses(new) & self._used:
-                await asyncio.to_thread(self._flows.cut, *stale)
-            self._used |= _addresses(ports)
-            self._left -= _addresses(ports)
+        if not self._complete or self._looking or _addresses(new) & self._used:
+            async with self._lock:
+                await self._end_last_owners(new)
+        self._used |= _addresses(ports)
+        self._left -= _addresses(ports)
+
+    async def _end_last_owners(self, new: Sequence[Port]) -> None:
+        if not self._complete:
+            self._complete = True  # at once: who leaves during the look may have been overlooked
+            self._used |= await self._look()
+        if stale := _addresses(new) & self._used:
+            await asyncio.to_thread(self._flows.cut, *stale)
 
     def end(self, guest: Guest | None) -> None:
         """An instance's filters are gone: its connections end now, or when its addresses are given to the next."""
@@ -69,11 +73,14 @@ class Cutting:
                 log.warning("left to the next owner: %s", error)
 
     async def _look(self) -> set[Address]:
+        self._looking = True
         try:
             return await asyncio.to_thread(self._flows.addresses)
         except BaseException:
             self._complete = False
             raise
+        finally:
+            self._looking = False
 
     async def end_forbidden(self, guests: Sequence[Guest]) -> None:
         """Between these instances and anybody, what the rules of now do not let begin. Raises FirewallFailed."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.drivers.images.local import root_size
-from launcher.drivers.images.store import Injection
+from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InjectionFailed
 from launcher.models import Image, ImageFormat, ImageKind, InstanceId, InstanceRef, LaunchOrder
@@ -86,17 +86,19 @@ class FakeImages:
         ref = InstanceRef(instance_id=order.instance_id, number=order.number)
         return self.disks.setdefault(order.instance_id, FakeDirectory(ref, disks)).disks
 
-    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp] = ()) -> Injection:
+    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
         await self._begin("inject", order)
-        if order.public_key is None:
-            return Injection.NONE
+        if order.personal or order.config_drive:
+            await tell()
         found = self.disks.get(order.instance_id)
         if found is None:
             raise InjectionFailed(f"{order.name}: there are no disks")
         if found.public_key not in (None, order.public_key):
             raise InjectionFailed(f"{order.name}: the disk carries another key already")
         found.public_key = order.public_key
-        return Injection.METADATA
+        drive = found.disks.root.with_name("config-drive") if order.config_drive else None
+        way = Injection.CONFIG_DRIVE if order.config_drive else Injection.METADATA
+        return Injected((way,) if order.public_key or order.config_drive else (), drive)
 
     async def delete_disks(self, order: InstanceRef) -> None:
         await self._begin("delete_disks", order)

@@ -2,6 +2,7 @@
 
     <path>/_base/<sha256>            files of images (`cache.py`)
     <path>/instance-%08x/disk        qcow2 overlay on the base: all that a guest writes
+    <path>/instance-%08x/config-drive    what the guest is told, where it gets one
     <path>/instance-%08x/{instance-id, injection, console.log}
     <path>/instance-%08x/{base, kernel, ramdisk}   links to what the instance needs of `_base`
     <path>/_work/                    what is being made or thrown away; emptied at start
@@ -12,25 +13,30 @@ Whatever bears its final name is complete: it was made in `_work`, synced and re
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from random import SystemRandom
 
 from launcher.drivers.images import qcow2
 from launcher.drivers.images.cache import BaseCache
+from launcher.drivers.images.config_drive import ConfigDrives
 from launcher.drivers.images.files import GIB, MIB, amount, in_thread, sync_file, write_synced
-from launcher.drivers.images.inject.injector import Injector
+from launcher.drivers.images.inject.choice import Ways
+from launcher.drivers.images.inject.injector import Payload, Place
 from launcher.drivers.images.inject.interfaces import interfaces_text
 from launcher.drivers.images.library import sync_directory
-from launcher.drivers.images.store import Injection
+from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import BadImage, HostResourceMissing, InjectionFailed
 from launcher.failpoints import failpoint
-from launcher.models import ImageFormat, InstanceId, InstanceRef, LaunchOrder
+from launcher.guestdata.guest import Guest
+from launcher.models import ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
 from launcher.networks import FixedIp
+
+CONFIG_DRIVE, NOTHING = "config-drive", "none"
 
 
 class LocalImages:
@@ -45,13 +51,14 @@ class LocalImages:
         path: Path,
         *,
         library: Path,
-        injector: Injector,
+        ways: Ways,
+        config_drives: ConfigDrives | None = None,
         vault: Path | None = None,
         reserve_mb: int = 512,
         cache_limit: int | None = None,
     ) -> None:
         self.path = path.absolute()
-        self.injector = injector
+        self.ways, self.config_drives = ways, config_drives or ConfigDrives(rng=SystemRandom())
         self._base = self.path / "_base"
         self._work = self.path / "_work"
         self.cache = BaseCache(
@@ -64,30 +71,42 @@ class LocalImages:
 
     async def start(self) -> None:
         await in_thread(self._prepare)
-        await self.injector.start()
+        await self.ways.start()
 
     async def stop(self) -> None:
-        await self.injector.stop()
+        await self.ways.stop()
 
     async def create_disks(self, order: LaunchOrder) -> Disks:
         size = root_size(order)
         async with self.cache.holding(order):
             return await in_thread(self._create, order, size)
 
-    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp] = ()) -> Injection:
-        interfaces = interfaces_text(nics)
-        content = (order.public_key or "") + (interfaces or "")
-        if not content:
-            return Injection.NONE
-        if order.kernel is None:  # a disk with partitions; its guest asks the metadata service
-            return Injection.METADATA
-        done = await in_thread(self._find_injection, order, content)
+    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
+        personality = (await tell()).told.personality if order.personal else Personality()
+        payload = Payload(order.public_key, interfaces_text(nics), personality.files, personality.password_hash)
+        done = await in_thread(self._find_injection, order, payload)
         if done is not None:
             return done
-        disk = self._directory(order) / "disk"
-        await self.injector.inject(disk, ImageFormat.QCOW2, order.public_key, interfaces)
-        await in_thread(self._record_injection, order, content)
-        return self.injector.name
+        ways, drive = self.ways.choose(order, payload), self._directory(order) / CONFIG_DRIVE
+        for way in ways:
+            if way is Injection.CONFIG_DRIVE:
+                await self._write_config_drive(drive, await tell())
+            elif way in self.ways.injectors:
+                disk = Place(self._directory(order) / "disk", ImageFormat.QCOW2, self.ways.partition_of(order))
+                await self.ways.injectors[way].inject(disk, payload)
+        done = Injected(ways, drive if Injection.CONFIG_DRIVE in ways else None)
+        await in_thread(self._record_injection, order, payload, done)
+        return done
+
+    async def _write_config_drive(self, drive: Path, guest: Guest) -> None:
+        """One that is there is of a launch that was cut off before its domain started."""
+        draft = await in_thread(tempfile.mkdtemp, dir=self._work)
+        try:
+            await self.config_drives.write(Path(draft) / CONFIG_DRIVE, guest)
+            async with failpoint("image.drive"):
+                await in_thread((Path(draft) / CONFIG_DRIVE).replace, drive)
+        finally:
+            await in_thread(shutil.rmtree, draft)
 
     async def delete_disks(self, order: InstanceRef) -> None:
         await in_thread(self._delete, order)
@@ -102,10 +121,10 @@ class LocalImages:
         return await self.cache.list_bases()
 
     async def list_exports(self) -> Sequence[str]:
-        return await self.injector.list_leftovers()
+        return await self.ways.list_leftovers()
 
     async def remove_exports(self) -> None:
-        await self.injector.remove_leftovers()
+        await self.ways.remove_leftovers()
 
     async def free_mb(self) -> int:
         return await in_thread(lambda: shutil.disk_usage(self.path).free // MIB)
@@ -158,22 +177,25 @@ class LocalImages:
             )
         return owner is not None
 
-    def _find_injection(self, order: LaunchOrder, content: str) -> Injection | None:
-        """How this content got into the disk earlier; then a domain may run from it and it must stay closed."""
+    def _find_injection(self, order: LaunchOrder, payload: Payload) -> Injected | None:
+        """What was done earlier; then a domain may run from the disk and it must stay closed."""
+        directory = self._directory(order)
         if not self._is_there(order):
-            raise InjectionFailed(f"{order.name}: there is no {self._directory(order)}")
+            raise InjectionFailed(f"{order.name}: there is no {directory}")
         try:
-            way, digest = (self._directory(order) / "injection").read_text().split()
+            words, digest = (directory / "injection").read_text().split()
+            ways = tuple(Injection(word) for word in words.split(",") if word != NOTHING)
         except (FileNotFoundError, ValueError):  # never written, or torn by a power cut: no domain has run since
             return None
-        if digest != _digest(content):
-            raise InjectionFailed(f"{order.name}: the disk carries another key or address already")
-        return Injection(way)
+        if digest != payload.digest:
+            raise InjectionFailed(f"{order.name}: the disk carries another key, address or personality already")
+        return Injected(ways, directory / CONFIG_DRIVE if Injection.CONFIG_DRIVE in ways else None)
 
-    def _record_injection(self, order: LaunchOrder, content: str) -> None:
-        sync_file(self._directory(order) / "disk")
+    def _record_injection(self, order: LaunchOrder, payload: Payload, done: Injected) -> None:
+        directory = self._directory(order)
+        sync_file(directory / "disk")
         with failpoint("image.key"):
-            write_synced(self._directory(order) / "injection", f"{self.injector.name} {_digest(content)}")
+            write_synced(directory / "injection", f"{','.join(done.ways) or NOTHING} {payload.digest}")
 
     def _delete(self, order: InstanceRef) -> None:
         if self._find_owner(order) == order.instance_id:
@@ -214,7 +236,3 @@ def _read_end(path: Path, max_bytes: int) -> bytes:
             return file.read(max_bytes)
     except FileNotFoundError:
         return b""
-
-
-def _digest(content: str) -> str:
-    return hashlib.sha256(content.encode()).hexdigest()

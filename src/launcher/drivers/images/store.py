@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from launcher.drivers.virt.driver import Disks
+from launcher.guestdata.guest import Guest
 from launcher.models import InstanceRef, LaunchOrder
 from launcher.networks import FixedIp
 
 
 class Injection(StrEnum):
-    """How a key reached the guest: through its disk, or left to the metadata service."""
+    """A way in which key, address, files and password reach a guest."""
 
     STORAGE_DAEMON = "storage-daemon"
+    NBD = "nbd"
+    CONFIG_DRIVE = "config-drive"
     METADATA = "metadata"
-    NONE = "none"
+
+
+class Injected(NamedTuple):
+    """What was done, and the disk that was made for it. `report` is for the instance's owner."""
+
+    ways: tuple[Injection, ...] = ()
+    config_drive: Path | None = None
+
+    @property
+    def report(self) -> str:
+        return ", ".join(self.ways) or "none"
+
+
+Tell = Callable[[], Awaitable[Guest]]
+"""Asks the controller what there is to tell the guest; most launches need not."""
 
 
 class ImageStore(Protocol):
@@ -32,12 +50,12 @@ class ImageStore(Protocol):
         Raises BadImage, InsufficientSpace (with the numbers), HostResourceMissing.
         """
 
-    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp] = ()) -> Injection:
-        """Put `order.public_key` into the root disk and read it back; repeating it does nothing.
+    async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
+        """Give the guest its key, its personality and, where a network has no DHCP server, its addresses.
 
-        Where a network has no DHCP server, the addresses of the NICs go into the disk, too. A disk that already has
-        both, or whose domain may run, is not touched again.
-        Raises InjectionFailed.
+        In the first of the host's ways that can; into a config drive, too, where the order wants one. What was written
+        into a disk was read back. A disk that has it all, and whose domain may therefore run, is not touched again.
+        Raises InjectionFailed, also when no way can.
         """
 
     async def delete_disks(self, order: InstanceRef) -> None: ...

@@ -12,6 +12,7 @@ Where an element is not obvious, the reason was measured on libvirt 9.0 and QEMU
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -19,11 +20,12 @@ from xml.etree.ElementTree import Element, SubElement
 from launcher.drivers.virt import disk_xml
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InvalidDomainConfig
-from launcher.models import InstanceId, LaunchOrder
+from launcher.models import ImageFormat, InstanceId, LaunchOrder
 
 NAMESPACE = "urn:launcher:instance:1"
 COMMAND_LINE = "root=/dev/vda console=ttyS0 quiet"
 LEAST_TB_CACHE_MB = 32
+CONFIG_DRIVE = "vdz"  # behind all others; its guest finds it by its label
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -104,11 +106,10 @@ def _add_devices(devices: Element, order: LaunchOrder, disks: Disks) -> None:
     SubElement(devices, "controller", type="usb", model="none")
     SubElement(devices, "memballoon", model="none")
 
-    disk = SubElement(devices, "disk", type="file", device="disk")
-    SubElement(disk, "driver", name="qemu", type=disks.root_format)
-    SubElement(disk, "source", file=str(disks.root))
-    SubElement(disk, "target", dev="vda", bus="virtio")
+    _add_disk(devices, disks.root, "vda", disks.root_format)
     devices.extend(map(disk_xml.build, disks.volumes))
+    if disks.config_drive is not None:
+        SubElement(_add_disk(devices, disks.config_drive, CONFIG_DRIVE, ImageFormat.RAW), "readonly")
 
     for position, nic in enumerate(order.nics):
         interface = SubElement(devices, "interface", type="ethernet")
@@ -120,6 +121,14 @@ def _add_devices(devices: Element, order: LaunchOrder, disks: Disks) -> None:
     serial = SubElement(devices, "serial", type="pty")
     SubElement(serial, "log", file=str(disks.console_log), append="off")
     SubElement(serial, "target", port="0")
+
+
+def _add_disk(devices: Element, path: Path, device: str, format: ImageFormat) -> Element:
+    disk = SubElement(devices, "disk", type="file", device="disk")
+    SubElement(disk, "driver", name="qemu", type=format)
+    SubElement(disk, "source", file=str(path))
+    SubElement(disk, "target", dev=device, bus="virtio")
+    return disk
 
 
 def _text(parent: Element, tag: str, text: str, **attributes: str) -> None:

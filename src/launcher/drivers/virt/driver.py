@@ -30,6 +30,7 @@ class Disks(Model):
     ramdisk: Path | None = None
     console_log: Path
     volumes: tuple[Plugged, ...] = ()
+    config_drive: Path | None = None
 
 
 class Domain(Model):

@@ -24,7 +24,19 @@ from launcher.messages.instances import (
     NicRequest,
 )
 from launcher.messages.key_pairs import CreateKeyPair, DeleteKeyPair, ListKeyPairs
-from launcher.models import CreatedKeyPair, Flavor, HostState, Image, Instance, KeyPair, Model, Name, Readiness, Span
+from launcher.models import (
+    CreatedKeyPair,
+    Flavor,
+    HostState,
+    Image,
+    Instance,
+    KeyPair,
+    Model,
+    Name,
+    Personality,
+    Readiness,
+    Span,
+)
 from launcher.networks import MOST_NICS
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 
@@ -45,6 +57,8 @@ class InstancesBody(Model):
     security_groups: tuple[GroupRef, ...] = Field(default=(), max_length=1000)
     networks: tuple[NicRequest, ...] = Field(default=(), max_length=MOST_NICS, description="a NIC for each")
     user_data: str | None = Field(default=None, max_length=100_000, description="base64 of at most 64 KiB")
+    personality: Personality = Personality()
+    config_drive: bool = Field(default=False, description="tell the guest all of this by a disk of its own")
     availability_zone: str | None = Field(default=None, max_length=255)
     metadata: dict[str, str] = Field(default_factory=dict)
 

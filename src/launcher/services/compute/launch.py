@@ -13,6 +13,7 @@ from launcher.errors import BusError, StaleGeneration
 from launcher.messages.network import AllocateFixedIp, ReleaseFixedIp
 from launcher.models import TaskState
 from launcher.services.compute.holdings import Holdings
+from launcher.services.compute.injecting import Injecting
 from launcher.services.compute.reporting import Reporting
 from launcher.services.compute.work import Launch
 from launcher.services.filters import Filters
@@ -40,6 +41,7 @@ class Launches:
         self.bus, self.virt, self.network, self.images, self.filters = bus, virt, network, images, filters
         self.volumes = volumes
         self.holdings, self.reporting = holdings, reporting
+        self.injecting = Injecting(bus=bus, images=images)
         self.saga: Saga[Launch] = Saga(
             Step(TaskState.NETWORKING, self.allocate_address, self.release_address),
             Step(TaskState.BRIDGING, self.plug, self.unplug),
@@ -129,7 +131,9 @@ class Launches:
         await self.images.delete_disks(work.order)
 
     async def inject(self, work: Launch) -> None:
-        work.injection = await self.images.inject(work.order, work.nics)
+        assert work.disks
+        give = self.injecting.give
+        work.disks, work.injection = await give(work.within_step(), work.order, work.nics, work.disks)
 
     async def apply_firewall(self, work: Launch) -> None:
         await self.filters.apply(work.within_step(), work.order, work.nics)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher.drivers.images.store import Injection
 from launcher.drivers.virt.driver import Disks
 from launcher.messaging import Context
 from launcher.models import LaunchOrder, TaskState
@@ -24,7 +23,7 @@ class Launch:
     keep_address: bool = False
     nics: Sequence[FixedIp] = ()
     disks: Disks | None = None
-    injection: Injection = Injection.NONE
+    injection: str = "none"
     step: TaskState | None = None
     step_span: str = ""
     step_since_ms: float = 0.0

@@ -23,10 +23,11 @@ from launcher.messages.instances import CreateInstances
 from launcher.messages.network import CheckNetworks
 from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Context
-from launcher.models import Event, Flavor, Image, ImageKind, Instance, LaunchOrder, Nic, Quotas
+from launcher.models import Event, Flavor, Image, ImageKind, Instance, LaunchOrder, Nic, Personality, Quotas
 from launcher.services.controller.journal import Journal
 
 USER_DATA_LIMIT = 65536
+FILE_LIMIT = 10240
 MAC_ATTEMPTS = 20
 
 log = logging.getLogger(__name__)
@@ -138,6 +139,7 @@ class Admission:
             key_name=plan.request.key_name,
             metadata=plan.request.metadata,
             user_data=plan.request.user_data,
+            personality=plan.request.personality,
             reservation_id=plan.reservation_id,
             launch_index=index,
             request_id=plan.ctx.request_id,
@@ -164,6 +166,8 @@ class Admission:
             kernel=kernel,
             ramdisk=ramdisk,
             public_key=key_pairs.get(db, project, request.key_name).public_key if request.key_name else None,
+            personal=request.personality != Personality(),
+            config_drive=request.config_drive,
             availability_zone=request.availability_zone,
         )
 
@@ -191,18 +195,18 @@ def _check(request: CreateInstances, quotas: Quotas) -> None:
     if any(len(text) > 255 for item in request.metadata.items() for text in item):
         raise BadRequest("metadata keys and values have at most 255 characters", field="metadata")
     if request.user_data is not None:
-        _check_user_data(request.user_data)
+        _check_encoded(request.user_data, "user_data", USER_DATA_LIMIT)
+    for file in request.personality.files:
+        _check_encoded(file.content, "personality", FILE_LIMIT)
 
 
-def _check_user_data(encoded: str) -> None:
+def _check_encoded(encoded: str, field: str, limit: int) -> None:
     try:
         size = len(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError):
-        raise BadRequest(
-            "user_data is not base64", hint="encode it, e.g. `base64 -w0 FILE`", field="user_data"
-        ) from None
-    if size > USER_DATA_LIMIT:
-        raise BadRequest(f"user_data has {size} bytes, {USER_DATA_LIMIT} are allowed", field="user_data")
+        raise BadRequest(f"{field} is not base64", hint="encode it, e.g. `base64 -w0 FILE`", field=field) from None
+    if size > limit:
+        raise BadRequest(f"{field} has {size} bytes, {limit} are allowed", field=field)
 
 
 def _images(db: sqlite3.Connection, name_or_id: str, flavor: Flavor) -> tuple[Image, Image | None, Image | None]:

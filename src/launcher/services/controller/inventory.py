@@ -170,6 +170,7 @@ class Inventory:
             kernel_id=order.kernel.id if order.kernel else None,
             ramdisk_id=order.ramdisk.id if order.ramdisk else None,
             user_data=await self.db.read(lambda db: instances.get_user_data(db, instance.id)),
+            personality=await self.db.read(lambda db: instances.get_personality(db, instance.id)),
         )
 
 

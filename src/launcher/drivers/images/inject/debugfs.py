@@ -8,45 +8,60 @@ what is read back after the file system was closed and opened again.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from launcher.drivers import process
+from launcher.drivers.images.inject.injector import Payload
+from launcher.drivers.images.inject.interfaces import PATH
 from launcher.errors import InjectionFailed
 
-LARGEST_KEYS = 2**20  # bytes; an image could hold a file that fills the host's disk when it is read
+Change = Callable[[bytes], bytes]
+LARGEST_FILE = 2**20  # bytes; an image could hold a file that fills the host's disk when it is read
+SHADOW = "/etc/shadow"
 
-_HINT = 'let the guest fetch its key: set [images] inject = "metadata"'
+_HINT = 'let the guest fetch its key: put "metadata" into [images] inject'
 _END = "#end"  # debugfs repeats comments: the sign that it has done what stood before
-_STAT = re.compile(r"debugfs: stat \S+\nInode: +\d+ +Type: +(\S+).*?\bSize: +(\d+)", re.DOTALL)
+_STAT = re.compile(
+    r"debugfs: stat (\S+)\nInode: +\d+ +Type: +(\S+) +Mode: +(\d+).*?\nUser: +(\d+) +Group: +(\d+).*?\bSize: +(\d+)",
+    re.DOTALL,
+)
 
 
-class Place(NamedTuple):
-    """Where a file goes: `parent` must be there, `folder` is made. Modes are debugfs's, with the file's type."""
+class Target(NamedTuple):
+    """A file to write and what it will be. Modes are octal digits; `keep`: a file that is there keeps owner and mode.
 
-    parent: str
-    folder: str
-    name: str
-    folder_mode: str
+    The first directory of the path must be there, the others are made with `folder_mode`.
+    """
+
+    path: str
     mode: str
+    folder_mode: str
+    keep: bool = False
 
     @property
-    def path(self) -> str:
-        return f"{self.folder}/{self.name}"
+    def folders(self) -> list[str]:
+        """All above the file but the root, the highest first."""
+        return [str(folder) for folder in reversed(PurePosixPath(self.path).parents)][1:]
 
 
-KEYS = Place("/root", "/root/.ssh", "authorized_keys", "040700", "0100600")
-INTERFACES = Place("/etc", "/etc/network", "interfaces", "040755", "0100644")
+KEYS = Target("/root/.ssh/authorized_keys", "0600", "0700")
+INTERFACES = Target(PATH, "0644", "0755")
 
 
 class Found(NamedTuple):
     """What stands at a path; type is debugfs's word: directory, regular, symlink …; size in bytes."""
 
     type: str
+    mode: str
+    user: str
+    group: str
     size: int
 
 
@@ -66,36 +81,28 @@ class Debugfs:
             raise TypeError("debugfs must be started with both its pipes")
         self._stdin, self._stdout = running.stdin, running.stdout
 
-    async def add_key(self, device: Path, public_key: str) -> None:
-        """Append the key to root's authorized_keys unless it is there."""
-        await self._change(device, KEYS, lambda found: _with_key(found, public_key))
+    async def write(self, device: Path, payload: Payload) -> None:
+        """All of it; raises InjectionFailed when something else is in a place, or when it cannot be read back."""
+        for target, change in _changes(payload):
+            await self._change(device, target, change)
 
-    async def write_interfaces(self, device: Path, text: str) -> None:
-        """Make this the whole of /etc/network/interfaces."""
-        await self._change(device, INTERFACES, lambda _: text.encode())
-
-    async def _change(self, device: Path, place: Place, change: Callable[[bytes], bytes]) -> None:
-        """Replace a file by what `change` makes of it.
-
-        Raises InjectionFailed when its parent, its folder or itself are not what they should be, or when it cannot be
-        read back.
-        """
+    async def _change(self, device: Path, target: Target, change: Change) -> None:
+        """Replace a file by what `change` makes of it."""
         with tempfile.TemporaryDirectory(prefix="launcher-inject-") as made:
-            found, wanted = Path(made) / "found", Path(made) / "wanted"
+            dump, wanted = Path(made) / "found", Path(made) / "wanted"
             await self._open(device)
-            folder_exists, file_exists = await self._look(place)
-            await self._tell(f'dump {place.path} "{found}"', "close")
-            before = found.read_bytes() if found.exists() else b""
+            found = await self._look(target, dump)
+            before = dump.read_bytes() if dump.exists() else b""
             after = change(before)
-            if before == after:
+            if before == after and target.path in found:
                 return
             wanted.write_bytes(after)
             await self._open(device, "-w")
-            await self._tell(*_commands(place, wanted, folder_exists=folder_exists, file_exists=file_exists), "close")
-            await self._tell(f'open "{device}"', f'dump {place.path} "{found}"', "close")
-            if not found.exists() or found.read_bytes() != after:
+            await self._tell(*_commands(target, wanted, found), "close")
+            await self._tell(f'open "{device}"', f'dump {target.path} "{dump}"', "close")
+            if not dump.exists() or dump.read_bytes() != after:
                 raise InjectionFailed(
-                    f"{place.path} cannot be read back from the disk", hint="is its file system full?"
+                    f"{target.path} cannot be read back from the disk", hint="is its file system full?"
                 )
 
     async def _open(self, device: Path, *options: str) -> None:
@@ -104,23 +111,26 @@ class Debugfs:
         if complaint:
             raise InjectionFailed(f"the disk has no ext2, ext3 or ext4 file system: {complaint}", hint=_HINT)
 
-    async def _look(self, place: Place) -> tuple[bool, bool]:
-        """Whether the folder and the file exist; raises InjectionFailed for whatever else stands there."""
-        if not await self._find(place.parent, "directory"):
-            raise InjectionFailed(f"the disk has no directory {place.parent}", hint=_HINT)
-        folder = await self._find(place.folder, "directory")
-        file = await self._find(place.path, "regular") if folder else None
-        if file and file.size > LARGEST_KEYS:
-            raise InjectionFailed(f"{place.path} in the disk has {file.size} bytes, expected at most {LARGEST_KEYS}")
-        return folder is not None, file is not None
+    async def _look(self, target: Target, dump: Path) -> dict[str, Found]:
+        """What stands at the file's path and above; its content is written to `dump`. Ends with the disk closed.
 
-    async def _find(self, path: str, wanted: str) -> Found | None:
-        match = _STAT.search(await self._tell(f"stat {path}"))
-        if match is None:
-            return None
-        found = Found(match[1], int(match[2]))
-        if found.type != wanted:
-            raise InjectionFailed(f"{path} in the disk is a {found.type}, expected a {wanted}")
+        Raises InjectionFailed for what is not of the right type.
+        """
+        said = await self._tell(*(f"stat {path}" for path in (*target.folders, target.path)))
+        found = {
+            path: Found(kind, mode, user, group, int(size))
+            for path, kind, mode, user, group, size in _STAT.findall(said)
+        }
+        for path, each in found.items():
+            wanted = "regular" if path == target.path else "directory"
+            if each.type != wanted:
+                raise InjectionFailed(f"{path} in the disk is a {each.type}, expected a {wanted}")
+        if target.folders and target.folders[0] not in found:
+            raise InjectionFailed(f"the disk has no directory {target.folders[0]}", hint=_HINT)
+        if target.path in found and found[target.path].size > LARGEST_FILE:
+            size = found[target.path].size
+            raise InjectionFailed(f"{target.path} in the disk has {size} bytes, expected at most {LARGEST_FILE}")
+        await self._tell(*([f'dump {target.path} "{dump}"'] if target.path in found else []), "close")
         return found
 
     async def _tell(self, *commands: str) -> str:
@@ -145,11 +155,47 @@ def _with_key(found: bytes, public_key: str) -> bytes:
     return found if key in lines else b"".join(line + b"\n" for line in (*lines, key))
 
 
-def _commands(place: Place, wanted: Path, *, folder_exists: bool, file_exists: bool) -> list[str]:
+def _with_password(found: bytes, password_hash: str) -> bytes:
+    """The shadow file with root's password changed; raises InjectionFailed when root is not in it."""
+    lines = found.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if line.startswith(b"root:"):
+            lines[number] = b":".join((b"root", password_hash.encode(), *line.split(b":")[2:]))
+            return b"".join(lines)
+    raise InjectionFailed(f"{SHADOW} in the disk has no line for root", hint=_HINT)
+
+
+def _changes(payload: Payload) -> Iterator[tuple[Target, Change]]:
+    """Each file to write, with what makes its new content of its old one."""
+    for file in payload.files:
+        content = base64.b64decode(file.content)
+        yield Target(file.path, "0600", "0755"), partial(_replaced, new=content)
+    if (password := payload.password_hash) is not None:
+        yield Target(SHADOW, "0600", "0755", keep=True), partial(_with_password, password_hash=password)
+    if (interfaces := payload.interfaces) is not None:
+        yield INTERFACES, partial(_replaced, new=interfaces.encode())
+    if (key := payload.public_key) is not None:
+        yield KEYS, partial(_with_key, public_key=key)
+
+
+def _replaced(_: bytes, new: bytes) -> bytes:
+    return new
+
+
+def _commands(target: Target, wanted: Path, found: Mapping[str, Found]) -> list[str]:
     """`write` cannot replace a file, and takes the new name relative to the current directory."""
-    make_folder = [] if folder_exists else [f"mkdir {place.folder}"]
-    remove_file = [f"rm {place.path}"] if file_exists else []
-    own_folder = [f"sif {place.folder} {field}" for field in (f"mode {place.folder_mode}", "uid 0", "gid 0")]
-    own_file = [f"sif {place.path} {field}" for field in (f"mode {place.mode}", "uid 0", "gid 0")]
-    write = [f"cd {place.folder}", f'write "{wanted}" {place.name}', "cd /"]
-    return [*make_folder, *own_folder, *remove_file, *write, *own_file]
+    old, folder = found.get(target.path), target.folders[-1] if target.folders else "/"
+    mode, user, group = (old.mode, old.user, old.group) if old and target.keep else (target.mode, "0", "0")
+    commands = []
+    for path in target.folders[1:]:
+        if path not in found:
+            commands += [f"mkdir {path}", *_owned(path, f"04{target.folder_mode}")]
+    if target is KEYS and folder in found:
+        commands += _owned(folder, f"04{target.folder_mode}")
+    remove = [f"rm {target.path}"] if old else []
+    write = [f"cd {folder}", f'write "{wanted}" {PurePosixPath(target.path).name}', "cd /"]
+    return [*commands, *remove, *write, *_owned(target.path, f"010{mode}", user, group)]
+
+
+def _owned(path: str, mode: str, user: str = "0", group: str = "0") -> list[str]:
+    return [f"sif {path} {field}" for field in (f"mode {mode}", f"uid {user}", f"gid {group}")]

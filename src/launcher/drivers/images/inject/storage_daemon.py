@@ -18,7 +18,9 @@ from typing import Any
 
 from launcher.drivers import process
 from launcher.drivers.images.inject.debugfs import start_debugfs
+from launcher.drivers.images.inject.injector import Payload, Place
 from launcher.drivers.images.inject.qmp import ConnectionLost, Qmp
+from launcher.drivers.images.partitions import find_partition
 from launcher.drivers.images.store import Injection
 from launcher.errors import DriverError, HostResourceMissing, InjectionFailed
 from launcher.models import ImageFormat
@@ -56,63 +58,69 @@ class StorageDaemon:
                 disk, tree = Path(made) / "disk", Path(made) / "tree"
                 await asyncio.to_thread((tree / "root").mkdir, parents=True)
                 await process.run(["mke2fs", "-q", "-t", "ext2", "-d", tree, disk, "256k"])
-                await self.inject(disk, ImageFormat.RAW, "ssh-ed25519 trial")
+                await self.inject(Place(disk, ImageFormat.RAW), Payload("ssh-ed25519 trial"))
         except DriverError as error:
             await self.stop()
-            hint = 'is /dev/fuse open to this user? Else set [images] inject = "metadata"'
+            hint = 'is /dev/fuse open to this user? Else set [images] inject = ["metadata"]'
             raise HostResourceMissing(f"keys cannot be put into disks here: {error.message}", hint=hint) from error
 
     async def stop(self) -> None:
         await self._end_daemon(self._qmp)
 
-    async def inject(
-        self, disk: Path, format: ImageFormat, public_key: str | None, interfaces: str | None = None
-    ) -> None:
+    async def inject(self, place: Place, payload: Payload) -> None:
         async with self._slots:
             for _ in range(2):
-                if await self._try_inject(disk, format, public_key, interfaces):
+                if await self._try_inject(place, payload):
                     return
-            raise InjectionFailed(f"{disk}: {PROGRAM} died twice")
+            raise InjectionFailed(f"{place.disk}: {PROGRAM} died twice")
 
-    async def _try_inject(
-        self, disk: Path, format: ImageFormat, public_key: str | None, interfaces: str | None
-    ) -> bool:
+    async def _try_inject(self, place: Place, payload: Payload) -> bool:
         """False when the daemon died over it; perhaps somebody else's disk was the cause."""
         qmp = await self._connection()
         try:
-            async with start_debugfs() as debugfs, self._exported(qmp, disk, format) as device:
+            async with start_debugfs() as debugfs, self._exported(qmp, place) as device:
                 async with asyncio.timeout(self.timeout):
-                    if public_key is not None:
-                        await debugfs.add_key(device, public_key)
-                    if interfaces is not None:
-                        await debugfs.write_interfaces(device, interfaces)
+                    await debugfs.write(device, payload)
         except ConnectionLost:
             return False
         except DriverError as error:
-            raise InjectionFailed(f"{disk}: {error.message}", hint=error.hint) from error
+            raise InjectionFailed(f"{place.disk}: {error.message}", hint=error.hint) from error
         except BaseException as error:
             await self._end_daemon(qmp)
             if isinstance(error, TimeoutError):
-                raise InjectionFailed(f"{disk}: {PROGRAM} gave no answer in {self.timeout:g} s") from None
+                raise InjectionFailed(f"{place.disk}: {PROGRAM} gave no answer in {self.timeout:g} s") from None
             raise
         return True
 
     @contextlib.asynccontextmanager
-    async def _exported(self, qmp: Qmp, disk: Path, format: ImageFormat) -> AsyncIterator[Path]:
-        """The disk's content as a file, for the length of the block; afterwards nobody has the disk open."""
+    async def _exported(self, qmp: Qmp, place: Place) -> AsyncIterator[Path]:
+        """The content of the disk or its partition as a file, for the length of the block; then nobody has it open."""
+        file: dict[str, Any] = {"driver": "file", "filename": str(place.disk)}
+        whole: dict[str, Any] = {"driver": place.format, "file": file}
+        if not place.partition:
+            async with self._opened(qmp, whole) as device:
+                yield device
+            return
+        async with self._opened(qmp, {**whole, "read-only": True}, writable=False) as device:
+            part = await asyncio.to_thread(find_partition, device, place.partition)
+        cut = {"driver": "raw", "offset": part.offset, "size": part.size, "file": whole}
+        async with self._opened(qmp, cut) as device:
+            yield device
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, qmp: Qmp, node: dict[str, Any], *, writable: bool = True) -> AsyncIterator[Path]:
         name = f"disk-{next(self._numbers)}"
         device = self.path / name
-        file = {"driver": "file", "filename": str(disk)}
         cache = {"no-flush": True}  # the image store syncs the disk once, when the key is in it
-        export: dict[str, Any] = {"type": "fuse", "node_name": name, "mountpoint": str(device), "writable": True}
+        export: dict[str, Any] = {"type": "fuse", "node_name": name, "mountpoint": str(device)}
         async with contextlib.AsyncExitStack() as closing:
             self._open.add(name)
             closing.callback(self._open.discard, name)
             device.touch(mode=0o600)
             closing.callback(_unlink, device)
-            await qmp.execute("blockdev-add", driver=format, node_name=name, file=file, cache=cache)
+            await qmp.execute("blockdev-add", **node, node_name=name, cache=cache)
             closing.push_async_callback(self._close, qmp, "blockdev-del", node_name=name)
-            await qmp.execute("block-export-add", id=name, **export)
+            await qmp.execute("block-export-add", id=name, writable=writable, **export)
             closing.push_async_callback(self._close, qmp, "block-export-del", until="BLOCK_EXPORT_DELETED", id=name)
             yield device
 

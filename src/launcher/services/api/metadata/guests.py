@@ -8,11 +8,11 @@ from ipaddress import IPv4Address
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.errors import NotFound
+from launcher.guestdata.guest import Guest
 from launcher.messages.instances import GetGuestMetadata
 from launcher.messages.network import FindLease, ListAddresses
 from launcher.messaging import Context
-from launcher.models import GuestMetadata, InstanceId
-from launcher.networks import FixedIp
+from launcher.models import InstanceId
 
 ASK_TIMEOUT = 5.0
 KEPT_MS = 2000.0
@@ -24,14 +24,6 @@ class Source:
 
     bridge: str
     address: IPv4Address
-
-
-@dataclass(frozen=True)
-class Guest:
-    """An instance and its NICs, the first one in front."""
-
-    told: GuestMetadata
-    nics: tuple[FixedIp, ...]
 
 
 class Guests:

@@ -15,12 +15,13 @@ from aiohttp import web
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.errors import LauncherError, NotFound
+from launcher.guestdata import ec2, openstack
+from launcher.guestdata.guest import Guest
+from launcher.guestdata.tree import Node, answer, find, split
 from launcher.messaging import Context
-from launcher.services.api.metadata import ec2, openstack
 from launcher.services.api.metadata.door import Allowance, Door, by_a_bridge, source_of
-from launcher.services.api.metadata.guests import Guest, Guests, Source
+from launcher.services.api.metadata.guests import Guests, Source
 from launcher.services.api.metadata.tokens import LONGEST, Tokens
-from launcher.services.api.metadata.tree import Node, answer, find, split
 
 TTL = "X-aws-ec2-metadata-token-ttl-seconds"
 TOKEN = "X-aws-ec2-metadata-token"  # noqa: S105 - the header's name

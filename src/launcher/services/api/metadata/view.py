@@ -9,11 +9,11 @@ from pydantic import Field
 
 from launcher.bus import Bus
 from launcher.errors import NotFound
+from launcher.guestdata.tree import answer, leaves, split
 from launcher.messages.instances import GetInstance
 from launcher.models import Model
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.metadata.service import Metadata
-from launcher.services.api.metadata.tree import answer, leaves, split
 
 
 class MetadataPage(Model):

@@ -12,9 +12,9 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from launcher.guestdata.guest import Guest
+from launcher.guestdata.tree import Directory, Leaf, Node, text
 from launcher.networks import FixedIp
-from launcher.services.api.metadata.guests import Guest
-from launcher.services.api.metadata.tree import Directory, Leaf, Node, text
 
 VERSIONS = (
     *("1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01", "2008-09-01"),
@@ -30,13 +30,18 @@ TAG = re.compile(r"(?!\.{1,2}$|_index$)[A-Za-z0-9+.,_:@-]{1,128}")
 
 def root(guest: Guest, *, tags: bool) -> Directory:
     """Every version has the same content. Versions and what is in them are listed without slashes, as EC2 does."""
-    version: dict[str, Node] = {
+    return Directory(dict.fromkeys(VERSIONS, Directory(version(guest, tags=tags), plain=True)), plain=True)
+
+
+def version(guest: Guest, *, tags: bool) -> dict[str, Node]:
+    """What stands below the name of a version."""
+    found: dict[str, Node] = {
         "dynamic": Directory({"instance-identity": Directory({"document": _identity(guest)})}),
         "meta-data": Directory(_meta_data(guest, tags=tags)),
     }
     if guest.told.user_data is not None:
-        version["user-data"] = Leaf(base64.b64decode(guest.told.user_data), "application/octet-stream")
-    return Directory(dict.fromkeys(VERSIONS, Directory(version, plain=True)), plain=True)
+        found["user-data"] = Leaf(base64.b64decode(guest.told.user_data), "application/octet-stream")
+    return found
 
 
 def _meta_data(guest: Guest, *, tags: bool) -> dict[str, Node]:
@@ -47,7 +52,7 @@ def _meta_data(guest: Guest, *, tags: bool) -> dict[str, Node]:
         "ami-id": text(_short("ami", instance.image_id)),
         "ami-launch-index": text(instance.launch_index),
         "ami-manifest-path": text("(unknown)"),
-        "block-device-mapping": Directory({"ami": text(ROOT_DEVICE), "root": text(f"/dev/{ROOT_DEVICE}")}),
+        "block-device-mapping": _block_devices(guest),
         "hostname": hostname,
         "instance-action": text("none"),
         "instance-id": text(_instance_id(guest)),
@@ -71,6 +76,17 @@ def _meta_data(guest: Guest, *, tags: bool) -> dict[str, Node]:
         named: dict[str, Node] = {key: text(value) for key, value in instance.metadata.items() if TAG.fullmatch(key)}
         found["tags"] = Directory({"instance": Directory(named)})
     return found
+
+
+def _block_devices(guest: Guest) -> Directory:
+    """cloud-init mounts the one and swaps to the other."""
+    flavor, names = guest.told.instance.flavor, {"ami": ROOT_DEVICE, "root": f"/dev/{ROOT_DEVICE}"}
+    spare = iter(("vdb", "vdc"))
+    if flavor.ephemeral_gb:
+        names["ephemeral0"] = next(spare)
+    if flavor.swap_mb:
+        names["swap"] = next(spare)
+    return Directory({name: text(device) for name, device in names.items()})
 
 
 def _interface(guest: Guest, index: int) -> Directory:

@@ -7,9 +7,9 @@ import json
 from random import Random
 from typing import Any
 
+from launcher.guestdata.guest import Guest
+from launcher.guestdata.tree import Directory, Leaf, Node
 from launcher.networks import FixedIp, NetworkMode
-from launcher.services.api.metadata.guests import Guest
-from launcher.services.api.metadata.tree import Directory, Leaf, Node
 
 VERSIONS = (
     *("2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15", "2016-06-30", "2016-10-06", "2017-02-22"),
@@ -20,17 +20,41 @@ ANY = "0.0.0.0"  # noqa: S104 - the default route
 
 
 def root(guest: Guest, *, rng: Random) -> Directory:
-    """Every version has the same content. No administrator's password is ever set, so `password` is empty."""
-    version: dict[str, Node] = {
+    """Every version has the same content. A password is set by its hash, so nobody asks for it: `password` is empty."""
+    return Directory({**dict.fromkeys(VERSIONS, Directory(version(guest, rng=rng))), **content(guest)}, plain=True)
+
+
+def version(guest: Guest, *, rng: Random) -> dict[str, Node]:
+    """What stands below the name of a version."""
+    vendor = vendor_data(guest)
+    found: dict[str, Node] = {
         "meta_data.json": _json(_meta_data(guest, rng)),
         "network_data.json": _json(_network_data(guest)),
         "password": Leaf(b""),
-        "vendor_data.json": _json({}),
+        "vendor_data.json": _json({"cloud-init": vendor} if vendor else {}),
         "vendor_data2.json": _json({}),
     }
     if guest.told.user_data is not None:
-        version["user_data"] = Leaf(base64.b64decode(guest.told.user_data), "application/octet-stream")
-    return Directory(dict.fromkeys(VERSIONS, Directory(version)), plain=True)
+        found["user_data"] = Leaf(base64.b64decode(guest.told.user_data), "application/octet-stream")
+    return found
+
+
+def content(guest: Guest) -> dict[str, Node]:
+    """The files that `meta_data.json` names."""
+    files = guest.told.personality.files
+    leaves: dict[str, Node] = {
+        f"{number:04}": Leaf(base64.b64decode(file.content), "application/octet-stream")
+        for number, file in enumerate(files)
+    }
+    return {"content": Directory(leaves)} if files else {}
+
+
+def vendor_data(guest: Guest) -> str:
+    """The administrator's password in cloud-init's own words; its hash is set as it is. Empty without one."""
+    if guest.told.personality.password_hash is None:
+        return ""
+    user = {"name": "root", "password": guest.told.personality.password_hash, "type": "hash"}
+    return "#cloud-config\n" + json.dumps({"chpasswd": {"expire": False, "users": [user]}})
 
 
 def _meta_data(guest: Guest, rng: Random) -> dict[str, Any]:
@@ -48,8 +72,16 @@ def _meta_data(guest: Guest, rng: Random) -> dict[str, Any]:
         "keys": [{"name": name, "type": "ssh", "data": key}] if key else [],
         "public_keys": {name: key} if key else {},
         "devices": [],
+        **({"files": _files(guest)} if told.personality.files else {}),
         "random_seed": base64.b64encode(rng.randbytes(SEED_BYTES)).decode(),
     }
+
+
+def _files(guest: Guest) -> list[dict[str, str]]:
+    return [
+        {"path": file.path, "content_path": f"/content/{number:04}"}
+        for number, file in enumerate(guest.told.personality.files)
+    ]
 
 
 def _network_data(guest: Guest) -> dict[str, Any]:
