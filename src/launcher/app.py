@@ -68,6 +68,7 @@ from launcher.services.api.server import ApiServer
 from launcher.services.compute.compute import Compute
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
+from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
 from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
@@ -219,9 +220,12 @@ def _controller(
         read_image=read_image,
         library=FAKE_IMAGES if fake else library.list_images(images),
         admin=admin,
-        build_timeout=config.controller.build_timeout_s,
-        max_attempts=config.controller.max_attempts,
-        restart_missing=config.controller.missing == "restart",
+        launches=LaunchRules(
+            build_timeout=config.controller.build_timeout_s,
+            state_timeouts=config.timeouts.of_states(),
+            max_attempts=config.controller.max_attempts,
+            restart_missing=config.controller.missing == "restart",
+        ),
         tick=config.controller.tick_s,
         sweep_every=config.controller.sweep_s,
         access=AccessRules(lockout_failures=config.access.lockout_failures, lockout_seconds=config.access.lockout_s),

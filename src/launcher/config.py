@@ -17,7 +17,7 @@ from launcher.drivers.images.config_drive import Content, FileSystem
 from launcher.drivers.images.store import Injection
 from launcher.errors import BadRequest
 from launcher.floating import FloatingPool
-from launcher.models import Flavor, ImageFormat, Model, Name, Quotas
+from launcher.models import Flavor, ImageFormat, Model, Name, Quotas, TaskState
 from launcher.networks import SEGMENTS, BridgeName, DomainName, Network, NetworkMode, Overlay, ProjectRange
 
 
@@ -187,6 +187,20 @@ class ControllerConfig(Model):
     sweep_s: float = Field(default=60.0, ge=0)
 
 
+class TimeoutsConfig(Model):
+    scheduling_s: float = Field(default=300.0, gt=0)
+    networking_s: float = Field(default=120.0, gt=0)
+    bridging_s: float = Field(default=120.0, gt=0)
+    imaging_s: float = Field(default=600.0, gt=0)
+    injecting_s: float = Field(default=120.0, gt=0)
+    filtering_s: float = Field(default=120.0, gt=0)
+    spawning_s: float = Field(default=300.0, gt=0)
+    rescheduling_s: float = Field(default=300.0, gt=0)
+
+    def of_states(self) -> dict[TaskState, float]:
+        return {TaskState(name.removesuffix("_s")): seconds for name, seconds in self}
+
+
 class FakeConfig(Model):
     """How the fake drivers behave; used with `[virt] driver = "fake"` only."""
 
@@ -220,6 +234,7 @@ class Config(Model):
     scheduler: SchedulerConfig = SchedulerConfig()
     compute: ComputeConfig = ComputeConfig()
     controller: ControllerConfig = ControllerConfig()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
     quotas: Quotas = Quotas()
     fake: FakeConfig = FakeConfig()
     flavors: tuple[Flavor, ...] = FLAVORS

@@ -19,7 +19,7 @@ import aiohttp
 from launcher.accounts import AdminAccess
 from launcher.bus import MemoryBus
 from launcher.clock import SystemClock
-from launcher.config import FLAVORS
+from launcher.config import FLAVORS, TimeoutsConfig
 from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.firewall.fake import FakeFirewall
@@ -32,7 +32,7 @@ from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.volumes.fake import FakeVolumes
 from launcher.errors import SpawnFailed
 from launcher.floating import FloatingPool, Outward
-from launcher.models import LaunchOrder, Quotas
+from launcher.models import LaunchOrder, Quotas, TaskState
 from launcher.networks import Network, NetworkMode, ProjectRange
 from launcher.services.api.metadata.guests import Source
 from launcher.services.api.metadata.service import MetadataRules
@@ -42,6 +42,7 @@ from launcher.services.compute.work import Launch
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.passwords import Passwords
+from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
 from launcher.services.saga import Step
 from launcher.services.scheduler import Scheduler
@@ -79,6 +80,7 @@ class House:
     seed: int = 1
     quotas: Quotas = field(default_factory=lambda: Quotas(instances=1000, cores=1000, memory_mb=1_000_000))
     build_timeout: float = 30.0
+    state_timeouts: Mapping[TaskState, float] = field(default_factory=lambda: TimeoutsConfig().of_states())
     max_attempts: int = 3
     restart_missing: bool = True
     sweep_every: float = 60.0
@@ -243,9 +245,12 @@ class House:
             library=FAKE_IMAGES,
             admin=ADMIN,
             access=AccessRules(passwords=Passwords(log_n=4, p=1)),
-            build_timeout=self.build_timeout,
-            max_attempts=self.max_attempts,
-            restart_missing=self.restart_missing,
+            launches=LaunchRules(
+                build_timeout=self.build_timeout,
+                state_timeouts=self.state_timeouts,
+                max_attempts=self.max_attempts,
+                restart_missing=self.restart_missing,
+            ),
             tick=0.02,
             sweep_every=self.sweep_every,
         )

@@ -10,12 +10,13 @@ import pytest
 
 from launcher.accounts import UserRole
 from launcher.clock import SystemClock
+from launcher.config import TimeoutsConfig
 from launcher.db import instances
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.errors import HypervisorUnavailable, NoHostYet
 from launcher.messages.compute import RunInstance, TerminateInstance
 from launcher.messaging import Context
-from launcher.models import HostState, LaunchOrder
+from launcher.models import HostState, LaunchOrder, TaskState
 from launcher.services.scheduler import Scheduler
 from tests.flow.house import House, Json
 from tests.flow.test_launch import events_of
@@ -141,6 +142,25 @@ async def test_a_launch_given_up_between_two_hosts_gives_the_address_back(tmp_pa
         failed = await first.until(made["id"], "ERROR")
         assert failed["fault"]["code"] in ("build_timeout", "no_host_yet")
         assert first.leftovers() == []
+
+
+async def test_a_state_that_takes_its_time_ends_the_launch_long_before_the_whole_may(tmp_path: Path) -> None:
+    timeouts = {state: 1.0 if state is TaskState.FILTERING else 60.0 for state in TimeoutsConfig().of_states()}
+    async with House(tmp_path, state_timeouts=timeouts).open() as house:
+        gate = house.hold_step("filtering")
+        made = await house.launch()
+
+        async def cleaning() -> bool:
+            found = await house.ask("GET", f"/instances/{made['id']}", status=200)
+            return bool(found["task_state"] == "cleaning")
+
+        await eventually(cleaning, what="giving up")
+        gate.open.set()
+        failed = await house.until(made["id"], "ERROR")
+        assert failed["fault"]["code"] == "build_timeout"
+        assert failed["fault"]["step"] == "filtering"
+        assert "[timeouts] filtering_s" in failed["fault"]["hint"]
+        assert house.leftovers() == []
 
 
 async def test_an_order_to_leave_that_comes_late_ends_nothing(first: House, second: House) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.errors import NoHostYet
+from launcher.errors import FirewallFailed, NoHostYet
 from launcher.messages.notices import HostHeartbeat
 from launcher.models import HostState, LaunchOrder
 from tests.contract.wire import CTX
@@ -65,6 +65,31 @@ async def test_a_running_machine_is_adopted_untouched(tmp_path: Path) -> None:
 
         await eventually(filtered, what="the filters")
         assert (await second.until(made["id"], "ACTIVE"))["launched_ms"] == active["launched_ms"]
+
+
+async def test_a_machine_whose_filters_failed_at_the_start_is_looked_at_again(tmp_path: Path) -> None:
+    """It counted as adopted although it was not: no heartbeat asked for it, and no change of its groups came."""
+    first = House(tmp_path)
+    async with first.open():
+        made = await first.launch()
+        await first.until(made["id"], "ACTIVE")
+    first.firewall.applied.clear()
+    failures = ["once"]
+
+    async def fail_once(point: str, _: str) -> None:
+        if point == "apply" and failures:
+            failures.pop()
+            raise FirewallFailed("broken by the test")
+
+    first.firewall.fault = fail_once
+    second = first.successor()
+    async with second.open():
+
+        async def filtered() -> bool:
+            return bool(second.firewall.applied)
+
+        await eventually(filtered, what="the filters")
+        assert not failures
 
 
 class Hostless:

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from launcher.accounts import AdminAccess, UserRole
-from launcher.config import FLAVORS
+from launcher.config import FLAVORS, TimeoutsConfig
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.scheduler.chance import ChanceScheduler
@@ -33,6 +33,7 @@ from launcher.services.compute.compute import Compute
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.passwords import Passwords
+from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
 from launcher.services.role import Role
 from launcher.services.scheduler import Scheduler
@@ -363,9 +364,12 @@ def _controller(shared: Any, life: Life) -> Controller:
         library=FAKE_IMAGES,
         admin=ADMIN,
         access=AccessRules(passwords=PlainPasswords()),
-        build_timeout=600.0,
-        max_attempts=3,
-        restart_missing=True,
+        launches=LaunchRules(
+            build_timeout=600.0,
+            state_timeouts=TimeoutsConfig().of_states(),
+            max_attempts=3,
+            restart_missing=True,
+        ),
         tick=2.0,
         sweep_every=SWEEP_EVERY,
     )

@@ -56,7 +56,11 @@ class Looks:
         self.holdings.numbers.see(self.found_at_start)
 
     async def verify_instance(self, ctx: Context, message: VerifyInstance) -> None:
-        """After a restart: filters and links of a running machine are put back, a missing one is reported."""
+        """After a restart: filters and links of a running machine are put back, a missing one is reported.
+
+        The filters first: the controller refuses their policy where this comes too late. Held last: what is counted is
+        not asked for again.
+        """
         order = message.order
         async with self.holdings.turns.take(order, "verify") as mine:
             if not mine:
@@ -66,11 +70,11 @@ class Looks:
                 await self.reporting.power(order, None, "no domain was found")
             if found is None or found.generation != order.generation:
                 return
-            self.holdings.held[order.instance_id] = order
             work = Launch(ctx, order)
             again = self.launches
-            for step in (again.allocate_address, again.plug, again.apply_firewall, again.plug_volumes):
+            for step in (again.allocate_address, again.apply_firewall, again.plug, again.plug_volumes):
                 await step(work)
+            self.holdings.held[order.instance_id] = order
             mended = self.found_at_start.lacks(order.number, {ArtefactKind.TAP, ArtefactKind.CHAIN})
             await self.bus.cast(ctx, ReportVerified(instance_id=order.instance_id, mended=mended))
 

@@ -28,7 +28,7 @@ from launcher.services.controller.disks import Disks
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
-from launcher.services.controller.reconcile import Reconcile
+from launcher.services.controller.reconcile import LaunchRules, Reconcile
 from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
 from launcher.services.controller.security_groups import SecurityGroups
@@ -42,8 +42,8 @@ FIRST_LOOK = 5.0
 
 
 class Controller(Role):
-    """`build_timeout` seconds is how long a whole launch may take, `tick` how often the due rows are looked at,
-    `sweep_every` how often the hosts are (0: never); without a heartbeat for `host_timeout` a host is dead.
+    """`tick` seconds is how often the due rows are looked at, `sweep_every` how often the hosts are (0: never); without
+    a heartbeat for `host_timeout` a host is dead.
     """
 
     topic = "controller"
@@ -61,9 +61,7 @@ class Controller(Role):
         read_image: ReadImage,
         library: Sequence[Image],
         admin: AdminAccess,
-        build_timeout: float,
-        max_attempts: int,
-        restart_missing: bool,
+        launches: LaunchRules,
         tick: float,
         sweep_every: float = 60.0,
         host_timeout: float = 60.0,
@@ -78,18 +76,16 @@ class Controller(Role):
         self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
         self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
         every: Any = {"db": db, "bus": bus, "clock": clock, "rng": rng, "journal": self.journal}
-        self.reconcile = Reconcile(**every, start_report=self.start_report)
+        self.reconcile = Reconcile(**every, start_report=self.start_report, rules=launches)
         self.admission = Admission(
-            **every, quotas=quotas, flavors=flavors, build_timeout=build_timeout, first_look=FIRST_LOOK
+            **every, quotas=quotas, flavors=flavors, build_timeout=launches.build_timeout, first_look=FIRST_LOOK
         )
         self.reports = Reports(
             db=db,
             clock=clock,
             journal=self.journal,
             reconcile=self.reconcile,
-            max_attempts=max_attempts,
-            build_timeout=build_timeout,
-            restart_missing=restart_missing,
+            rules=launches,
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
         self.inventory = Inventory(
@@ -97,7 +93,11 @@ class Controller(Role):
         )
         self.access = Access(db=db, clock=clock, rules=access or AccessRules())
         self.disks = Disks(
-            **every, context=self.own_context, usual=quotas, max_attempts=max_attempts, timeout=build_timeout
+            **every,
+            context=self.own_context,
+            usual=quotas,
+            max_attempts=launches.max_attempts,
+            timeout=launches.build_timeout,
         )
         self.key_pairs = KeyPairs(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)

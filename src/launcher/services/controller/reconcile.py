@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 
 from launcher.accounts import UserRole
@@ -32,17 +33,37 @@ log = logging.getLogger(__name__)
 BATCH = 100
 RELEASE_TIMEOUT = 5.0
 UNDOING = (TaskState.CLEANING, TaskState.DELETING)
-LONGEST_WAIT = 60.0
+LONGEST_WAIT, STEP_PATIENCE = 60.0, 10.0
+
+
+@dataclass(frozen=True)
+class LaunchRules:
+    """Seconds that a whole launch may last and each of its states, how often it is tried, and whether a machine that is
+    gone for another reason than its own is started again.
+    """
+
+    build_timeout: float
+    state_timeouts: Mapping[TaskState, float]
+    max_attempts: int
+    restart_missing: bool
 
 
 class Reconcile:
     """Looks at the rows that are due and casts what moves them on."""
 
     def __init__(
-        self, *, db: Database, bus: Bus, clock: Clock, rng: Random, journal: Journal, start_report: StartReport
+        self,
+        *,
+        db: Database,
+        bus: Bus,
+        clock: Clock,
+        rng: Random,
+        journal: Journal,
+        start_report: StartReport,
+        rules: LaunchRules,
     ) -> None:
         self.db, self.bus, self.clock, self.rng, self.journal = db, bus, clock, rng, journal
-        self.start_report = start_report
+        self.start_report, self.rules, self.started_ms = start_report, rules, clock.now_ms()
 
     async def recover(self) -> None:
         """At the start of this process: everything unfinished is due at once."""
@@ -81,9 +102,8 @@ class Reconcile:
 
     async def _look_at(self, due: Due) -> None:
         instance = due.instance
-        launching = instance.vm_state is VmState.BUILDING and instance.task_state not in UNDOING
-        if launching and self.clock.now_ms() > due.deadline_ms:
-            await self._give_up(instance)
+        if setting := self._overdue(due):
+            await self._give_up(instance, setting)
             return
         later = self.clock.now_ms() + self.wait(due.nudges) * 1000
         await self.db.write(lambda db: moves.nudged(db, due, next_check_ms=later))
@@ -142,20 +162,35 @@ class Reconcile:
             await self.nudge(failed, ctx)
         return failed
 
-    async def _give_up(self, instance: Instance) -> None:
+    def _overdue(self, due: Due) -> str | None:
+        """The setting whose time a launch has taken."""
+        instance, now = due.instance, self.clock.now_ms()
+        state = instance.task_state
+        if instance.vm_state is not VmState.BUILDING or state is None or state in UNDOING:
+            return None
+        if now > due.deadline_ms:
+            return "[controller] build_timeout_s"
+        since = max(instance.state_since_ms, self.started_ms)
+        return f"[timeouts] {state}_s" if now > since + self.rules.state_timeouts[state] * 1000 else None
+
+    async def _give_up(self, instance: Instance, setting: str) -> None:
         ctx = await self.context_of(instance.id)
         waited = (self.clock.now_ms() - instance.created_ms) / 1000
         fault = Fault(
             code="build_timeout",
             step=instance.task_state or "",
             message=f"the launch was still {instance.task_state} after {waited:.0f} s",
-            hint="`launcher trace` shows what it waited for; [controller] build_timeout_s is the limit",
+            hint=f"`launcher trace` shows what it waited for; {setting} is the limit",
             request_id=ctx.request_id,
             at_ms=int(self.clock.now_ms()),
         )
         failed = await self.fail(ctx, instance, fault)
         if failed.host is not None:
             await self.nudge(failed)
+
+    def first_look(self, state: TaskState) -> float:
+        """When to look at an instance that comes to this state now, if nothing is heard of it before, in ms."""
+        return self.clock.now_ms() + min(STEP_PATIENCE, self.rules.state_timeouts[state]) * 1000
 
     def wait(self, nudges: int) -> float:
         """Seconds until the next look: 1, 2, 4 … 60, give or take a fifth."""

@@ -21,13 +21,12 @@ from launcher.messages.reports import (
     ReportVerified,
 )
 from launcher.messaging import Context, Route
-from launcher.models import POWERED_OFF, Fault, Instance, PowerState, VmState
+from launcher.models import POWERED_OFF, Fault, Instance, PowerState, TaskState, VmState
 from launcher.services.controller.journal import Journal
-from launcher.services.controller.reconcile import Reconcile
+from launcher.services.controller.reconcile import LaunchRules, Reconcile
 
 log = logging.getLogger(__name__)
 
-STEP_PATIENCE = 10.0
 SHORT_LIFE = 60.0
 WAITING = {kind.code for kind in (NoHostYet, NoRoute, BusUnavailable, RpcTimeout)}
 """A role that is away for a while costs time and not the launch; the deadline of the whole launch is the limit."""
@@ -43,14 +42,12 @@ class Reports:
         clock: Clock,
         journal: Journal,
         reconcile: Reconcile,
-        max_attempts: int,
-        build_timeout: float,
-        restart_missing: bool,
+        rules: LaunchRules,
         live_hosts: Callable[[], Iterable[str]],
     ) -> None:
         self.db, self.clock, self.journal, self.reconcile = db, clock, journal, reconcile
         self.live_hosts = live_hosts
-        self.max_attempts, self.build_timeout, self.restart_missing = max_attempts, build_timeout, restart_missing
+        self.rules = rules
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -75,7 +72,7 @@ class Reports:
                 host=report.host,
                 step=report.step,
                 now_ms=now,
-                next_check_ms=now + STEP_PATIENCE * 1000,
+                next_check_ms=self.reconcile.first_look(report.step),
             ),
         )
 
@@ -102,7 +99,7 @@ class Reports:
         if due.instance.generation != report.generation:
             raise StaleGeneration(f"instance {report.instance_id} has moved on from generation {report.generation}")
         attempts = due.attempts + (report.code not in WAITING)
-        if report.retriable and attempts < self.max_attempts and self.clock.now_ms() < due.deadline_ms:
+        if report.retriable and attempts < self.rules.max_attempts and self.clock.now_ms() < due.deadline_ms:
             if await self._may_succeed_elsewhere(due.instance, report):
                 return await self._try_elsewhere(ctx, due.instance, report, attempts)
             await self._try_again(ctx, due.instance, report, attempts, due.nudges)
@@ -133,7 +130,7 @@ class Reports:
 
     def _starts_again(self, instance: Instance, report: ReportPower) -> bool:
         """One that was seen to end right after its start would do so again."""
-        if not self.restart_missing:
+        if not self.rules.restart_missing:
             return False
         ran = (self.clock.now_ms() - instance.state_since_ms) / 1000
         return report.power is None or (
@@ -175,7 +172,7 @@ class Reports:
                 host=host,
                 attempts=attempts,
                 now_ms=now,
-                next_check_ms=now + STEP_PATIENCE * 1000,
+                next_check_ms=self.reconcile.first_look(TaskState.RESCHEDULING),
             ),
             message=f"{report.step}: {report.message}; trying another host than {host}",
         )
@@ -187,7 +184,7 @@ class Reports:
         restarted = await self.journal.record(
             ctx,
             lambda db: moves.begin_restart(
-                db, instance.id, instance.generation, now_ms=now, deadline_ms=now + self.build_timeout * 1000
+                db, instance.id, instance.generation, now_ms=now, deadline_ms=now + self.rules.build_timeout * 1000
             ),
             message=f"starting it again: {cause}",
         )
