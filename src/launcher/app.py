@@ -197,6 +197,7 @@ def _api(
         listener=listener,
         metadata_listener=metadata,
         metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
+        region=config.host.region,
     )
 
 

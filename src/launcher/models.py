@@ -121,12 +121,17 @@ class Quotas(Model):
 
 
 class KeyPair(Model):
-    """A public key. The private half is returned once by its creation and kept nowhere."""
+    """A public key. The private half is returned once by its creation and kept nowhere.
+
+    `ec2_fingerprint` is EC2's: of a created RSA key the SHA-1 of the private one, of an imported one the MD5.
+    """
 
     name: Name
     type: str
     public_key: str
-    fingerprint: str
+    fingerprint: str = Field(description="SHA256, as ssh-keygen shows it")
+    ec2_fingerprint: str = ""
+    created_ms: int = 0
 
 
 class InstanceRef(Model):

@@ -86,7 +86,6 @@ async def test_repeating_is_success_and_who_holds_it_is_told(house: House) -> No
 async def test_a_volume_is_there_again_after_its_machine_was_started_again(house: House) -> None:
     machine, volume = await machine_of(house), await volume_of(house)
     await attach(house, volume, machine, device="vdx")
-    house.controller.reports.restart_missing = True
     house.virt.domains.clear()
     house.virt.plugged.clear()
     await house.compute.reporting.power(house.order_of(machine), None, "lost by the test")

@@ -133,7 +133,7 @@ def test_any_line_is_a_public_key_or_refused(kind: str, blob: bytes, comment: st
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"])))
 def test_a_key_of_ours_is_read_as_it_was_made(comment: str) -> None:
-    _, public = key_pairs.generate("x")
+    _, public, _ = key_pairs.generate("x")
     line = f"{public} {comment}".strip()
     assert key_pairs.parse("x", f"  {line}\n").public_key == line
     with pytest.raises(BadRequest):

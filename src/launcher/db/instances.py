@@ -159,6 +159,8 @@ def list_page(
     name: str | None,
     states: Sequence[VmState],
     host: str | None,
+    numbers: Sequence[int] = (),
+    deleted_after_ms: int | None = None,
 ) -> bytes:
     """A JSON list of instances in order of number, after the instance `marker`; empty filters let all through."""
     after = 0
@@ -173,8 +175,17 @@ def list_page(
     if states:
         terms.append("vm_state IN (SELECT value FROM json_each(:states))")
     elif not deleted:
-        terms.append("vm_state != 'deleted'")
-    wanted = {**given, "after": after, "states": json.dumps(list(states)), "limit": limit}
+        terms.append("(vm_state != 'deleted' OR deleted_ms > :deleted_after)")
+    if numbers:
+        terms.append("number IN (SELECT value FROM json_each(:numbers))")
+    wanted = {
+        **given,
+        "after": after,
+        "states": json.dumps(list(states)),
+        "numbers": json.dumps(list(numbers)),
+        "deleted_after": deleted_after_ms,
+        "limit": limit,
+    }
     return _json(db, " AND ".join(terms) + " ORDER BY number LIMIT :limit", wanted)
 
 

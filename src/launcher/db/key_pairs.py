@@ -11,8 +11,11 @@ from launcher.models import KeyPair
 def create(db: sqlite3.Connection, project_id: str, pair: KeyPair) -> None:
     try:
         db.execute(
-            "INSERT INTO key_pairs VALUES (?, ?, ?, ?, ?)",
-            (project_id, pair.name, pair.type, pair.public_key, pair.fingerprint),
+            "INSERT INTO key_pairs VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(project_id, pair.name, pair.type, pair.public_key, pair.fingerprint),
+                *(pair.ec2_fingerprint, pair.created_ms),
+            ),
         )
     except sqlite3.IntegrityError:
         raise Conflict(
@@ -38,4 +41,11 @@ def delete(db: sqlite3.Connection, project_id: str, name: str) -> None:
 
 
 def _pair(row: sqlite3.Row) -> KeyPair:
-    return KeyPair(name=row["name"], type=row["type"], public_key=row["public_key"], fingerprint=row["fingerprint"])
+    return KeyPair(
+        name=row["name"],
+        type=row["type"],
+        public_key=row["public_key"],
+        fingerprint=row["fingerprint"],
+        ec2_fingerprint=row["ec2_fingerprint"],
+        created_ms=int(row["created_ms"]),
+    )

@@ -6,7 +6,16 @@ from importlib.resources import files
 
 _HERE = files("launcher.db")
 
-_CONTROLLER = ("controller.sql", "nics.sql", "tried_hosts.sql", "accounts.sql", "personality.sql", "volumes.sql")
+_CONTROLLER = (
+    "controller.sql",
+    "nics.sql",
+    "tried_hosts.sql",
+    "accounts.sql",
+    "personality.sql",
+    "key_pairs.sql",
+    "tags.sql",
+    "volumes.sql",
+)
 _NETWORK = ("network.sql", "networks.sql", "floating_ips.sql")
 
 CONTROLLER = tuple(_HERE.joinpath(name).read_text() for name in _CONTROLLER)

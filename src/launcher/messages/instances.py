@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from typing import Annotated
 
 from pydantic import Field
 
@@ -64,7 +65,11 @@ class GetInstance(Call[Instance]):
 
 
 class ListInstances(Call[list[Instance]]):
-    """In order of creation, after `marker`, at most `limit`."""
+    """In order of creation, after `marker`, at most `limit`.
+
+    `numbers` are those that are meant, none means all. Deleted ones come with `deleted`, and those that were deleted
+    after `deleted_after_ms`.
+    """
 
     topic = "controller"
     needs = UserRole.READER
@@ -75,6 +80,8 @@ class ListInstances(Call[list[Instance]]):
     host: str | None = None
     all_projects: bool = False
     deleted: bool = False
+    numbers: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...] = ()
+    deleted_after_ms: int | None = None
 
 
 class DeleteInstance(Call[Instance]):

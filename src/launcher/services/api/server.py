@@ -26,6 +26,7 @@ from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
 from launcher.services.api.callers import REQUEST_ID, Callers
+from launcher.services.api.ec2.service import Ec2
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
 from launcher.services.api.groups import NativeGroups
@@ -73,12 +74,14 @@ class ApiServer(Role):
         listener: socket.socket,
         metadata_listener: socket.socket | None,
         metadata_rules: MetadataRules | None = None,
+        region: str = "RegionOne",
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
         rules = metadata_rules or MetadataRules()
         self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
         self.callers = Callers(bus=bus, rng=rng)
+        self.ec2 = Ec2(bus=bus, clock=clock, rng=rng, callers=self.callers, region=region, traced=self._keep_span)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
         parts = (
             Native(bus=bus),
@@ -118,6 +121,7 @@ class ApiServer(Role):
         for endpoint in self.endpoints:
             for method in (endpoint.method, *(["HEAD"] if endpoint.method == "GET" else [])):
                 application.router.add_route(method, endpoint.path, self._serve(endpoint))
+        self.ec2.add_to(application)
         return application
 
     def _own_endpoints(self) -> Sequence[Endpoint]:
@@ -208,7 +212,7 @@ class ApiServer(Role):
             inner = ctx.within(new_span_id(self.rng)) if endpoint.traced else ctx
             answer = await endpoint.handler(Ask(request, inner, request.match_info, query, body, request.headers))
             if endpoint.traced:
-                self._keep_span(request, ctx, inner, started)
+                self._keep_span(f"{request.method} {request.path}", ctx, inner, started)
             if isinstance(answer, web.StreamResponse):
                 return answer
             content = dump(answer.body) if dump else str(answer.body or "").encode()
@@ -220,7 +224,7 @@ class ApiServer(Role):
 
         return handle
 
-    def _keep_span(self, request: web.Request, ctx: Context, inner: Context, started: float) -> None:
+    def _keep_span(self, name: str, ctx: Context, inner: Context, started: float) -> None:
         assert inner.span_id
         self.keep(
             Span(
@@ -229,7 +233,7 @@ class ApiServer(Role):
                 parent_id=ctx.span_id,
                 role=self.topic,
                 host=self.host,
-                name=f"{request.method} {request.path}",
+                name=name,
                 kind="http",
                 queued_ms=None,
                 start_ms=started,

@@ -34,6 +34,7 @@ from launcher.services.controller.reports import Reports
 from launcher.services.controller.security_groups import SecurityGroups
 from launcher.services.controller.start_report import StartReport
 from launcher.services.controller.sweep import Sweep
+from launcher.services.controller.tags import Tags
 from launcher.services.role import Role
 
 TRACES_KEPT_MS = 7 * 24 * 3600 * 1000
@@ -92,14 +93,9 @@ class Controller(Role):
             db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=self.catalogue.hosts
         )
         self.access = Access(db=db, clock=clock, rules=access or AccessRules())
-        self.disks = Disks(
-            **every,
-            context=self.own_context,
-            usual=quotas,
-            max_attempts=launches.max_attempts,
-            timeout=launches.build_timeout,
-        )
-        self.key_pairs = KeyPairs(db=db, quotas=quotas)
+        self.disks = Disks(**every, context=self.own_context, usual=quotas, rules=launches)
+        self.key_pairs = KeyPairs(db=db, clock=clock, quotas=quotas)
+        self.tags = Tags(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
 
     @property
@@ -110,6 +106,7 @@ class Controller(Role):
             CreateInstances.to(self.admission.create_instances),
             *self.inventory.routes,
             *self.key_pairs.routes,
+            *self.tags.routes,
             *self.security_groups.routes,
             *self.disks.routes,
             *self.catalogue.routes,

@@ -11,13 +11,14 @@ from launcher.db.database import Database
 from launcher.messaging import Context, Route
 from launcher.models import Quotas
 from launcher.services.controller.journal import Journal
+from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.controller.snapshots import Snapshots
 from launcher.services.controller.volume_work import VolumeWork
 from launcher.services.controller.volumes import Volumes
 
 
 class Disks:
-    """`usual` are the quotas of a project that has none of its own; the others are explained in `volume_work.py`."""
+    """`usual` are the quotas of a project that has none of its own; a volume has the same time and attempts as a launch."""
 
     def __init__(
         self,
@@ -29,8 +30,7 @@ class Disks:
         journal: Journal,
         context: Callable[[], Context],
         usual: Quotas,
-        max_attempts: int,
-        timeout: float,
+        rules: LaunchRules,
     ) -> None:
         self.work = VolumeWork(
             db=db,
@@ -39,8 +39,8 @@ class Disks:
             rng=rng,
             journal=journal,
             context=context,
-            max_attempts=max_attempts,
-            timeout=timeout,
+            max_attempts=rules.max_attempts,
+            timeout=rules.build_timeout,
         )
         self.volumes = Volumes(db=db, clock=clock, rng=rng, usual=usual, work=self.work)
         self.snapshots = Snapshots(db=db, clock=clock, rng=rng, usual=usual, work=self.work)

@@ -94,6 +94,8 @@ class Inventory:
                 name=message.name,
                 states=[STATES[message.status]] if message.status else [],
                 host=message.host,
+                numbers=message.numbers,
+                deleted_after_ms=message.deleted_after_ms,
             )
         )
         return Encoded(page)

@@ -1,0 +1,105 @@
+"""One property of an instance at a time."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from launcher.messages.instances import GetGuestMetadata
+from launcher.models import GuestMetadata, Instance, VmState
+from launcher.services.api.ec2 import finding, ids
+from launcher.services.api.ec2.instance_shapes import ROOT, Device
+from launcher.services.api.ec2.operation import Ask, Operation
+from launcher.services.api.ec2.query import Request
+from launcher.services.api.ec2.shapes import GroupName
+from launcher.services.api.ec2.world import World
+
+Attribute = Literal[
+    "instanceType",
+    "kernel",
+    "ramdisk",
+    "userData",
+    "disableApiTermination",
+    "instanceInitiatedShutdownBehavior",
+    "rootDeviceName",
+    "blockDeviceMapping",
+    "productCodes",
+    "sourceDestCheck",
+    "groupSet",
+    "ebsOptimized",
+]
+
+
+class DescribeInstanceAttribute(Request):
+    """Tell one property of an instance."""
+
+    instance_id: str
+    attribute: Annotated[Attribute, Field(description="its name")]
+
+
+class Text(NamedTuple):
+    value: str | None
+
+
+class Flag(NamedTuple):
+    value: bool
+
+
+class Attributes(NamedTuple):
+    """Of which one is told."""
+
+    instance_id: str
+    instance_type: Text | None = None
+    kernel: Text | None = None
+    ramdisk: Text | None = None
+    user_data: Text | None = None
+    disable_api_termination: Flag | None = None
+    instance_initiated_shutdown_behavior: Text | None = None
+    root_device_name: Text | None = None
+    block_device_mapping: tuple[Device, ...] | None = None
+    product_codes: tuple[str, ...] | None = None
+    source_dest_check: Flag | None = None
+    group_set: tuple[GroupName, ...] | None = None
+    ebs_optimized: Flag | None = None
+
+
+async def describe_instance_attribute(ask: Ask, request: DescribeInstanceAttribute) -> Attributes:
+    (instance,) = await finding.instances(ask, [request.instance_id])
+    world = await World.look(ask)
+    kernel, ramdisk = world.kernel(instance)
+    blank = Attributes(ids.INSTANCE.id(instance.number))
+    match request.attribute:
+        case "userData":
+            told = await _guest(ask, instance)
+            return blank._replace(user_data=Text(told.user_data if told else None))
+        case "groupSet":
+            return blank._replace(group_set=world.group_names(instance.security_groups))
+        case "kernel":
+            return blank._replace(kernel=Text(kernel))
+        case "ramdisk":
+            return blank._replace(ramdisk=Text(ramdisk))
+        case "instanceType":
+            return blank._replace(instance_type=Text(instance.flavor.name))
+    return blank._replace(**_SAME[request.attribute])
+
+
+async def _guest(ask: Ask, instance: Instance) -> GuestMetadata | None:
+    """What only the guest reads; nothing when it is gone."""
+    if instance.vm_state is VmState.DELETED:
+        return None
+    return await ask.look(GetGuestMetadata(instance_id=instance.id))
+
+
+_SAME: dict[str, dict[str, Any]] = {
+    "disableApiTermination": {"disable_api_termination": Flag(False)},
+    "instanceInitiatedShutdownBehavior": {"instance_initiated_shutdown_behavior": Text("stop")},
+    "rootDeviceName": {"root_device_name": Text(ROOT)},
+    "blockDeviceMapping": {"block_device_mapping": ()},
+    "productCodes": {"product_codes": ()},
+    "sourceDestCheck": {"source_dest_check": Flag(True)},
+    "ebsOptimized": {"ebs_optimized": Flag(False)},
+}
+"""What is the same of every instance."""
+
+OPERATIONS = (Operation(DescribeInstanceAttribute, Attributes, describe_instance_attribute, changes=False),)

@@ -1,0 +1,24 @@
+"""Every operation there is. A new one stands in the `OPERATIONS` of its noun's file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from launcher.services.api.ec2 import (
+    addresses,
+    attributes,
+    groups,
+    images,
+    instances,
+    key_pairs,
+    networks,
+    places,
+    tags,
+)
+from launcher.services.api.ec2.operation import Operation
+
+
+def operations() -> Sequence[Operation]:
+    """By noun."""
+    nouns = (instances, attributes, key_pairs, images, groups, addresses, tags, networks, places)
+    return [each for noun in nouns for each in noun.OPERATIONS]
