@@ -52,9 +52,9 @@ from launcher.drivers.virt import embed
 from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
+from launcher.drivers.volumes.choice import choose_volumes
 from launcher.drivers.volumes.driver import VolumeDriver
 from launcher.drivers.volumes.fake import FakeVolumes
-from launcher.drivers.volumes.local import LocalVolumes
 from launcher.errors import BadRequest, Conflict
 from launcher.explaining import Settings
 from launcher.floating import Outward
@@ -266,7 +266,12 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             ),
             cache_limit=config.images.cache_gb * 2**30,
         ),
-        volumes=_volumes(config, state),
+        volumes=choose_volumes(
+            config.volumes.driver,
+            Path(config.volumes.path or state / "volumes"),
+            sources=[library_path(config, state)],
+            format=config.volumes.format,
+        ),
     )
 
 
@@ -276,12 +281,6 @@ def firewall_settings(config: Config) -> Settings:
         allow_project_net_traffic=config.firewall.allow_project_net_traffic,
         metadata_port=config.metadata.port or None,
     )
-
-
-def _volumes(config: Config, state: Path) -> VolumeDriver:
-    sources, settings = [library_path(config, state)], config.volumes
-    path = Path(settings.path) if settings.path else state / "volumes"
-    return LocalVolumes(path, sources=sources, format=settings.format)
 
 
 def _network(settings: NetworkConfig, state: Path) -> NetworkDriver:

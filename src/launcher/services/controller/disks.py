@@ -18,7 +18,7 @@ from launcher.services.controller.volumes import Volumes
 
 
 class Disks:
-    """`usual` are the quotas of a project that has none of its own; a volume has the same time and attempts as a launch."""
+    """`usual` are a project's quotas where it has none of its own; a volume has as much time as a launch."""
 
     def __init__(
         self,
