@@ -246,32 +246,28 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             images=FakeImages(delay=delay),
             volumes=FakeVolumes(delay=delay),
         )
+    images, volumes = library_path(config, state), Path(config.volumes.path or state / "volumes")
     return Drivers(
         virt=LibvirtVirt(
             libvirt_uri(config, state),
             state_dir=state,
             launcher=keep_identity(state),
             virt_type=config.virt.virt_type,
-            kernel=library.find_kernel(library_path(config, state)),
+            kernel=library.find_kernel(images),
         ),
         firewall=await choose_firewall(config.firewall.driver, firewall_settings(config), libvirt_uri(config, state)),
         network=_network(config.network, state),
         nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools),
         images=LocalImages(
             state / "instances",
-            library=library_path(config, state),
+            library=images,
             ways=make_ways(config.images.inject, state=state, partition=config.images.inject_partition),
             config_drives=ConfigDrives(
                 config.images.config_drive, config.images.config_drive_format, rng=SystemRandom()
             ),
             cache_limit=config.images.cache_gb * 2**30,
         ),
-        volumes=choose_volumes(
-            config.volumes.driver,
-            Path(config.volumes.path or state / "volumes"),
-            sources=[library_path(config, state)],
-            format=config.volumes.format,
-        ),
+        volumes=choose_volumes(config.volumes.driver, volumes, sources=[images], format=config.volumes.format),
     )
 
 

@@ -207,6 +207,17 @@ async def test_the_sweep_needs_to_see_it_twice_in_a_row(house: House) -> None:
     assert Tap(order.number) not in house.network.taps
 
 
+async def test_the_dhcp_server_is_told_what_the_rows_have_leased(house: House) -> None:
+    """Found by the simulation: it was told anew, each time, what the network role remembered, which was wrong."""
+    await a_live_and_a_dead_one(house)
+    house.network_role.leased.clear()
+    await house.network_role.publish_all()
+    assert await audit(house) == {("missing", "dhcp")}
+    for _ in range(2):
+        await house.controller.sweep.sweep()
+    assert await audit(house) == set()
+
+
 async def test_a_domain_seen_for_the_first_time_keeps_its_filters(house: House) -> None:
     order, sweep = await a_live_and_a_dead_one(house), house.controller.sweep.sweep
     await plant_chain(house, order)

@@ -66,6 +66,7 @@ class NetworkController(Role):
         self.networks = Networks(usual=network, projects=projects)
         self.served: dict[int, Network] = {}
         self.leased: dict[MacAddress, FixedIp] = {}
+        self.changes = 0
         self.publishing = asyncio.Lock()
         self.floating = FloatingIps(
             db=db,
@@ -140,6 +141,7 @@ class NetworkController(Role):
         async with failpoint("lease"):
             lease = await self.db.write(work)
         self.leased[lease.mac] = lease
+        self.changes += 1
         if await self._serve(lease.network):
             await self.floating.attempt()
         await self._publish(lease.network)
@@ -150,6 +152,7 @@ class NetworkController(Role):
             released = await self.db.write(lambda db: leases.release(db, message.instance_id))
         for lease in released:
             self.leased.pop(lease.mac, None)
+        self.changes += 1
         for network in {lease.network.id: lease.network for lease in released}.values():
             await self._publish(network)
 
@@ -234,6 +237,11 @@ class NetworkController(Role):
         return Look(host=None, kinds=frozenset(kinds), artefacts=tuple(artefacts))
 
     async def publish_again(self, ctx: Context, message: PublishLeases) -> None:
+        """By the rows: somebody saw that the servers know something else."""
+        seen = self.changes
+        found = await self.db.read(leases.list_leases)
+        if seen == self.changes:  # else it is older than what is known
+            self.leased = {lease.mac: lease for lease in found}
         await self.publish_all()
         await self.floating.check()
 

@@ -54,6 +54,7 @@ LOOKS = 2
 
 COLLECTED = {Trouble.OWNERLESS, Trouble.STALE, Trouble.UNKNOWN}
 VERIFIED = {ArtefactKind.DOMAIN, ArtefactKind.CHAIN, ArtefactKind.TAP, ArtefactKind.PLUGGED}
+PUBLISHED = {ArtefactKind.DHCP, ArtefactKind.FLOATING}
 SWEPT = {Trouble.OWNERLESS, Trouble.STALE}
 """What is unknown is left to a person. No crash makes such things, because the row comes first and stays for ever;
 a database put back from a copy and a second launcher on the host do, and then they are somebody's guests."""
@@ -102,8 +103,11 @@ class Sweep:
 
     async def _put_back(self, ctx: Context, findings: Sequence[Finding]) -> None:
         """Have the host verify what misses something: it applies filters and links anew, or reports that the machine
-        is gone, which it does only once by itself, and that word can be lost.
+        is gone, which it does only once by itself, and that word can be lost. The network tells its servers anew.
         """
+        if any(finding.trouble is Trouble.MISSING and finding.kind in PUBLISHED for finding in findings):
+            with contextlib.suppress(BusError):
+                await self.bus.call(ctx, PublishLeases())
         for host in {finding.host for finding in findings if finding.trouble is Trouble.MISSING and finding.host}:
             missing = {finding.instance_id for finding in findings if finding.host == host and finding.kind in VERIFIED}
             for order in await self._read(functools.partial(moves.list_active_orders, host=host)):
@@ -197,7 +201,7 @@ class Sweep:
             await self.bus.call(ctx, RemoveArtefacts(ref=_ref(one), kinds=kinds), host=one.host)
         if ArtefactKind.LEASE in kinds and one.instance_id is not None:
             await self.bus.call(ctx, ReleaseFixedIp(instance_id=one.instance_id))
-        if kinds & {ArtefactKind.DHCP, ArtefactKind.FLOATING}:
+        if kinds & PUBLISHED:
             await self.bus.call(ctx, PublishLeases())
 
     async def _undo_volumes(self, ctx: Context, host: str, group: Sequence[Finding]) -> None:
