@@ -7,11 +7,14 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from launcher.models import Model, Name
+from launcher.models import Model
 
 AccountId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Secret = Annotated[str, Field(min_length=1, max_length=4096, repr=False)]
-"""Shown by no repr; on the bus it is plain, as it must be."""
+Secret = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+"""Every field of this kind has `repr=False`; on the bus it is plain, as it must be."""
+Password = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+AccountName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f/]{1,255}$")]
+Words = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]{0,255}$")]
 
 
 class UserRole(StrEnum):
@@ -44,7 +47,7 @@ class Project(Model):
     """What owns things. Nobody can work in a disabled one; what runs in it goes on."""
 
     id: AccountId
-    name: Name
+    name: AccountName
     description: str = ""
     enabled: bool = True
     created_ms: float = 0.0
@@ -54,7 +57,7 @@ class User(Model):
     """Without a password it can only use the credentials that it has."""
 
     id: AccountId
-    name: Name
+    name: AccountName
     email: str | None = None
     description: str = ""
     default_project_id: str | None = None
@@ -98,13 +101,29 @@ class CreatedCredential(Model):
     """A credential at the moment of its creation, the only one at which its secret is told."""
 
     credential: Credential
-    secret: Secret
+    secret: Secret = Field(repr=False)
+
+
+class TokenInfo(Model):
+    """A token, and what it is good for as things stand."""
+
+    credential: Credential
+    user: User
+    project: Project | None
+    role: UserRole | None
+
+
+class IssuedToken(Model):
+    """A token at the moment at which it is told."""
+
+    secret: Secret = Field(repr=False)
+    info: TokenInfo
 
 
 class AdminAccess(Model):
     """What the first administrator has from the first start on; `admin.json` in the state directory holds it."""
 
-    token: Secret
-    password: Secret
+    token: Secret = Field(repr=False)
+    password: Secret = Field(repr=False)
     access_key: AccountId
-    secret_key: Secret
+    secret_key: Secret = Field(repr=False)

@@ -229,7 +229,11 @@ def _controller(
         ),
         tick=config.controller.tick_s,
         sweep_every=config.controller.sweep_s,
-        access=AccessRules(lockout_failures=config.access.lockout_failures, lockout_seconds=config.access.lockout_s),
+        access=AccessRules(
+            lockout_failures=config.access.lockout_failures,
+            lockout_seconds=config.access.lockout_s,
+            token_seconds=config.access.token_s,
+        ),
         host_timeout=config.scheduler.host_timeout_s,
     )
 
@@ -315,7 +319,7 @@ def _outward(config: Config) -> Outward:
     if _sandboxed():
         inner = INNER if Path("/sys/class/net", INNER).exists() else "lo"
         pools = tuple(pool.model_copy(update={"interface": inner}) for pool in pools)
-    return Outward(masquerade=config.network.nat, pools=pools, quota=config.quotas.floating_ips)
+    return Outward(masquerade=config.network.nat, pools=pools)
 
 
 def library_path(config: Config, state: Path) -> Path:

@@ -51,6 +51,7 @@ class ApiConfig(Model):
 class AccessConfig(Model):
     lockout_failures: int = Field(default=10, ge=0)
     lockout_s: float = Field(default=60.0, ge=0)
+    token_s: float = Field(default=3600.0, gt=0)
 
 
 class BusConfig(Model):

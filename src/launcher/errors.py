@@ -8,6 +8,7 @@
     ├── NotFound                       404 not_found
     ├── Conflict                       409 conflict
     │   └── StaleGeneration            409 stale_generation      the instance has moved on; drop the work
+    ├── TooManyRequests                429 too_many_requests
     ├── NoValidHost                    503 no_valid_host
     │   └── NoHostYet                  503 no_host_yet           no host has reported; worth waiting
     ├── NoMoreFixedIps                 503 no_more_fixed_ips
@@ -109,6 +110,10 @@ class Conflict(LauncherError):
 
 class StaleGeneration(Conflict):
     code = "stale_generation"
+
+
+class TooManyRequests(LauncherError):
+    code, status, retriable = "too_many_requests", 429, True
 
 
 class NoValidHost(LauncherError):

@@ -31,11 +31,10 @@ class FloatingPool(Model):
 
 
 class Outward(Model):
-    """What the settings say of the ways out and in; `quota` is how many floating IPs a project may hold."""
+    """What the settings say of the ways out and in."""
 
     masquerade: bool = True
     pools: tuple[FloatingPool, ...] = ()
-    quota: int = 10
 
 
 class FloatingIp(Model):

@@ -152,7 +152,7 @@ class House:
                 driver=self.network,
                 firewall=self.firewall,
                 nat=self.nat,
-                outward=Outward(pools=self.pools, quota=self.quotas.floating_ips),
+                outward=Outward(pools=self.pools),
             ),
             "compute": self._compute(world),
             "api": ApiServer(

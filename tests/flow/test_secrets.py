@@ -10,17 +10,20 @@ from random import Random
 
 import pytest
 
+from launcher.accounts import CredentialKind
 from launcher.amqp import AmqpBus
 from launcher.bus import _Delivery, encode
 from launcher.clock import SystemClock
 from launcher.config import load
 from launcher.dead_letters import DeadLetter
-from launcher.errors import BadRequest, BusUnavailable
+from launcher.errors import BadRequest, BusUnavailable, Unauthorized
 from launcher.identity import new_token
+from launcher.messages.access import LogIn
 from launcher.messages.instances import CreateInstances
 from launcher.models import InstanceId
 from tests.contract.wire import CTX
-from tests.flow.house import TOKEN, House, Json
+from tests.flow.house import ADMIN, TOKEN, House, Json
+from tests.flow.test_access import signed
 from tests.waiting import eventually
 
 USER_DATA = "canary: the password of the guest's database is canary-in-user-data"
@@ -78,6 +81,28 @@ async def test_a_launch_a_failure_and_an_end_tell_no_secret(house: House, caplog
     await house.ask("DELETE", f"/instances/{launched['id']}", status=202)
     await house.until(launched["id"], "DELETED")
     assert canaries.seen_in(caplog.text, *await told(house, [launched, failed])) == []
+
+
+async def test_passwords_keys_and_tokens_are_told_once(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    canaries, word = Canaries(ADMIN.password, ADMIN.secret_key, "canary-password"), "canary-password-of-eve"
+    eve = await house.ask("POST", "/users", {"name": "eve", "password": word, "default_project": "admin"}, status=201)
+    await house.ask("PUT", "/projects/admin/users/eve/roles/member", status=204)
+    made = [await house.ask("POST", "/credentials", {"kind": kind}, status=201) for kind in CredentialKind]
+    login = {"user": "eve", "password": word, "project": "admin"}
+    made += [await house.ask("POST", "/tokens", login, status=201)]
+    canaries.texts += [each.pop("secret") for each in made]
+    told = [str(eve), str(made), str(await house.ask("POST", "/tokens", {**login, "password": word + "x"}, status=401))]
+    told += [str(await house.ask("POST", "/tokens", {**login, "project": ["canary-password"]}, status=400))]
+    told += [str(await house.ask("PUT", "/password", {"original": word, "password": word}, status=403))]
+    for secret in (ADMIN.secret_key, "canary-password"):
+        with pytest.raises(Unauthorized) as refused:
+            await house.bus.call(CTX, signed(secret=secret, key=secret))
+        told += [f"{refused.value} {refused.value.hint}"]
+    for path in ("/users", "/users/eve", "/credentials", "/grants", "/tokens/self", "/metrics"):
+        async with house.http.get(path) as response:
+            told += [await response.text()]
+    told += [repr(LogIn(user="eve", password=word)), repr(ADMIN)]
+    assert canaries.seen_in(caplog.text, *told) == []
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import json
 import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -65,7 +64,7 @@ async def test_nothing_that_people_can_read_has_them(server: Server, broker: Bro
         assert await server.cli("ssh", "canary", "--", "cat /run/user-data") == USER_DATA.decode()
         await server.cli("delete", "canary", "--wait")
     secrets = [line for line in key.read_text().splitlines() if "-----" not in line]
-    secrets += [json.loads((server.state / "admin.json").read_text())["token"], "guest:guest"]
+    secrets += [server.admin[name] for name in ("token", "password", "secret_key")] + ["guest:guest"]
     secrets += [USER_DATA.decode().strip(), base64.b64encode(USER_DATA).decode()]
     log = server.log.read_text()
     assert "DEBUG" in log

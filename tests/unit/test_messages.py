@@ -95,7 +95,7 @@ def test_the_request_has_novas_shape() -> None:
     body = encode(CTX, Authenticate(token_sha256="00"), sent_ms=1.5, deadline_ms=61001.5)
     assert json.loads(body) == {
         "method": "authenticate",
-        "args": {"token_sha256": "00"},
+        "args": {"token_sha256": "00", "unscoped": False},
         "context": CTX.model_dump(),
         "sent_ms": 1.5,
         "deadline_ms": 61001.5,

@@ -54,6 +54,7 @@ class Endpoint(NamedTuple):
     url: str
     token: str
     source: str
+    region: str = "RegionOne"
 
 
 def find_state(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -70,11 +71,14 @@ def find_endpoint(state: str | None, environ: Mapping[str, str] = os.environ) ->
     """The option --state, else LAUNCHER_URL and LAUNCHER_TOKEN, else LAUNCHER_STATE, else the default directory."""
     url, token = environ.get("LAUNCHER_URL", ""), environ.get("LAUNCHER_TOKEN", "")
     if url and token and not state:
-        return Endpoint(url.rstrip("/"), token, "LAUNCHER_URL and LAUNCHER_TOKEN")
+        return Endpoint(
+            url.rstrip("/"), token, "LAUNCHER_URL and LAUNCHER_TOKEN", environ.get("AWS_DEFAULT_REGION") or "RegionOne"
+        )
     path = find_state(state, environ) / "admin.json"
     try:
         admin = json.loads(path.read_text())
-        return Endpoint(str(admin["url"]).rstrip("/"), str(admin["token"]), str(path))
+        url, token = str(admin["url"]).rstrip("/"), str(admin["token"])
+        return Endpoint(url, token, str(path), str(admin.get("region") or "RegionOne"))
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -10,8 +10,10 @@ from typing import Any
 
 from launcher import __version__
 from launcher.cli import (
+    accounts,
     audit,
     completion,
+    environment,
     events,
     expose,
     floating_ips,
@@ -89,6 +91,10 @@ COMMANDS: dict[str, tuple[str | None, Callable[[argparse.ArgumentParser], None]]
     "volume": ("disks with a life of their own", volumes.add_volume),
     "snapshot": ("what was in a volume at one moment", volumes.add_snapshot),
     "group": ("security groups", groups.add_group),
+    "project": ("projects, and what they may hold", accounts.add_project),
+    "user": ("users and their roles", accounts.add_user),
+    "credentials": ("access keys, tokens and application credentials", accounts.add_credentials),
+    "env": ("variables for EC2's and OpenStack's clients", environment.add_env),
     "image": ("images", resources.add_image),
     "flavor": ("sizes", resources.add_flavor),
     "host": ("compute hosts", resources.add_host),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from launcher.cli.client import Failure, Json
 
@@ -42,6 +43,12 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Every column as wide as its widest cell, two spaces between them."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def print_exports(variables: Mapping[str, str]) -> None:
+    """For a shell's `eval`."""
+    for name, value in variables.items():
+        print(f"export {name}={shlex.quote(value)}")
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:

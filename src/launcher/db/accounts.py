@@ -26,7 +26,7 @@ def create_project(db: sqlite3.Connection, project: Project) -> None:
 def get_project(db: sqlite3.Connection, name_or_id: str) -> Project:
     row = _row(db, "SELECT * FROM projects WHERE ? IN (id, name) ORDER BY id != ?", name_or_id)
     if row is None:
-        raise NotFound(f"there is no project {name_or_id!r}", hint="see `launcher project list`", field="project")
+        raise no_project(name_or_id)
     return _project(row)
 
 
@@ -50,8 +50,16 @@ def update_project(db: sqlite3.Connection, project: Project) -> None:
 
 
 def delete_project(db: sqlite3.Connection, project_id: str) -> None:
-    """Roles in it, credentials for it and its quotas go along."""
-    db.execute("DELETE FROM projects WHERE id = ?", (project_id,))
+    """All that it has goes along; instances that it had stay in the records."""
+    for statement in (
+        "DELETE FROM security_group_rules WHERE source_id IN"
+        " (SELECT id FROM security_groups WHERE project_id = :project)",
+        "DELETE FROM security_groups WHERE project_id = :project",
+        "DELETE FROM key_pairs WHERE project_id = :project",
+        "DELETE FROM idempotency_keys WHERE project_id = :project",
+        "DELETE FROM projects WHERE id = :project",
+    ):
+        db.execute(statement, {"project": project_id})
 
 
 def create_user(db: sqlite3.Connection, user: User, password: str | None) -> None:
@@ -77,7 +85,7 @@ def create_user(db: sqlite3.Connection, user: User, password: str | None) -> Non
 def get_user(db: sqlite3.Connection, name_or_id: str) -> User:
     row = _row(db, "SELECT * FROM users WHERE ? IN (id, name) ORDER BY id != ?", name_or_id)
     if row is None:
-        raise NotFound(f"there is no user {name_or_id!r}", hint="see `launcher user list`", field="user")
+        raise no_user(name_or_id)
     return _user(row)
 
 
@@ -135,6 +143,14 @@ def list_grants(db: sqlite3.Connection, user_id: str | None, project_id: str | N
 
 def list_roles(db: sqlite3.Connection, user_id: str, project_id: str) -> list[str]:
     return [row["role"] for row in db.execute(_GRANTS, (user_id, project_id)).fetchall()]
+
+
+def no_project(name_or_id: str) -> NotFound:
+    return NotFound(f"there is no project {name_or_id!r}", hint="see `launcher project list`", field="project")
+
+
+def no_user(name_or_id: str) -> NotFound:
+    return NotFound(f"there is no user {name_or_id!r}", hint="see `launcher user list`", field="user")
 
 
 def _row(db: sqlite3.Connection, query: str, name_or_id: str) -> Any:

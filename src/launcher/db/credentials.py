@@ -52,6 +52,18 @@ def find_identity(db: sqlite3.Connection, token_sha256: str, now_ms: float) -> I
     return proof.identity if proof else None
 
 
+def find_user(db: sqlite3.Connection, token_sha256: str, now_ms: float) -> Identity | None:
+    """Whose token this is that is for no project: all that it is good for is to read what is the user's own."""
+    row = db.execute(
+        "SELECT c.id, c.user_id FROM credentials c JOIN users u ON u.id = c.user_id AND u.enabled"
+        " WHERE c.kind = 'token' AND c.secret = ? AND c.project_id IS NULL AND c.expires_ms > ?",
+        (token_sha256, now_ms),
+    ).fetchone()
+    if row is None:
+        return None
+    return Identity(user_id=row["user_id"], project_id="", role=UserRole.READER, credential_id=row["id"])
+
+
 def find_proof(db: sqlite3.Connection, kind: CredentialKind, credential_id: str, now_ms: float) -> Proof | None:
     """The same of a credential that has an id of its own."""
     return _find(db, "c.id = :key", kind, credential_id, now_ms)
@@ -67,10 +79,19 @@ def _find(db: sqlite3.Connection, which: str, kind: CredentialKind, key: str, no
 
 
 def get(db: sqlite3.Connection, credential_id: str) -> Credential:
+    found = find(db, credential_id)
+    if found is None:
+        raise no_credential(credential_id)
+    return found
+
+
+def find(db: sqlite3.Connection, credential_id: str) -> Credential | None:
     row = db.execute("SELECT * FROM credentials WHERE id = ?", (credential_id,)).fetchone()
-    if row is None:
-        raise NotFound(f"there is no credential {credential_id!r}", hint="see `launcher credentials list`")
-    return _credential(row)
+    return _credential(row) if row else None
+
+
+def no_credential(credential_id: str) -> NotFound:
+    return NotFound(f"there is no credential {credential_id!r}", hint="see `launcher credentials list`")
 
 
 def find_token(db: sqlite3.Connection, token_sha256: str, now_ms: float) -> Credential | None:

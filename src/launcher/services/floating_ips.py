@@ -17,6 +17,7 @@ from launcher.db.database import Database
 from launcher.drivers.nat.driver import NatDriver
 from launcher.errors import BadRequest, Conflict, LauncherError, NetworkFailed, NotFound
 from launcher.floating import FloatingIp, FloatingPool, Outward, Translation
+from launcher.messages.accounts import GetQuotas
 from launcher.messages.floating_ips import (
     AllocateFloatingIp,
     AssociateFloatingIp,
@@ -63,6 +64,7 @@ class FloatingIps:
 
     async def allocate(self, ctx: Context, message: AllocateFloatingIp) -> FloatingIp:
         pool = self._pool(message)
+        quotas = await self.bus.call(ctx, GetQuotas(project=ctx.project_id))
 
         def work(db: sqlite3.Connection) -> FloatingIp:
             return floating_ips.allocate(
@@ -70,7 +72,7 @@ class FloatingIps:
                 pool,
                 project_id=ctx.project_id,
                 address=message.address,
-                quota=self.outward.quota,
+                quota=quotas.floating_ips,
                 now_ms=self.clock.now_ms(),
             )
 

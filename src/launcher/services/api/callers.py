@@ -39,10 +39,7 @@ class Callers:
 
     async def by_bearer(self, request: web.Request) -> Context:
         """By the native dialect's header. Raises Unauthorized."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthorized("a bearer token is needed", hint="Authorization: Bearer … (admin.json has one)")
-        return await self.by_token(request, token.strip())
+        return await self.by_token(request, bearer(request))
 
     async def by_token(self, request: web.Request, token: str) -> Context:
         """Raises Unauthorized."""
@@ -58,6 +55,14 @@ class Callers:
             access_key=access_key, version=version, string_to_sign=string_to_sign, signature=signature
         )
         return _known(ctx, await self.bus.call(ctx, signed))
+
+
+def bearer(request: web.Request) -> str:
+    """The native dialect's token. Raises Unauthorized."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorized("a bearer token is needed", hint="Authorization: Bearer … (admin.json has one)")
+    return token.strip()
 
 
 def sha256(token: str) -> str:

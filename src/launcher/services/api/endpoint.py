@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from launcher.accounts import UserRole
 from launcher.errors import LauncherError
 from launcher.messaging import Context
 from launcher.models import Model
@@ -42,6 +43,7 @@ class Answer:
 class Endpoint:
     """`public` ones need no token, `traced` ones begin or continue a trace of a launch.
 
+    `needs` is for what is no translation of a message, whose own need the bus looks at.
     `headers` are JSON schemas by name. `raises` names what the operation refuses beside what follows from its shape;
     with a status of `or_status` it has the same body as with `status`.
     """
@@ -59,4 +61,5 @@ class Endpoint:
     content_type: str = "application/json"
     raises: tuple[type[LauncherError], ...] = ()
     public: bool = False
+    needs: UserRole = UserRole.READER
     traced: bool = False

@@ -14,10 +14,11 @@ from typing import Any
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
+from launcher.accounts import UserRole
 from launcher.auditing import ArtefactsRemoved, HostsAudited
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.errors import BadRequest, Conflict, LauncherError, NotFound, Unauthorized, Unreachable
+from launcher.errors import BadRequest, Conflict, Forbidden, LauncherError, NotFound, Unauthorized, Unreachable
 from launcher.identity import new_request_id, new_span_id
 from launcher.messages.access import Ping
 from launcher.messages.catalogue import ListHosts
@@ -25,7 +26,9 @@ from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
+from launcher.services.api.accounts import NativeAccounts
 from launcher.services.api.callers import REQUEST_ID, Callers
+from launcher.services.api.credentials import NativeCredentials
 from launcher.services.api.ec2.service import Ec2
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
@@ -85,6 +88,8 @@ class ApiServer(Role):
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
         parts = (
             Native(bus=bus),
+            NativeAccounts(bus=bus),
+            NativeCredentials(bus=bus),
             NativeGroups(bus=bus),
             NativeNetworks(bus=bus),
             NativeFloatingIps(bus=bus),
@@ -133,7 +138,8 @@ class ApiServer(Role):
                 self.tunnel.open,
                 "A WebSocket of a TCP connection to the guest",
                 status=101,
-                raises=(Conflict, Unreachable),
+                raises=(Forbidden, Conflict, Unreachable),
+                needs=UserRole.MEMBER,
             ),
             Endpoint(
                 "GET",
@@ -203,7 +209,9 @@ class ApiServer(Role):
 
         async def handle(request: web.Request) -> web.StreamResponse:
             started = self.clock.now_ms()
-            ctx = self.own_context() if endpoint.public else await self.callers.by_bearer(request)
+            ctx = self.callers.nobody(request) if endpoint.public else await self.callers.by_bearer(request)
+            if not ctx.role.covers(endpoint.needs):
+                raise Forbidden(f"this needs the role {endpoint.needs} in the project, yours is {ctx.role}")
             try:
                 query = endpoint.query.model_validate(dict(request.query))
                 body = await _body(request, endpoint.body)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from launcher.bus import Bus
 from launcher.errors import BadRequest
-from launcher.messages.instances import ListEvents
+from launcher.messages.instances import GetInstance, ListEvents
 from launcher.messages.notices import InstanceChanged
 from launcher.messaging import Context
 from launcher.models import LARGEST, Event, Model
@@ -51,6 +51,8 @@ class Watch:
     async def stream(self, ask: Ask) -> web.StreamResponse:
         query: EventsQuery = ask.query
         after = max(query.after, _last_seen(ask))
+        if query.instance_id is not None:  # while a refusal can still be told
+            await self.bus.call(ask.ctx, GetInstance(instance_id=query.instance_id))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await response.prepare(ask.request)
         with contextlib.suppress(ConnectionError):

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import logging
 import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 from launcher.accounts import AdminAccess, Credential, CredentialKind, Identity, Project, User, UserRole
+from launcher.admin_file import ADMIN
 from launcher.clock import Clock
 from launcher.db import accounts, credentials
 from launcher.db.database import Database
 from launcher.errors import Unauthorized
 from launcher.messages.access import Authenticate, VerifySignature
 from launcher.messaging import Context, Route
+from launcher.services.controller.credentials import Credentials, sha256
 from launcher.services.controller.lockout import Lockout
 from launcher.services.controller.passwords import Passwords
 
-ADMIN = "admin"
-"""The id and name of the first user and of its project."""
 TOKEN_OF_ADMIN, KEY_OF_ADMIN = "admin.json's token", "admin.json's access key"
 SCOPE = re.compile(r"([0-9]{8})/([A-Za-z0-9._-]{1,64})/ec2/aws4_request")
 
@@ -31,23 +31,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AccessRules:
-    """After `lockout_failures` wrong secrets in a row (0: never) a name is locked for `lockout_seconds`."""
+    """After `lockout_failures` wrong secrets in a row (0: never) a name is locked for `lockout_seconds`.
+
+    A token lasts `token_seconds` if nobody says how long.
+    """
 
     lockout_failures: int = 10
     lockout_seconds: float = 60.0
+    token_seconds: float = 3600.0
     passwords: Passwords = field(default_factory=Passwords)
 
 
 class Access:
     """Answers Authenticate and VerifySignature, and knows the first administrator."""
 
-    def __init__(self, *, db: Database, clock: Clock, rules: AccessRules) -> None:
+    def __init__(self, *, db: Database, clock: Clock, rng: Random, rules: AccessRules) -> None:
         self.db, self.clock, self.passwords = db, clock, rules.passwords
         self.lockout = Lockout(clock=clock, limit=rules.lockout_failures, seconds=rules.lockout_seconds)
+        self.credentials = Credentials(db=db, clock=clock, rng=rng, doorkeeper=self, token_seconds=rules.token_seconds)
 
     @property
     def routes(self) -> Sequence[Route]:
-        return [Authenticate.to(self.authenticate), VerifySignature.to(self.verify_signature)]
+        return [
+            Authenticate.to(self.authenticate),
+            VerifySignature.to(self.verify_signature),
+            *self.credentials.routes,
+        ]
 
     async def keep_admin(self, admin: AdminAccess) -> None:
         """The first administrator with what `admin.json` says; where that is new, it replaces what it said before."""
@@ -60,6 +69,8 @@ class Access:
     async def authenticate(self, ctx: Context, message: Authenticate) -> Identity:
         now = self.clock.now_ms()
         found = await self.db.read(lambda db: credentials.find_identity(db, message.token_sha256, now))
+        if found is None and message.unscoped:
+            found = await self.db.read(lambda db: credentials.find_user(db, message.token_sha256, now))
         if found is None:
             raise Unauthorized("the bearer token is not known here, or no longer", hint="see `launcher credentials`")
         return found
@@ -70,20 +81,26 @@ class Access:
         proof = await self.db.read(lambda db: credentials.find_proof(db, CredentialKind.ACCESS_KEY, key, now))
         expected = _signature(message, proof.secret if proof else "nobody's")
         passed = hmac.compare_digest(expected.encode(), message.signature.encode()) and expected != ""
-        if proof and not self.lockout.is_locked(key):
-            if self.lockout.note(key, passed=passed):
-                log.warning("access key %s is locked for %g s: too many wrong signatures", key, self.lockout.seconds)
-            if passed:
-                return proof.identity
+        if proof and self.admits(key, passed=passed):
+            return proof.identity
         raise Unauthorized(
             "the access key is not known here, or the signature is not one of its secret",
             hint="after several failures in a row a key is locked for a while; see `launcher credentials list`",
         )
 
+    async def check_password(self, name_or_id: str, password: str) -> User | None:
+        """The user whose password it is; it takes as long to say no to a user that is not there."""
+        found = await self.db.read(lambda db: accounts.find_password(db, name_or_id))
+        passed = await self.passwords.match(password, found[1] if found else None)
+        return found[0] if found and self.admits(f"user {found[0].id}", passed=passed) else None
 
-def sha256(secret: str) -> str:
-    """How a random secret is kept; guessing is hopeless, so nothing slow is needed."""
-    return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
+    def admits(self, name: str, *, passed: bool) -> bool:
+        """Whether somebody comes in by this name, which exists: not while it is locked, whatever is shown."""
+        if self.lockout.is_locked(name):
+            return False
+        if self.lockout.note(name, passed=passed):
+            log.warning("%s is locked for %g s: too many failures in a row", name, self.lockout.seconds)
+        return passed
 
 
 def _signature(message: VerifySignature, secret: str) -> str:

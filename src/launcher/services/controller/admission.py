@@ -14,8 +14,9 @@ from random import Random
 
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.db import idempotency, images, instances, key_pairs, members, security_groups
+from launcher.db import idempotency, images, instances, key_pairs, limits, members, security_groups
 from launcher.db.database import Database
+from launcher.db.instances import Usage
 from launcher.errors import BadRequest, BusError, LauncherError, NotFound, QuotaExceeded
 from launcher.failpoints import failpoint
 from launcher.identity import new_mac, new_reservation_id, new_uuid
@@ -67,7 +68,7 @@ class Admission:
 
     async def create_instances(self, ctx: Context, request: CreateInstances) -> list[Instance]:
         """Commit, then cast to the scheduler. A cast that fails is repeated by the reconcile loop."""
-        _check(request, self.quotas)
+        _check(request)
         if request.networks:
             wanted = tuple((nic.network, nic.address) for nic in request.networks)
             await self.bus.call(ctx, CheckNetworks(nics=wanted))
@@ -91,9 +92,10 @@ class Admission:
             known = idempotency.find(db, ctx.project_id, request.idempotency_key, digest)
             if known is not None:
                 return [instances.get(db, instance_id) for instance_id in known], [], []
-        flavor = self._flavor(request.flavor)
-        count = self._allowed(db, ctx, request, flavor)
-        groups = security_groups.choose(db, ctx.project_id, request.security_groups, self.quotas.groups_per_instance)
+        flavor, quotas = self._flavor(request.flavor), limits.get(db, ctx.project_id, self.quotas)
+        _check_metadata(request, quotas)
+        count = _allowed(instances.get_usage(db, ctx.project_id), quotas, request, flavor)
+        groups = security_groups.choose(db, ctx.project_id, request.security_groups, quotas.groups_per_instance)
         plan = Plan(ctx, request, flavor, count, new_reservation_id(self.rng), groups)
         orders = [self._create(db, plan, index) for index in range(count)]
         made = [instances.get(db, order.instance_id) for order in orders]
@@ -107,24 +109,6 @@ class Admission:
         if name not in self.flavors:
             raise NotFound(f"there is no flavor {name!r}", hint=f"there are: {', '.join(self.flavors)}", field="flavor")
         return self.flavors[name]
-
-    def _allowed(self, db: sqlite3.Connection, ctx: Context, request: CreateInstances, flavor: Flavor) -> int:
-        """As many of `max_count` as the quota allows; QuotaExceeded when that is less than `min_count`."""
-        used, quotas = instances.get_usage(db, ctx.project_id), self.quotas
-        rooms = {
-            "instances": (quotas.instances, used.instances, 1),
-            "cores": (quotas.cores, used.vcpus, flavor.vcpus),
-            "memory_mb": (quotas.memory_mb, used.memory_mb, flavor.memory_mb),
-        }
-        allowed = {name: max(0, (limit - held) // each) for name, (limit, held, each) in rooms.items()}
-        tightest = min(allowed, key=lambda name: allowed[name])
-        if allowed[tightest] < request.min_count:
-            limit, held, each = rooms[tightest]
-            raise QuotaExceeded(
-                f"quota of {tightest} exceeded: {held} of {limit} in use, {each * request.min_count} more needed",
-                hint="delete an instance, or raise [quotas] in config.toml",
-            )
-        return min(request.max_count, allowed[tightest])
 
     def _create(self, db: sqlite3.Connection, plan: Plan, index: int) -> LaunchOrder:
         """One instance's row, and the order that carries what was decided here."""
@@ -184,20 +168,41 @@ class Admission:
         raise LauncherError(f"no free MAC address in {MAC_ATTEMPTS} attempts")
 
 
-def _check(request: CreateInstances, quotas: Quotas) -> None:
+def _allowed(used: Usage, quotas: Quotas, request: CreateInstances, flavor: Flavor) -> int:
+    """As many of `max_count` as the quota allows; QuotaExceeded when that is less than `min_count`."""
+    rooms = {
+        "instances": (quotas.instances, used.instances, 1),
+        "cores": (quotas.cores, used.vcpus, flavor.vcpus),
+        "memory_mb": (quotas.memory_mb, used.memory_mb, flavor.memory_mb),
+    }
+    allowed = {name: max(0, (limit - held) // each) for name, (limit, held, each) in rooms.items()}
+    tightest = min(allowed, key=lambda name: allowed[name])
+    if allowed[tightest] < request.min_count:
+        limit, held, each = rooms[tightest]
+        raise QuotaExceeded(
+            f"quota of {tightest} exceeded: {held} of {limit} in use, {each * request.min_count} more needed",
+            hint="delete an instance, or ask an administrator for more (`launcher project quota`)",
+        )
+    return min(request.max_count, allowed[tightest])
+
+
+def _check(request: CreateInstances) -> None:
     """What can be said without the database."""
     if request.min_count > request.max_count:
         raise BadRequest("min_count is larger than max_count", field="min_count")
     if request.max_count > 1 and any(nic.address for nic in request.networks):
         raise BadRequest("several instances cannot have one address", field="networks")
-    if len(request.metadata) > quotas.metadata_items:
-        raise QuotaExceeded(f"at most {quotas.metadata_items} metadata items are allowed", field="metadata")
     if any(len(text) > 255 for item in request.metadata.items() for text in item):
         raise BadRequest("metadata keys and values have at most 255 characters", field="metadata")
     if request.user_data is not None:
         _check_encoded(request.user_data, "user_data", USER_DATA_LIMIT)
     for file in request.personality.files:
         _check_encoded(file.content, "personality", FILE_LIMIT)
+
+
+def _check_metadata(request: CreateInstances, quotas: Quotas) -> None:
+    if len(request.metadata) > quotas.metadata_items:
+        raise QuotaExceeded(f"at most {quotas.metadata_items} metadata items are allowed", field="metadata")
 
 
 def _check_encoded(encoded: str, field: str, limit: int) -> None:

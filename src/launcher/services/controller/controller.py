@@ -22,6 +22,7 @@ from launcher.messages.notices import HostHeartbeat
 from launcher.messaging import Context, Route
 from launcher.models import Flavor, Image, Quotas
 from launcher.services.controller.access import Access, AccessRules
+from launcher.services.controller.accounts import Accounts
 from launcher.services.controller.admission import Admission
 from launcher.services.controller.catalogue import Catalogue, ReadImage
 from launcher.services.controller.disks import Disks
@@ -92,7 +93,8 @@ class Controller(Role):
         self.inventory = Inventory(
             db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=self.catalogue.hosts
         )
-        self.access = Access(db=db, clock=clock, rules=access or AccessRules())
+        self.access = Access(db=db, clock=clock, rng=rng, rules=access or AccessRules())
+        self.accounts = Accounts(db=db, bus=bus, clock=clock, rng=rng, access=self.access, usual=quotas)
         self.disks = Disks(**every, context=self.own_context, usual=quotas, rules=launches)
         self.key_pairs = KeyPairs(db=db, clock=clock, quotas=quotas)
         self.tags = Tags(db=db, quotas=quotas)
@@ -103,6 +105,7 @@ class Controller(Role):
         return [
             Ping.to(self.ping),
             *self.access.routes,
+            *self.accounts.routes,
             CreateInstances.to(self.admission.create_instances),
             *self.inventory.routes,
             *self.key_pairs.routes,

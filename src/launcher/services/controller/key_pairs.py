@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from launcher.clock import Clock
-from launcher.db import key_pairs
+from launcher.db import key_pairs, limits
 from launcher.db.database import Database
 from launcher.errors import BadRequest, QuotaExceeded
 from launcher.messages.key_pairs import CreateKeyPair, DeleteKeyPair, ListKeyPairs
@@ -59,8 +59,9 @@ class KeyPairs:
         pair = pair.model_copy(update=noted)
 
         def work(db: sqlite3.Connection) -> None:
-            if len(key_pairs.list_all(db, ctx.project_id)) >= self.quotas.key_pairs:
-                raise QuotaExceeded(f"quota of key pairs exceeded: {self.quotas.key_pairs} in use")
+            most = limits.get(db, ctx.project_id, self.quotas).key_pairs
+            if len(key_pairs.list_all(db, ctx.project_id)) >= most:
+                raise QuotaExceeded(f"quota of key pairs exceeded: {most} are allowed")
             key_pairs.create(db, ctx.project_id, pair)
 
         await self.db.write(work)

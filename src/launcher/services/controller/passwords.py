@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import secrets
+from collections.abc import AsyncIterator
+
+from launcher.errors import TooManyRequests
 
 R = 8
-AT_ONCE = 2
+AT_ONCE, WAITING = 2, 40
 MEMORY = 128 * 1024 * 1024
 
 
@@ -21,11 +25,12 @@ class Passwords:
 
     def __init__(self, *, log_n: int = 14, p: int = 5) -> None:
         self.log_n, self.p = log_n, p
+        self.waiting = 0
         self.turns = asyncio.Semaphore(AT_ONCE)
 
     async def hash(self, password: str) -> str:
         """`scrypt$log n$p$salt$hash`."""
-        async with self.turns:
+        async with self._turn():
             return await asyncio.to_thread(
                 self._hash_now, password, salt=secrets.token_bytes(16), log_n=self.log_n, p=self.p
             )
@@ -36,11 +41,22 @@ class Passwords:
             await self.hash(password)
             return False
         _, log_n, p, salt, _ = hashed.split("$")
-        async with self.turns:
+        async with self._turn():
             again = await asyncio.to_thread(
                 self._hash_now, password, salt=base64.b64decode(salt), log_n=int(log_n), p=int(p)
             )
         return hmac.compare_digest(again, hashed)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        if self.waiting >= WAITING:
+            raise TooManyRequests("too many passwords are being checked", hint="try again in a few seconds")
+        self.waiting += 1
+        try:
+            async with self.turns:
+                yield
+        finally:
+            self.waiting -= 1
 
     @staticmethod
     def _hash_now(password: str, *, salt: bytes, log_n: int, p: int) -> str:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 from typing import TypeVar
 
 from launcher.bus import Bus
-from launcher.db import instances, members, policies, security_groups, versions
+from launcher.db import instances, limits, members, policies, security_groups, versions
 from launcher.db.database import Database
 from launcher.errors import BadRequest, Conflict, QuotaExceeded
 from launcher.explaining import Decision
@@ -61,8 +61,9 @@ class SecurityGroups:
 
     async def create_security_group(self, ctx: Context, message: CreateSecurityGroup) -> Group:
         def work(db: sqlite3.Connection) -> Group:
-            if security_groups.count(db, ctx.project_id) >= self.quotas.security_groups:
-                raise QuotaExceeded(f"quota of security groups exceeded: {self.quotas.security_groups} in use")
+            most = limits.get(db, ctx.project_id, self.quotas).security_groups
+            if security_groups.count(db, ctx.project_id) >= most:
+                raise QuotaExceeded(f"quota of security groups exceeded: {most} are allowed")
             made = security_groups.create(db, ctx.project_id, message.name, message.description)
             self._add(db, made, message.rules)
             return security_groups.get(db, ctx.project_id, made.id)
@@ -109,7 +110,7 @@ class SecurityGroups:
             instance = instances.get(db, found.id)
             if instance.vm_state is VmState.DELETED or instance.task_state is TaskState.DELETING:
                 raise Conflict(f"instance {instance.name!r} is being deleted", field="instance_id")
-            quota = self.quotas.groups_per_instance
+            quota = limits.get(db, instance.project_id, self.quotas).groups_per_instance
             members.replace(db, instance.number, security_groups.choose(db, instance.project_id, message.groups, quota))
             return instances.get(db, instance.id)
 
@@ -136,7 +137,7 @@ class SecurityGroups:
         return result
 
     def _add(self, db: sqlite3.Connection, group: Group, specs: Sequence[RuleSpec]) -> list[GroupRule]:
-        quota = self.quotas.security_group_rules
+        quota = limits.get(db, group.project_id, self.quotas).security_group_rules
         if len(group.rules) + len(specs) > quota:
             raise QuotaExceeded(
                 f"quota of rules exceeded: {group.name!r} has {len(group.rules)} of {quota}", field="rules"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from launcher.db import tags
+from launcher.db import limits, tags
 from launcher.db.database import Database
 from launcher.messages.tags import ListTags, RemoveTags, SetTags
 from launcher.messaging import Context, Route
@@ -24,9 +24,8 @@ class Tags:
         return [SetTags.to(self.set_tags), RemoveTags.to(self.remove_tags), ListTags.to(self.list_tags)]
 
     async def set_tags(self, ctx: Context, message: SetTags) -> None:
-        quota = self.quotas.metadata_items
-
         def work(db: sqlite3.Connection) -> None:
+            quota = limits.get(db, ctx.project_id, self.quotas).metadata_items
             for target in message.targets:
                 tags.put(db, ctx.project_id, target, message.tags, quota=quota)
 
