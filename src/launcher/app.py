@@ -44,10 +44,7 @@ from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.drivers.network.uplinks import Tags, Vxlan
 from launcher.drivers.network.vlan import Uplink, VlanNetwork
-from launcher.drivers.scheduler.chance import ChanceScheduler
-from launcher.drivers.scheduler.driver import SchedulerDriver
-from launcher.drivers.scheduler.simple import SimpleScheduler
-from launcher.drivers.scheduler.zone import ZoneScheduler
+from launcher.drivers.scheduler.choice import choose_scheduler
 from launcher.drivers.virt import embed
 from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
@@ -131,7 +128,7 @@ async def _roles(
         roles.append(_controller(config, state, host, bus=bus, clock=clock, rng=rng, db=db, admin=admin))
     if RoleName.SCHEDULER in wanted:
         timeout = config.scheduler.host_timeout_s
-        chooser = _scheduler(config, rng)
+        chooser = choose_scheduler(config.scheduler.driver, rng=rng, max_vcpus=config.scheduler.max_vcpus)
         roles.append(Scheduler(host=host, bus=bus, clock=clock, rng=rng, driver=chooser, host_timeout=timeout))
     if RoleName.NETWORK in wanted:
         db = await house.enter_async_context(Database.open(state / "network.db", schemas.NETWORK))
@@ -333,16 +330,6 @@ def libvirt_uri(config: Config, state: Path) -> str:
     if not _sandboxed() and any(_answers(path) for path in SYSTEM_SOCKETS):
         return "qemu:///system"
     return f"qemu:///embed?root={embed.reachable(state / 'libvirt')}"
-
-
-def _scheduler(config: Config, rng: Random) -> SchedulerDriver:
-    match config.scheduler.driver:
-        case "chance":
-            return ChanceScheduler(rng=rng)
-        case "zone":
-            return ZoneScheduler(rng=rng)
-        case "simple":
-            return SimpleScheduler(max_vcpus=config.scheduler.max_vcpus)
 
 
 @contextlib.asynccontextmanager

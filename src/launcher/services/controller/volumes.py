@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from launcher.clock import Clock
-from launcher.db import images, instances, quotas, volume_moves, volumes
+from launcher.db import images, instances, limits, volume_moves, volumes
 from launcher.db.database import Database
 from launcher.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from launcher.failpoints import failpoint
@@ -203,11 +203,11 @@ def check_quota(
     gigabytes_more: int = 0,
 ) -> None:
     """In the transaction that takes it, so that two requests cannot share the last of a quota."""
-    used, limits = volumes.get_usage(db, project_id), quotas.get(db, project_id, usual)
+    used, most = volumes.get_usage(db, project_id), limits.get(db, project_id, usual)
     rooms = (
-        ("volumes", limits.volumes, used.volumes, volumes_more),
-        ("volume snapshots", limits.snapshots, used.snapshots, snapshots_more),
-        ("gigabytes", limits.gigabytes, used.gigabytes, gigabytes_more),
+        ("volumes", most.volumes, used.volumes, volumes_more),
+        ("volume snapshots", most.snapshots, used.snapshots, snapshots_more),
+        ("gigabytes", most.gigabytes, used.gigabytes, gigabytes_more),
     )
     for what, limit, held_now, more in rooms:
         if more and held_now + more > limit:
