@@ -268,7 +268,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             ),
             cache_limit=config.images.cache_gb * 2**30,
         ),
-        volumes=choose_volumes(config.volumes.driver, volumes, sources=[images], format=config.volumes.format),
+        volumes=choose_volumes(volumes, sources=[images], **config.volumes.model_dump(exclude={"path"})),
     )
 
 

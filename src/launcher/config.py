@@ -89,9 +89,11 @@ class ImagesConfig(Model):
 
 
 class VolumesConfig(Model):
-    driver: Literal["local"] = "local"
+    driver: Literal["local", "lvm"] = "local"
     format: ImageFormat = ImageFormat.RAW
     path: str = ""
+    group: str = Field(default="launcher", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,126}$")
+    thin_pool: str = Field(default="", pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.+-]{0,126})?$")
 
 
 class NetworkConfig(Model):

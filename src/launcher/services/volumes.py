@@ -15,7 +15,7 @@ from launcher.auditing import RemoveVolume, UnplugVolume
 from launcher.bus import Bus
 from launcher.drivers.virt.driver import Plugged, VirtDriver
 from launcher.drivers.volumes.driver import VolumeDriver
-from launcher.errors import BusError, Conflict, LauncherError, StaleGeneration
+from launcher.errors import Conflict, LauncherError
 from launcher.failpoints import failpoint
 from launcher.messages.volumes import (
     ClaimVolume,
@@ -92,7 +92,7 @@ class Volumes:
             async with self._turn(order) as mine:
                 if mine:
                     await self._work(ctx, order)
-        except (StaleGeneration, BusError) as reason:
+        except LauncherError as reason:  # the controller asks again
             log.info("%s: left as it is: %s", order.name, reason)
         finally:
             self.asked.discard((order.number, order.generation))

@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from launcher.drivers import process
-from launcher.drivers.images import gate, qcow2
+from launcher.drivers.images import qcow2
 from launcher.drivers.images.files import GIB, MIB, amount, in_thread, sync_file, write_synced
-from launcher.drivers.images.library import sha256_of, sync_directory
+from launcher.drivers.images.library import sync_directory
 from launcher.drivers.volumes.driver import Storage
-from launcher.errors import BadImage, InsufficientSpace, NotFound
+from launcher.drivers.volumes.taking import take_in
+from launcher.errors import InsufficientSpace, NotFound
 from launcher.failpoints import failpoint
 from launcher.models import Image, ImageFormat
 from launcher.volumes import VolumeRef
@@ -55,7 +56,7 @@ class LocalVolumes:
                 await self._run("create", "-f", self.format, disk, f"{size_gb}G")
             else:
                 checked = new / "image"
-                await in_thread(self._take_in, image, checked)
+                await in_thread(take_in, image, checked, self.sources)
                 await self._run("convert", "-f", image.format, "-O", self.format, checked, disk)
                 await in_thread(checked.unlink)
                 await self._run("resize", "-f", self.format, disk, f"{size_gb}G")
@@ -131,15 +132,6 @@ class LocalVolumes:
                 f"{amount(free)} free in {self.path}",
                 hint="delete volumes or snapshots, or free space there",
             )
-
-    def _take_in(self, image: Image, target: Path) -> None:
-        """A copy of our own, looked at before any program is: what is checked is what is used."""
-        if not any(image.path.resolve().is_relative_to(source.resolve()) for source in self.sources):
-            raise BadImage(f"{image.name}: {image.path} is outside of the image library")
-        shutil.copyfile(image.path, target)
-        gate.inspect(target, declared=image.format, name=image.name)
-        if sha256_of(target) != image.sha256:
-            raise BadImage(f"{image.name} is not what was registered", hint="register it again")
 
     def _put_in_place(self, ref: VolumeRef, new: Path) -> None:
         for file in new.iterdir():
