@@ -1,6 +1,6 @@
 """Volumes as logical volumes of one volume group, thick or, with a pool, thin.
 
-    <group>/volume-%08x, snapshot-%08x     tagged `launcher.id=ID` once they are whole, until then `launcher.making=ID`
+    <group>/volume-%08x, snap-%08x     tagged `launcher.id=ID` once they are whole, until then `launcher.making=ID`
 
 A thin one reads as zeros where it was never written, by the pool's own doing (it zeroes what it hands out). A thick
 one gets extents that others have used, so all of it is overwritten with zeros before it is whole, and what an extension
@@ -28,6 +28,8 @@ from launcher.failpoints import failpoint
 from launcher.models import Image, ImageFormat
 from launcher.volumes import VolumeRef
 
+SNAPSHOT = "snap"
+"""LVM keeps names that begin with `snapshot` for itself."""
 WHOLE, MAKING, WIPED = "launcher.id", "launcher.making", "launcher.wiped"
 MAPPER = Path("/dev/mapper/control")
 COPY_TIMEOUT = 3600.0
@@ -83,8 +85,8 @@ class LvmVolumes:
         original = await self.find(source)
         if self.pool:
             await self._clear(ref)
-            words = ("-s", "-k", "n", "-n", ref.name, "--addtag", f"{MAKING}={ref.volume_id}")
-            await self._lvm("lvcreate", "-y", *words, f"{self.group}/{source.name}", making=ref)
+            words = ("-s", "-k", "n", "-n", _name(ref), "--addtag", f"{MAKING}={ref.volume_id}")
+            await self._lvm("lvcreate", "-y", *words, self._full(source), making=ref)
             await self._grow(ref, size_gb)
         else:
             await self._make(ref, size_gb)
@@ -120,9 +122,9 @@ class LvmVolumes:
         for logical in await self._list():
             kind, _, digits = logical.name.partition("-")
             with contextlib.suppress(ValueError):
-                snapshot, volume_id = kind == "snapshot", logical.tags.get(WHOLE, "")
+                snapshot, volume_id = kind == SNAPSHOT, logical.tags.get(WHOLE, "")
                 ref = VolumeRef(volume_id=volume_id, number=int(digits, 16), snapshot=snapshot)
-                if ref.name == logical.name:
+                if _name(ref) == logical.name:
                     found.append(ref)
         return sorted(found, key=lambda ref: ref.number)
 
@@ -140,7 +142,7 @@ class LvmVolumes:
         await self._clear(ref)
         size = f"{size_gb * self.gib_mb}m"
         where = ("-V", size, "--thinpool", self.pool) if self.pool else ("-L", size, "-W", "n")
-        words = (*where, "-n", ref.name, "--addtag", f"{MAKING}={ref.volume_id}", self.group)
+        words = (*where, "-n", _name(ref), "--addtag", f"{MAKING}={ref.volume_id}", self.group)
         await self._lvm("lvcreate", "-y", *words, making=ref)
         if not self.pool:
             await self._wipe(ref, 0)
@@ -189,7 +191,7 @@ class LvmVolumes:
         return found
 
     async def _find(self, ref: VolumeRef) -> Logical | None:
-        return next((each for each in await self._list() if each.name == ref.name), None)
+        return next((each for each in await self._list() if each.name == _name(ref)), None)
 
     async def _list(self) -> list[Logical]:
         """Those with a tag of ours."""
@@ -218,13 +220,17 @@ class LvmVolumes:
             raise VolumeFailed(error.message) from error
 
     def _path(self, ref: VolumeRef) -> Path:
-        return Path("/dev") / self.group / ref.name
+        return Path("/dev") / self.group / _name(ref)
 
     def _full(self, ref: VolumeRef) -> str:
-        return f"{self.group}/{ref.name}"
+        return f"{self.group}/{_name(ref)}"
 
     def _bytes(self, size_gb: int) -> int:
         return size_gb * self.gib_mb * 2**20
+
+
+def _name(ref: VolumeRef) -> str:
+    return f"{SNAPSHOT if ref.snapshot else 'volume'}-{ref.number:08x}"
 
 
 def _tags(text: str) -> dict[str, str]:
