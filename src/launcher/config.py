@@ -79,6 +79,7 @@ class VirtConfig(Model):
 
 class ImagesConfig(Model):
     library: str = ""
+    disk_format: ImageFormat = ImageFormat.QCOW2
     inject: tuple[Injection, ...] = Field(
         default=(Injection.STORAGE_DAEMON, Injection.METADATA, Injection.CONFIG_DRIVE), min_length=1
     )

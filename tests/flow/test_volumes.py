@@ -94,6 +94,18 @@ async def test_a_volume_is_there_again_after_its_machine_was_started_again(house
     assert (disk.device, disk.serial) == ("vdx", volume["id"])
 
 
+async def test_the_first_free_device_is_behind_the_disks_of_the_machine_itself(tmp_path: Path) -> None:
+    async with House(tmp_path).open() as house:
+        flavor = house.controller.admission.flavors["m1.tiny"]
+        more = flavor.model_copy(update={"ephemeral_gb": 1, "swap_mb": 64})
+        house.controller.admission.flavors = {"m1.tiny": more}
+        machine, volume = await machine_of(house), await volume_of(house)
+        path = f"/volumes/{volume['id']}/attachment"
+        await house.ask("POST", path, {"instance": machine["id"], "device": "vdc"}, status=409)
+        there = await attach(house, volume, machine)
+        assert there["attachment"]["device"] == "vdd"
+
+
 async def test_a_stopped_machine_gets_it_when_it_starts(house: House) -> None:
     machine, volume = await machine_of(house), await volume_of(house)
     house.virt.end(machine["id"], "shutdown")

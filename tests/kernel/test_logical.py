@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.kernel.test_vlan import run_in_kernel
+from tests.kernel.other_kernel import run_in_kernel
 
 STORY = {
     "new": [8, []],

@@ -206,6 +206,9 @@ class SimImages:
         done = Injected((Injection.METADATA,))
         return await self.life.touch(self.host, "images.inject", lambda: done, order=order)
 
+    async def settle(self, order: InstanceRef) -> None:
+        """Whatever is made here is settled."""
+
     async def delete_disks(self, order: InstanceRef) -> None:
         await self.life.touch(self.host, "images.delete", lambda: self.host.delete_disks(order), order=order)
 

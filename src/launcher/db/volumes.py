@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -120,11 +121,13 @@ def list_disks(db: sqlite3.Connection, instance_id: InstanceId) -> list[VolumeDi
     return [VolumeDisk(ref=VolumeRef(volume_id=row["id"], number=row["number"]), device=row["device"]) for row in rows]
 
 
-def free_device(db: sqlite3.Connection, instance_id: InstanceId) -> str:
-    taken = {row[0] for row in db.execute("SELECT device FROM volumes WHERE instance_id = ?", (instance_id,))}
+def free_device(db: sqlite3.Connection, instance_id: InstanceId, own: Collection[str]) -> str:
+    """The first that neither a volume has nor a disk of its `own`."""
+    rows = db.execute("SELECT device FROM volumes WHERE instance_id = ?", (instance_id,))
+    taken = {*own, *(row[0] for row in rows)}
     free = next((device for device in DEVICES if device not in taken), None)
     if free is None:
-        raise Conflict(f"the instance has {len(taken)} volumes, and no more devices", field="instance")
+        raise Conflict(f"the instance has {len(taken)} disks beside its root, and no more devices", field="instance")
     return free
 
 

@@ -58,6 +58,9 @@ class ImageStore(Protocol):
         Raises InjectionFailed, also when no way can.
         """
 
+    async def settle(self, order: InstanceRef) -> None:
+        """Let what was made survive a power cut. Runs beside the start of the domain, because it may take long."""
+
     async def delete_disks(self, order: InstanceRef) -> None: ...
 
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:

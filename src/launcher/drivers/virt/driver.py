@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import Field
+
 from launcher.models import Diagnostics, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Model, PowerState
 
 
@@ -22,7 +24,7 @@ class Plugged(Model):
 
 
 class Disks(Model):
-    """The files a domain starts from, as the image store made them."""
+    """The files a domain starts from, as the image store made them; ephemeral and swap have the root's format."""
 
     root: Path
     root_format: ImageFormat
@@ -31,6 +33,9 @@ class Disks(Model):
     console_log: Path
     volumes: tuple[Plugged, ...] = ()
     config_drive: Path | None = None
+    ephemeral: Path | None = None
+    swap: Path | None = None
+    firmware_state: Path | None = Field(default=None, description="of an instance that UEFI starts; made by `spawn`")
 
 
 class Domain(Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 
@@ -143,10 +144,17 @@ class Launches:
             await self.filters.remove(work.order)
 
     async def start_domain(self, work: Launch) -> None:
-        """With the volumes that are attached at this moment."""
+        """With the volumes of this moment. What has to reach the host's disk does so meanwhile; before that nobody is
+        told that the machine runs.
+        """
         assert work.disks
         plugged = await self.volumes.plugged(work.within_step(), work.order)
-        await self.virt.spawn(work.order, work.disks.model_copy(update={"volumes": plugged}))
+        settling = asyncio.ensure_future(self.images.settle(work.order))
+        try:
+            await self.virt.spawn(work.order, work.disks.model_copy(update={"volumes": plugged}))
+        finally:
+            await asyncio.wait([settling])
+        await settling
 
     async def plug_volumes(self, work: Launch) -> None:
         """Into a machine that runs; those that it has stay."""

@@ -26,7 +26,7 @@ from launcher.messages.volumes import (
 from launcher.messaging import Context, Route
 from launcher.models import Image, ImageKind, Instance, Quotas, VmState
 from launcher.services.controller.volume_work import VolumeWork
-from launcher.volumes import BEGINNINGS, LARGEST_GB, Device, Volume, VolumeStatus
+from launcher.volumes import BEGINNINGS, DEVICES, LARGEST_GB, Device, Volume, VolumeStatus
 
 GIB = 2**30
 ROOT = "vda"
@@ -293,9 +293,10 @@ def _check_pluggable(volume: Volume, machine: Instance) -> None:
 
 def _device(db: sqlite3.Connection, machine: Instance, wanted: Device | None) -> str:
     taken = {each.attachment.device: each for each in volumes.list_of_instance(db, machine.id) if each.attachment}
+    own = (ROOT, *DEVICES[: bool(machine.flavor.ephemeral_gb) + bool(machine.flavor.swap_mb)])
     if wanted is None:
-        return volumes.free_device(db, machine.id)
-    if wanted == ROOT or wanted in taken:
-        who = taken[wanted].name if wanted in taken else "its root"
+        return volumes.free_device(db, machine.id, own)
+    if wanted in own or wanted in taken:
+        who = taken[wanted].name if wanted in taken else "a disk of its own"
         raise Conflict(f"/dev/{wanted} of {machine.name} is {who}", hint="leave the device out", field="device")
     return wanted
