@@ -38,10 +38,12 @@ from launcher.drivers.images.store import ImageStore, Injection
 from launcher.drivers.nat.driver import NatDriver
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.nat.nftables import NOTE, NftablesNat
+from launcher.drivers.network.apart import Apart
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
+from launcher.drivers.network.namespaces import Namespaces
 from launcher.drivers.network.uplinks import Tags, Vxlan
 from launcher.drivers.network.vlan import Uplink, VlanNetwork
 from launcher.drivers.scheduler.choice import choose_scheduler
@@ -150,7 +152,7 @@ async def _roles(
     if RoleName.COMPUTE in wanted:
         roles.append(_compute(config, state, host, drivers, bus=bus, clock=clock, rng=rng))
     if RoleName.API in wanted:
-        roles.append(_api(house, config, host, listener, bus=bus, clock=clock, rng=rng))
+        roles.append(_api(house, config, state, host, listener, bus=bus, clock=clock, rng=rng))
     return roles
 
 
@@ -177,6 +179,7 @@ def _compute(
 def _api(
     house: AsyncExitStack,
     config: Config,
+    state: Path,
     host: str,
     listener: socket.socket,
     *,
@@ -194,6 +197,7 @@ def _api(
         listener=listener,
         metadata_listener=metadata,
         metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
+        rooms=Namespaces(state),
         region=config.host.region,
     )
 
@@ -257,8 +261,10 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             kernel=library.find_kernel(images),
         ),
         firewall=await choose_firewall(config.firewall.driver, firewall_settings(config), libvirt_uri(config, state)),
-        network=_network(config.network, state),
-        nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools),
+        network=_network(config, state),
+        nat=NftablesNat(
+            note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools, namespaces=Namespaces(state)
+        ),
         images=LocalImages(
             state / "instances",
             library=images,
@@ -288,14 +294,15 @@ def firewall_settings(config: Config) -> Settings:
     )
 
 
-def _network(settings: NetworkConfig, state: Path) -> NetworkDriver:
+def _network(config: Config, state: Path) -> NetworkDriver:
+    settings, apart = config.network, Apart(Namespaces(state), metadata_port=config.metadata.port or None)
     match settings.mode:
         case NetworkMode.FLAT:
-            return FlatNetwork()
+            return FlatNetwork(apart=apart)
         case NetworkMode.FLAT_DHCP:
-            return FlatDhcpNetwork(state, lease_seconds=settings.lease_s)
+            return FlatDhcpNetwork(state, apart=apart, lease_seconds=settings.lease_s)
         case NetworkMode.VLAN:
-            return VlanNetwork(state, uplink=_uplink(settings), lease_seconds=settings.lease_s)
+            return VlanNetwork(state, uplink=_uplink(settings), apart=apart, lease_seconds=settings.lease_s)
 
 
 def _uplink(settings: NetworkConfig) -> Uplink | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.network.driver import Tap
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
-from launcher.errors import NotFound
+from launcher.errors import NetworkFailed, NotFound
+from launcher.floating import Translation
 from launcher.models import (
     DhcpEvidence,
     Diagnostics,
@@ -176,6 +178,32 @@ class SimNetwork:
 
     async def stop(self) -> None:
         await self.life.look()
+
+
+class SimNat:
+    """The contract is `NatDriver`'s, for floating IPs; the host has nothing else to translate."""
+
+    def __init__(self, life: Life, host: Host) -> None:
+        self.life, self.host = life, host
+        self.wanted = Translation()
+
+    async def apply(self, wanted: Translation) -> Mapping[IPv4Address, NetworkFailed]:
+        self.wanted = wanted
+        if dict(wanted.floating) != self.host.led:
+            await self.life.touch(self.host, "nat.apply", self._lead)
+        return {}
+
+    def _lead(self) -> None:
+        self.host.led = dict(self.wanted.floating)
+
+    async def check(self) -> None:
+        await self.apply(self.wanted)
+
+    async def look(self) -> Mapping[IPv4Address, bool]:
+        return dict.fromkeys(self.host.led, True)
+
+    async def stop(self) -> None:
+        pass
 
 
 class SimImages:

@@ -33,6 +33,7 @@ from launcher.services.api.ec2.service import Ec2
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
 from launcher.services.api.groups import NativeGroups
+from launcher.services.api.metadata.rooms import NoRooms, RoomDoors, Rooms
 from launcher.services.api.metadata.service import Metadata, MetadataRules
 from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
@@ -49,6 +50,7 @@ BODY_TIMEOUT = 10.0
 IDLE_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 5.0
 HEALTH_TIMEOUT = 5.0
+ROOMS_EVERY = 1.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
@@ -77,15 +79,16 @@ class ApiServer(Role):
         listener: socket.socket,
         metadata_listener: socket.socket | None,
         metadata_rules: MetadataRules | None = None,
+        rooms: Rooms | None = None,
         region: str = "RegionOne",
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
         rules = metadata_rules or MetadataRules()
         self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
-        self.callers = Callers(bus=bus, rng=rng)
+        self.callers, self.rooms = Callers(bus=bus, rng=rng), rooms or NoRooms()
         self.ec2 = Ec2(bus=bus, clock=clock, rng=rng, callers=self.callers, region=region, traced=self._keep_span)
-        self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
+        self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus, rooms=self.rooms), Metrics()
         parts = (
             Native(bus=bus),
             NativeAccounts(bus=bus),
@@ -98,6 +101,7 @@ class ApiServer(Role):
         )
         self.endpoints = [*(each for part in parts for each in part.endpoints), *self._own_endpoints()]
         self.open = AsyncExitStack()
+        self.doors: RoomDoors | None = None
 
     @property
     def notices(self) -> Sequence[Route]:
@@ -111,11 +115,24 @@ class ApiServer(Role):
         await self.metrics.hear_event(ctx, message)
         await self.watch.hear_event(ctx, message)
 
+    @property
+    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[object]]]]:
+        return [(ROOMS_EVERY, self.look_for_rooms)] if self.metadata_listener is not None else []
+
+    async def look_for_rooms(self) -> None:
+        if self.doors is not None:
+            await self.doors.look()
+
     async def recover(self) -> None:
         """The door opens last, when everybody behind it is there."""
         await self._listen(self.application(), self.listener)
         if self.metadata_listener is not None:
             await self.open.enter_async_context(self.metadata.serving(self.metadata_listener))
+            self.doors = RoomDoors(
+                self.rooms, port=self.metadata_listener.getsockname()[1], serve=self.metadata.serving
+            )
+            self.open.push_async_callback(self.doors.close)
+            await self.doors.look()
 
     async def stop(self) -> None:
         self.watch.close()
