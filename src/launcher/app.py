@@ -31,9 +31,10 @@ from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.firewall.fake import FakeFirewall
 from launcher.drivers.images import library
 from launcher.drivers.images.config_drive import ConfigDrives
-from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
+from launcher.drivers.images.fake import FakeImages
 from launcher.drivers.images.inject.choice import make_ways
 from launcher.drivers.images.local import LocalImages
+from launcher.drivers.images.local_vault import LocalVault
 from launcher.drivers.images.store import ImageStore, Injection
 from launcher.drivers.nat.driver import NatDriver
 from launcher.drivers.nat.fake import FakeNat
@@ -58,7 +59,7 @@ from launcher.errors import BadRequest, Conflict
 from launcher.explaining import Settings
 from launcher.floating import Outward
 from launcher.identity import new_span_id
-from launcher.models import Image
+from launcher.image_supply import host_downloads, image_supply, library_path, vault_path
 from launcher.networks import NetworkMode, Overlay
 from launcher.outside import INNER
 from launcher.sandbox import INSIDE
@@ -195,6 +196,7 @@ def _api(
         clock=clock,
         rng=rng,
         listener=listener,
+        vault=LocalVault(vault_path(state)),
         metadata_listener=metadata,
         metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
         rooms=Namespaces(state),
@@ -205,12 +207,6 @@ def _api(
 def _controller(
     config: Config, state: Path, host: str, *, bus: Bus, clock: Clock, rng: Random, db: Database, admin: AdminAccess
 ) -> Controller:
-    fake = config.virt.driver == "fake"
-    images = library_path(config, state)
-
-    async def read_image(name: str) -> Sequence[Image]:
-        return await asyncio.to_thread(library.read_image, images, name)
-
     return Controller(
         host=host,
         bus=bus,
@@ -219,8 +215,7 @@ def _controller(
         db=db,
         quotas=config.quotas,
         flavors={flavor.name: flavor for flavor in config.flavors},
-        read_image=read_image,
-        library=FAKE_IMAGES if fake else library.list_images(images),
+        images=image_supply(config, state, clock=clock, rng=rng),
         admin=admin,
         launches=LaunchRules(
             build_timeout=config.controller.build_timeout_s,
@@ -268,14 +263,18 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
         images=LocalImages(
             state / "instances",
             library=images,
+            vault=vault_path(state),
             ways=make_ways(_ways(config), state=state, partition=config.images.inject_partition),
             disk_format=config.images.disk_format,
             config_drives=ConfigDrives(
                 config.images.config_drive, config.images.config_drive_format, rng=SystemRandom()
             ),
             cache_limit=config.images.cache_gb * 2**30,
+            downloads=host_downloads(clock=SystemClock(), rng=SystemRandom()),
         ),
-        volumes=choose_volumes(volumes, sources=[images], **config.volumes.model_dump(exclude={"path"})),
+        volumes=choose_volumes(
+            volumes, sources=[images, vault_path(state)], **config.volumes.model_dump(exclude={"path"})
+        ),
     )
 
 
@@ -332,10 +331,6 @@ def _outward(config: Config) -> Outward:
         inner = INNER if Path("/sys/class/net", INNER).exists() else "lo"
         pools = tuple(pool.model_copy(update={"interface": inner}) for pool in pools)
     return Outward(masquerade=config.network.nat, pools=pools)
-
-
-def library_path(config: Config, state: Path) -> Path:
-    return Path(config.images.library) if config.images.library else state / "images"
 
 
 def libvirt_uri(config: Config, state: Path) -> str:

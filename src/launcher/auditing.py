@@ -21,7 +21,8 @@ NOBODY = "00000000-0000-0000-0000-000000000000"
 class ArtefactKind(StrEnum):
     """A base is an image's file that overlays stand on; an export is a disk that an injection never closed.
     A volume may be a snapshot; it is plugged where a machine has it. A floating IP is its rules and its address on the
-    host; what of it leads to no lease is nobody's.
+    host; what of it leads to no lease is nobody's. An image is the bytes of one in the controller's vault, or what has
+    come of them.
     """
 
     DOMAIN = "domain"
@@ -35,6 +36,7 @@ class ArtefactKind(StrEnum):
     LEASE = "lease"
     DHCP = "dhcp"
     FLOATING = "floating"
+    IMAGE = "image"
 
 
 class Artefact(Model):

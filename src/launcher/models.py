@@ -134,6 +134,7 @@ class Quotas(Model):
     volumes: int = Field(default=10, ge=0)
     snapshots: int = Field(default=10, ge=0, description="of volumes")
     gigabytes: int = Field(default=1000, ge=0, description="of all volumes and snapshots")
+    images: int = Field(default=50, ge=0)
 
 
 class KeyPair(Model):

@@ -13,9 +13,11 @@ from launcher.drivers.network.driver import Tap
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
 from launcher.errors import NetworkFailed, NotFound
 from launcher.floating import Translation
+from launcher.images import Ticket
 from launcher.models import (
     DhcpEvidence,
     Diagnostics,
+    Image,
     ImageFormat,
     InstanceId,
     InstanceRef,
@@ -249,6 +251,14 @@ class SimImages:
 
     async def list_bases(self) -> Sequence[str]:
         return [image.sha256 for image in FAKE_IMAGES]
+
+    async def list_missing(self, order: LaunchOrder) -> Sequence[Image]:
+        return []
+
+    async def fetch(self, order: LaunchOrder, image: Image, ticket: Ticket) -> None: ...
+
+    async def prune_bases(self) -> int:
+        return 0
 
     async def list_exports(self) -> Sequence[str]:
         return []

@@ -15,6 +15,7 @@ from typing import Any
 from launcher.accounts import AdminAccess, UserRole
 from launcher.config import FLAVORS, TimeoutsConfig
 from launcher.drivers.images.fake import FAKE_IMAGES
+from launcher.drivers.images.fake_vault import FakeDownloads, FakeVault
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.volumes.fake import FakeVolumes
 from launcher.errors import BusError, Conflict, InsufficientSpace, LauncherError, NotFound
@@ -24,6 +25,7 @@ from launcher.models import Image, Quotas
 from launcher.services.compute.compute import Compute
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
+from launcher.services.controller.images import ImageSupply
 from launcher.services.controller.passwords import Passwords
 from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
@@ -351,8 +353,14 @@ def _controller(shared: Any, life: Life) -> Controller:
         db=InlineDatabase(life, "controller"),
         quotas=Quotas(),
         flavors={flavor.name: flavor for flavor in FLAVORS},
-        read_image=read_image,
-        library=FAKE_IMAGES,
+        images=ImageSupply(
+            read_image=read_image,
+            library=FAKE_IMAGES,
+            known={},
+            vault=FakeVault(),
+            downloads=FakeDownloads(),
+            most=2**30,
+        ),
         admin=ADMIN,
         access=AccessRules(passwords=PlainPasswords()),
         launches=LaunchRules(

@@ -14,6 +14,7 @@ _CONTROLLER = (
     "personality.sql",
     "key_pairs.sql",
     "tags.sql",
+    "images.sql",
     "volumes.sql",
 )
 _NETWORK = ("network.sql", "networks.sql", "floating_ips.sql")

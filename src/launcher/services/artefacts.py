@@ -12,7 +12,7 @@ from launcher.drivers.virt.driver import Domain, VirtDriver
 from launcher.drivers.volumes.driver import VolumeDriver
 from launcher.models import InstanceRef
 
-KINDS = frozenset(ArtefactKind) - {ArtefactKind.LEASE, ArtefactKind.DHCP, ArtefactKind.FLOATING}
+KINDS = frozenset(ArtefactKind) - {ArtefactKind.LEASE, ArtefactKind.DHCP, ArtefactKind.FLOATING, ArtefactKind.IMAGE}
 
 
 class Artefacts:

@@ -18,6 +18,7 @@ from launcher.accounts import UserRole
 from launcher.auditing import ArtefactsRemoved, HostsAudited
 from launcher.bus import Bus
 from launcher.clock import Clock
+from launcher.drivers.images.vault import Vault
 from launcher.errors import BadRequest, Conflict, Forbidden, LauncherError, NotFound, Unauthorized, Unreachable
 from launcher.identity import new_request_id, new_span_id
 from launcher.messages.access import Ping
@@ -33,6 +34,7 @@ from launcher.services.api.ec2.service import Ec2
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
 from launcher.services.api.groups import NativeGroups
+from launcher.services.api.images import NativeImages
 from launcher.services.api.metadata.rooms import NoRooms, RoomDoors, Rooms
 from launcher.services.api.metadata.service import Metadata, MetadataRules
 from launcher.services.api.metadata.view import MetadataView
@@ -77,6 +79,7 @@ class ApiServer(Role):
         clock: Clock,
         rng: Random,
         listener: socket.socket,
+        vault: Vault,
         metadata_listener: socket.socket | None,
         metadata_rules: MetadataRules | None = None,
         rooms: Rooms | None = None,
@@ -94,6 +97,7 @@ class ApiServer(Role):
             NativeAccounts(bus=bus),
             NativeCredentials(bus=bus),
             NativeGroups(bus=bus),
+            NativeImages(bus=bus, vault=vault),
             NativeNetworks(bus=bus),
             NativeFloatingIps(bus=bus),
             NativeVolumes(bus=bus),

@@ -21,7 +21,7 @@ from launcher.models import InstanceId, InstanceRef, VmState
 Present = tuple[ArtefactKind, InstanceId | None, str]
 OF_VOLUMES = frozenset({ArtefactKind.VOLUME, ArtefactKind.PLUGGED})
 """Whose these are, `volume_audit.py` knows."""
-RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT, ArtefactKind.FLOATING} - OF_VOLUMES
+RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT, ArtefactKind.FLOATING, ArtefactKind.IMAGE} - OF_VOLUMES
 DUE = {
     VmState.ACTIVE: RUNNING,
     VmState.STOPPED: RUNNING - {ArtefactKind.DOMAIN},

@@ -42,6 +42,7 @@ from launcher.messages.network import ReleaseFixedIp
 from launcher.messaging import Context, Notice, Route
 from launcher.models import InstanceRef
 from launcher.services.controller.audit import OF_VOLUMES, compare, due
+from launcher.services.controller.imports import Imports
 from launcher.services.controller.volume_audit import compare_volumes
 
 T = TypeVar("T")
@@ -63,8 +64,10 @@ a database put back from a copy and a second launcher on the host do, and then t
 class Sweep:
     """`hosts` names the compute hosts that were ever heard of, `context` is for looks that nobody asked for."""
 
-    def __init__(self, *, db: Database, bus: Bus, hosts: Iterable[str], context: Callable[[], Context]) -> None:
-        self.db, self.bus, self.hosts, self.context = db, bus, hosts, context
+    def __init__(
+        self, *, db: Database, bus: Bus, hosts: Iterable[str], imports: Imports, context: Callable[[], Context]
+    ) -> None:
+        self.db, self.bus, self.hosts, self.imports, self.context = db, bus, hosts, imports, context
         self.seen: dict[Finding, int] = {}
         self.limit = asyncio.Semaphore(AT_ONCE)
 
@@ -134,7 +137,8 @@ class Sweep:
         after = await self._read(lambda db: owners.list_named(db, ids, numbers))
         volumes = {number for artefact in artefacts if (number := _volume_number(artefact))}
         volumes_after = await self._read(lambda db: volume_owners.list_named(db, volumes))
-        findings = (*compare(before, looks, after), *compare_volumes(volumes_before, looks, volumes_after))
+        of_volumes = compare_volumes(volumes_before, looks, volumes_after)
+        findings = (*compare(before, looks, after), *of_volumes, *await self.imports.look())
         await self._tell(ctx, HostsAudited(found=findings))
         return Audit(
             findings=findings,
@@ -156,10 +160,11 @@ class Sweep:
 
     async def _refuse_when_lost(self, findings: Sequence[Finding]) -> None:
         """Artefacts without a single row: a lost state directory is no order to end every guest."""
+        lost = [each for each in findings if (each.kind, each.trouble) != (ArtefactKind.IMAGE, Trouble.OWNERLESS)]
         never_used = await self._read(owners.is_empty)
-        if findings and never_used:
+        if lost and never_used:
             raise Conflict(
-                f"{len(findings)} artefacts are on the hosts, this database never had an instance: nothing is removed",
+                f"{len(lost)} artefacts are on the hosts, this database never had an instance: nothing is removed",
                 hint="is this the right state directory? Else remove them by hand: virsh, ip link, iptables-save",
             )
 
@@ -172,7 +177,8 @@ class Sweep:
         kept = set(audit.findings) - (set(findings) - errors.keys())
         left = {finding.instance_id for finding in kept if finding.host and finding.instance_id}
         for group in of_network:
-            if audit.silent or group[0].instance_id in left:
+            is_image = group[0].kind is ArtefactKind.IMAGE
+            if not is_image and (audit.silent or group[0].instance_id in left):
                 errors |= dict.fromkeys(group, "what is on the hosts comes first")
             else:
                 await self._attempt(ctx, group, errors)
@@ -203,6 +209,8 @@ class Sweep:
             await self.bus.call(ctx, ReleaseFixedIp(instance_id=one.instance_id))
         if kinds & PUBLISHED:
             await self.bus.call(ctx, PublishLeases())
+        if ArtefactKind.IMAGE in kinds:
+            await self.imports.sweep(unknown=True)
 
     async def _undo_volumes(self, ctx: Context, host: str, group: Sequence[Finding]) -> None:
         """What is still plugged in first: it is in use."""
@@ -250,11 +258,12 @@ def _volume_number(artefact: Artefact) -> int | None:
 
 
 def _grouped(findings: Iterable[Finding]) -> tuple[list[list[Finding]], list[list[Finding]]]:
-    """By host and instance: first those on hosts, then those of the network."""
-    groups: dict[tuple[str | None, ...], list[Finding]] = {}
+    """By host and instance or volume: first those on hosts, then the network's, and the vault's by themselves."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
-        number = None if finding.kind in OF_VOLUMES else str(finding.number)
-        groups.setdefault((*_whose(finding), number), []).append(finding)
+        number = None if finding.kind in OF_VOLUMES else finding.number
+        is_image = finding.kind is ArtefactKind.IMAGE
+        groups.setdefault((*_whose(finding), number, is_image), []).append(finding)
     found = list(groups.values())
     return [group for group in found if group[0].host], [group for group in found if not group[0].host]
 

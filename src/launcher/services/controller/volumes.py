@@ -133,7 +133,7 @@ class Volumes:
                 raise Conflict(f"the snapshot {snapshot.name} is on {snapshot.host}, not on {host}", field="near")
             image = volumes.get_image(db, snapshot.id)
             return {"host": snapshot.host, "source": snapshot.id, "image": image, "least_gb": snapshot.size_gb}
-        image = _machine_image(db, message.image) if message.image is not None else None
+        image = _machine_image(db, ctx, message.image) if message.image is not None else None
         least = -(-image.virtual_size // GIB) if image else None
         return {"host": host, "source": None, "image": image, "least_gb": max(1, least) if least is not None else None}
 
@@ -270,11 +270,12 @@ def _host_of(db: sqlite3.Connection, ctx: Context, name_or_id: str) -> str:
     return machine.host
 
 
-def _machine_image(db: sqlite3.Connection, name_or_id: str) -> Image:
-    image = images.get(db, name_or_id)
+def _machine_image(db: sqlite3.Connection, ctx: Context, name_or_id: str) -> Image:
+    """Raises Conflict while it is not active."""
+    image = images.get(db, ctx.project_id, name_or_id, is_admin=ctx.is_admin)
     if image.kind is not ImageKind.MACHINE:
         raise BadRequest(f"{image.name} is a {image.kind} image, not a machine image", field="image")
-    return image
+    return image.content()
 
 
 def _check_pluggable(volume: Volume, machine: Instance) -> None:
