@@ -19,7 +19,7 @@ exec 3<> /dev/vdb
 n=0
 while [ $n -lt 4000 ]; do
   yes "block $n" | head -c 4096 > /tmp/block
-  dd if=/tmp/block bs=4096 seek=$n conv=notrunc,fsync >&3 2> /dev/null || break
+  dd if=/tmp/block bs=4096 conv=notrunc,fsync >&3 2> /dev/null || break
   echo $n > /tmp/acknowledged
   n=$((n + 1))
 done
