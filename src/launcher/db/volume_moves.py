@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.errors import StaleGeneration
 from launcher.models import Fault, InstanceId, Model
-from launcher.volumes import BEGINNINGS, ENDINGS, VolumeId, VolumeRef, VolumeStatus
+from launcher.volumes import BEGINNINGS, ENDINGS, Ending, VolumeId, VolumeRef, VolumeStatus
 
 _REST = "CASE WHEN instance_id IS NULL THEN 'available' ELSE 'in-use' END"
 _UNPLUGGED = "instance_id = NULL, device = NULL, attached_ms = NULL, delete_on_termination = 0, forced = 0"
@@ -78,11 +78,12 @@ def end(
     db: sqlite3.Connection, volume_id: VolumeId, generation: int, status: VolumeStatus, *, host: str, now_ms: float
 ) -> None:
     """It is done."""
+    done = _ending(volume_id, status).done
     settings = {VolumeStatus.EXTENDING: "size_gb = new_size_gb", VolumeStatus.DETACHING: _UNPLUGGED}.get(status, "")
     changes: dict[str, Any] = {"fault": None, "attempts": 0}
     if status in _STAMPS:
         changes[_STAMPS[status]] = now_ms
-    _rest(db, volume_id, generation, status, ENDINGS[status].done, changes, host=host, now_ms=now_ms, settings=settings)
+    _rest(db, volume_id, generation, status, done, changes, host=host, now_ms=now_ms, settings=settings)
 
 
 def end_hostless(db: sqlite3.Connection, volume_id: VolumeId, generation: int, *, now_ms: float) -> None:
@@ -105,7 +106,7 @@ def fail(
     """It will not be done, and nothing is left of the attempt."""
     settings = _UNPLUGGED if status is VolumeStatus.ATTACHING else ""
     changes = {"fault": fault.model_dump_json(), "attempts": 0}
-    to = ENDINGS[status].failed
+    to = _ending(volume_id, status).failed
     _rest(db, volume_id, generation, status, to, changes, host=host, now_ms=now_ms, settings=settings)
 
 
@@ -195,6 +196,13 @@ def _due(row: sqlite3.Row) -> DueVolume:
         attempts=row["attempts"],
         created_ms=row["created_ms"],
     )
+
+
+def _ending(volume_id: VolumeId, status: VolumeStatus) -> Ending:
+    """Raises StaleGeneration for a status in which nothing is under way."""
+    if status not in ENDINGS:
+        raise StaleGeneration(f"volume {volume_id}: nothing is under way that is called {status}")
+    return ENDINGS[status]
 
 
 def _rest(
