@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 from pathlib import Path
@@ -29,9 +28,12 @@ def sandboxed() -> None:
 def _empty_the_network() -> None:
     """What an earlier test left in this sandbox must not meet the next one. Everything here is the tests' own."""
     subprocess.run(["pkill", "-KILL", "-x", "dnsmasq"], check=False)
-    for link in Path("/sys/class/net").iterdir():
-        if link.name != "lo":
-            subprocess.run(["ip", "link", "del", link.name], check=False, stderr=subprocess.DEVNULL)
-    for program, table, order in itertools.product(("iptables", "ip6tables"), ("filter", "nat"), ("-F", "-X")):
-        subprocess.run([program, "-t", table, order], check=False, stderr=subprocess.DEVNULL)
-    subprocess.run(["nft", "flush", "ruleset"], check=False, stderr=subprocess.DEVNULL)
+    links = [link.name for link in Path("/sys/class/net").iterdir() if link.name != "lo"]
+    empty = "".join(f"*{table}\nCOMMIT\n" for table in ("filter", "nat"))
+    for command, text in (
+        (["ip", "-force", "-batch", "-"], "".join(f"link del {name}\n" for name in links)),
+        (["iptables-restore"], empty),
+        (["ip6tables-restore"], empty),
+        (["nft", "flush", "ruleset"], ""),
+    ):
+        subprocess.run(command, input=text, text=True, check=False, capture_output=True)

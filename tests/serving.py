@@ -15,6 +15,8 @@ from typing import Any
 
 import aiohttp
 
+from tests import preloaded
+from tests.preloaded import Forked
 from tests.waiting import eventually, until
 
 ROOT = Path(__file__).parents[1]
@@ -24,14 +26,15 @@ Json = dict[str, Any]
 
 @dataclass
 class Server:
-    """One state directory, and now and then a process that serves it."""
+    """One state directory, and now and then a process that serves it; `preloaded` says how that begins."""
 
     state: Path
     settings: Sequence[str] = ()
     program: str = "launcher"
     options: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    process: asyncio.subprocess.Process | None = None
+    preloaded: bool = False
+    process: asyncio.subprocess.Process | Forked | None = None
     client_home: Path = field(init=False)
     log_begins: int = field(init=False, default=0)
 
@@ -67,6 +70,11 @@ class Server:
         settings = [f"images.library={LIBRARY}", *self.settings]
         argv = ["serve", "--state", str(self.state), "--listen", "127.0.0.1:0", *self.options]
         argv += [word for setting in settings for word in ("--set", setting)]
+        if self.preloaded:
+            self.log.touch()
+            self.log_begins = self.log.stat().st_size
+            self.process = preloaded.start(argv, {**os.environ, **self.environment}, self.log)
+            return
         with self.log.open("ab") as log:
             self.log_begins = self.log.stat().st_size
             self.process = await asyncio.create_subprocess_exec(

@@ -47,7 +47,7 @@ def mixed(*lists: list[str]) -> list[str]:
 
 
 class Client:
-    """Wants one machine and then none, again and again.
+    """Wants one machine and then none, again and again. A server that is to die begins with everything imported.
 
     `running` is called when there should be one, `empty` when nothing should be left.
     """
@@ -56,6 +56,7 @@ class Client:
         self.server, self.score, self.running, self.empty = server, score, running, empty
         self.stories, self.ending, self.failing = 1, False, False
         self.started, self.recovering = 0.0, False
+        server.preloaded = True
 
     async def survive(self, failpoint: str) -> None:
         """Live with one server until it has killed itself where it was told to."""
@@ -71,7 +72,7 @@ class Client:
 
     async def finish(self) -> None:
         """With a server that stays: the story to its end, and no more machines than were asked for."""
-        self.server.environment = {}
+        self.server.environment, self.server.preloaded = {}, False
         stories = self.stories
         await self._live(stories=1)
         async with self.server.http() as http, http.get("/instances?deleted=true&limit=1000") as answer:

@@ -202,12 +202,12 @@ DHCP_SCRIPT = (
 )
 
 
-def ask_dhcp(guest: Guest, directory: Path) -> list[str]:
+def ask_dhcp(guest: Guest, directory: Path, *, tries: int = 3) -> list[str]:
     """What a DHCP client in the guest is given: address, prefix, router, DNS server, name, domain, seconds."""
     script = directory / f"dhcp-{guest.order.tap}"
     script.write_text(DHCP_SCRIPT)
     script.chmod(0o755)
-    client = ["busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "3", "-T", "1", "-s", str(script)]
+    client = ["busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", str(tries), "-T", "1", "-s", str(script)]
     guest.run(*client, "-O", "hostname", "-O", "domain")
     return Path(f"{script}.bound").read_text().split()
 
@@ -227,7 +227,7 @@ async def test_the_dhcp_answer_passes_the_filter(lan: Lan, tmp_path: Path) -> No
 async def test_an_unknown_nic_is_given_nothing(lan: Lan, tmp_path: Path) -> None:
     guest = await lan.plug(1)
     with pytest.raises(subprocess.CalledProcessError):
-        await asyncio.to_thread(ask_dhcp, guest, tmp_path)
+        await asyncio.to_thread(ask_dhcp, guest, tmp_path, tries=1)
     evidence = await lan.network.get_evidence(guest.lease)
     assert evidence.requested_ms is not None
     assert evidence.answered_ms is None
