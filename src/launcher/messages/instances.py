@@ -84,7 +84,7 @@ class ListInstances(Call[list[Instance]]):
     all_projects: bool = False
     deleted: bool = False
     numbers: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...] = ()
-    deleted_after_ms: int | None = None
+    deleted_after_ms: int | None = Field(default=None, ge=0, le=LARGEST)
 
 
 class DeleteInstance(Call[Instance]):

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from launcher.clock import Clock
 from launcher.db import attributes, instances, life
 from launcher.db.database import Database
-from launcher.errors import StaleGeneration
+from launcher.errors import BadRequest, StaleGeneration
 from launcher.failpoints import failpoint
+from launcher.life import BY_TASK
 from launcher.messages.life import ActOnInstance, ReportChanged
 from launcher.messages.reports import ReportFault, ReportStep
 from launcher.messaging import Context, Route
@@ -80,6 +81,8 @@ class Life:
         )
 
     async def report_changed(self, ctx: Context, report: ReportChanged) -> None:
+        if report.task not in BY_TASK:
+            raise BadRequest(f"{report.task} is no task that ends so", field="task")
         await self.journal.record(
             ctx,
             lambda db: life.end(
