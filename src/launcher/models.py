@@ -48,6 +48,13 @@ class VmState(StrEnum):
     DELETED = "deleted"
 
 
+class ShutdownBehaviour(StrEnum):
+    """What becomes of an instance whose guest powers itself off."""
+
+    STOP = "stop"
+    TERMINATE = "terminate"
+
+
 class TaskState(StrEnum):
     """What is being done to it: the launch's steps by name, its three ways back, what its owner asked for (`life.py`).
 
@@ -228,6 +235,9 @@ class Instance(Model):
     security_groups: tuple[str, ...]
     availability_zone: str | None
     metadata: dict[str, str]
+    shutdown_behaviour: ShutdownBehaviour = ShutdownBehaviour.STOP
+    protected: bool = Field(default=False, description="from being deleted")
+    locked: bool = Field(default=False, description="only administrators may do anything to it")
     reservation_id: str
     launch_index: int
     created_ms: int

@@ -202,6 +202,9 @@ NATIVE = Dialect(
         Verb(f"POST {FLOATING}/association", body={"instance": "{instance}"}, needs=MEMBER),
         Verb(f"DELETE {FLOATING}/association", needs=MEMBER),
         Verb(f"DELETE {FLOATING}", needs=MEMBER),
+        Verb(f"PATCH {ONE}", INSTANCE, body={"shutdown_behaviour": "stop"}, needs=MEMBER),
+        Verb(f"PUT {ONE}/lock", f"{INSTANCE}/lock", needs=MEMBER),
+        Verb(f"DELETE {ONE}/lock", f"{INSTANCE}/lock", needs=MEMBER),
         *(
             Verb(f"POST {ONE}/{verb}", f"{INSTANCE}/{verb}", body={}, needs=MEMBER, works=(202, 409))
             for verb in OPERATIONS

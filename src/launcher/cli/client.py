@@ -118,6 +118,9 @@ class Api:
     def put(self, path: str, body: Json) -> Any:
         return _parsed(self.request("PUT", path, body=body))
 
+    def patch(self, path: str, body: Json) -> Any:
+        return _parsed(self.request("PATCH", path, body=body))
+
     def delete(self, path: str, body: Json | None = None) -> Any:
         return _parsed(self.request("DELETE", path, body=body) or b"null")
 

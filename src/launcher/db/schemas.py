@@ -15,6 +15,7 @@ _CONTROLLER = (
     "key_pairs.sql",
     "tags.sql",
     "life.sql",
+    "attributes.sql",
 )
 _NETWORK = ("network.sql", "networks.sql", "floating_ips.sql")
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import SystemRandom
 
+from launcher.drivers import process
 from launcher.drivers.images import qcow2
 from launcher.drivers.images.cache import BaseCache
 from launcher.drivers.images.config_drive import ConfigDrives
@@ -79,7 +80,10 @@ class LocalImages:
     async def create_disks(self, order: LaunchOrder) -> Disks:
         size = root_size(order)
         async with self.cache.holding(order):
-            return await in_thread(self._create, order, size)
+            disks = await in_thread(self._create, order, size)
+        if (await in_thread(qcow2.read_header, disks.root)).virtual_size < size:  # it was resized since its last start
+            await process.run(["qemu-img", "resize", "-q", "-f", "qcow2", disks.root, str(size)])
+        return disks
 
     async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
         personality = (await tell()).told.personality if order.personal else Personality()

@@ -47,6 +47,8 @@ class ImageStore(Protocol):
     async def create_disks(self, order: LaunchOrder) -> Disks:
         """Base files (copied once per checksum), overlay of the root; built aside, renamed into place.
 
+        An overlay that is there and smaller than it should be grows.
+
         Raises BadImage, InsufficientSpace (with the numbers), HostResourceMissing.
         """
 

@@ -35,6 +35,7 @@ from launcher.models import (
     Name,
     Personality,
     Readiness,
+    ShutdownBehaviour,
     Span,
 )
 from launcher.networks import MOST_NICS
@@ -59,6 +60,8 @@ class InstancesBody(Model):
     user_data: str | None = Field(default=None, max_length=100_000, description="base64 of at most 64 KiB")
     personality: Personality = Personality()
     config_drive: bool = Field(default=False, description="tell the guest all of this by a disk of its own")
+    shutdown_behaviour: ShutdownBehaviour = ShutdownBehaviour.STOP
+    protected: bool = Field(default=False, description="from being deleted")
     availability_zone: str | None = Field(default=None, max_length=255)
     metadata: dict[str, str] = Field(default_factory=dict)
 

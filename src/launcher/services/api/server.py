@@ -27,6 +27,7 @@ from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
 from launcher.services.api.accounts import NativeAccounts
+from launcher.services.api.attributes import NativeAttributes
 from launcher.services.api.callers import REQUEST_ID, Callers
 from launcher.services.api.credentials import NativeCredentials
 from launcher.services.api.ec2.service import Ec2
@@ -89,6 +90,7 @@ class ApiServer(Role):
         parts = (
             Native(bus=bus),
             NativeLife(bus=bus),
+            NativeAttributes(bus=bus),
             NativeAccounts(bus=bus),
             NativeCredentials(bus=bus),
             NativeGroups(bus=bus),

@@ -23,6 +23,7 @@ from launcher.models import Flavor, Image, Quotas
 from launcher.services.controller.access import Access, AccessRules
 from launcher.services.controller.accounts import Accounts
 from launcher.services.controller.admission import Admission
+from launcher.services.controller.attributes import Attributes
 from launcher.services.controller.catalogue import Catalogue, ReadImage
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
@@ -105,6 +106,7 @@ class Controller(Role):
         )
         self.access = Access(db=db, clock=clock, rng=rng, rules=access or AccessRules())
         self.accounts = Accounts(db=db, bus=bus, clock=clock, rng=rng, access=self.access, usual=quotas)
+        self.attributes = Attributes(journal=self.journal, reconcile=self.reconcile, quotas=quotas, flavors=flavors)
         self.key_pairs = KeyPairs(db=db, clock=clock, quotas=quotas)
         self.tags = Tags(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
@@ -123,6 +125,7 @@ class Controller(Role):
             *self.catalogue.routes,
             *self.reports.routes,
             *self.life.routes,
+            *self.attributes.routes,
             *self.sweep.routes,
         ]
 

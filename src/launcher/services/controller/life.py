@@ -10,10 +10,11 @@ import logging
 from collections.abc import Sequence
 
 from launcher.clock import Clock
-from launcher.db import instances, life
+from launcher.db import attributes, instances, life
 from launcher.db.database import Database
-from launcher.errors import StaleGeneration
+from launcher.errors import BadRequest, StaleGeneration
 from launcher.failpoints import failpoint
+from launcher.life import BY_TASK
 from launcher.messages.life import ActOnInstance, ReportChanged
 from launcher.messages.reports import ReportFault, ReportStep
 from launcher.messaging import Context, Route
@@ -47,6 +48,7 @@ class Life:
     async def act_on_instance(self, ctx: Context, message: ActOnInstance) -> Instance:
         """A guest has the settings' time to shut down where nothing else is asked for."""
         found = await resolve(self.db, ctx, message.instance_id)
+        attributes.refuse_locked(found, by_admin=ctx.is_admin)
         now = self.clock.now_ms()
         patience = self.rules.shutdown_timeout if message.timeout_s is None else message.timeout_s
         async with failpoint("act"):
@@ -79,6 +81,8 @@ class Life:
         )
 
     async def report_changed(self, ctx: Context, report: ReportChanged) -> None:
+        if report.task not in BY_TASK:
+            raise BadRequest(f"{report.task} is no task that ends so", field="task")
         await self.journal.record(
             ctx,
             lambda db: life.end(

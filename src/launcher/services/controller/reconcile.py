@@ -199,7 +199,7 @@ class Reconcile:
 
     def first_look(self, state: TaskState) -> float:
         """When to look at an instance that comes to this state now, if nothing is heard of it before, in ms."""
-        return self.clock.now_ms() + min(STEP_PATIENCE, self.rules.state_timeouts[state]) * 1000
+        return self.clock.now_ms() + min(STEP_PATIENCE, self.rules.state_timeouts.get(state, STEP_PATIENCE)) * 1000
 
     def wait(self, nudges: int) -> float:
         """Seconds until the next look: 1, 2, 4 … 60, give or take a fifth."""

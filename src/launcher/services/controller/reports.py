@@ -24,7 +24,7 @@ from launcher.messages.reports import (
     ReportVerified,
 )
 from launcher.messaging import Context, Route
-from launcher.models import POWERED_OFF, Fault, Instance, PowerState, TaskState, VmState
+from launcher.models import POWERED_OFF, Fault, Instance, PowerState, ShutdownBehaviour, TaskState, VmState
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.life import Life
 from launcher.services.controller.reconcile import LaunchRules, Reconcile
@@ -139,8 +139,11 @@ class Reports:
             return  # said of a machine that has been started anew since
         ctx = await self.reconcile.context_of(instance.id)
         self.reconcile.start_report.missed(instance.id)
+        ends = report.power is PowerState.STOPPED and report.cause == POWERED_OFF
         try:
-            if self._starts_again(instance, report):
+            if ends and instance.shutdown_behaviour is ShutdownBehaviour.TERMINATE:
+                await self._terminate(ctx, instance)
+            elif self._starts_again(instance, report):
                 await self._restart(ctx, instance, report.cause)
             elif report.power in (None, PowerState.STOPPED):
                 await self._stopped(ctx, instance, report.cause)
@@ -208,6 +211,17 @@ class Reports:
             message=f"starting it again: {cause}",
         )
         await self.reconcile.nudge(restarted)
+
+    async def _terminate(self, ctx: Context, instance: Instance) -> None:
+        """As its owner wished for when its guest powers off; protection is against others' deletes."""
+        now = self.clock.now_ms()
+        later = now + self.reconcile.wait(1) * 1000
+
+        def move(db: sqlite3.Connection) -> Instance:
+            return moves.begin_deleting(db, instance, trace_id=ctx.trace_id, now_ms=now, next_check_ms=later)
+
+        deleting = await self.journal.record(ctx, move, message="its guest powered off")
+        await self.reconcile.nudge(deleting, ctx)
 
     async def _stopped(self, ctx: Context, instance: Instance, cause: str) -> None:
         def move(db: sqlite3.Connection) -> Instance:
