@@ -103,7 +103,7 @@ async def test_a_resize_takes_of_the_quota_what_it_needs_more_and_gives_back_wha
     [
         ({"flavor": "m9.none"}, 404, "m9.none"),
         ({"flavor": "m1.tiny"}, 400, "none shrinks"),
-        ({"user_data": "%"}, 400, "base64"),
+        ({"user_data": "%"}, 400, "user_data"),
     ],
 )
 async def test_what_cannot_be_changes_nothing(house: House, body: Json, status: int, word: str) -> None:

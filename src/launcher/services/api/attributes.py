@@ -12,13 +12,17 @@ from launcher.messages.attributes import LockInstance, ModifyInstance
 from launcher.models import Instance, Model, Name, ShutdownBehaviour
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 
+BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
 
 class AttributesBody(Model):
     """PATCH /instances/{id}: what is left out stays as it is."""
 
     name: Name | None = None
     flavor: str | None = Field(default=None, min_length=1, max_length=255, description="of a stopped instance")
-    user_data: str | None = Field(default=None, max_length=100_000, description="base64; of a stopped instance")
+    user_data: str | None = Field(
+        default=None, max_length=100_000, pattern=BASE64, description="base64; of a stopped instance"
+    )
     shutdown_behaviour: ShutdownBehaviour | None = None
     protected: bool | None = Field(default=None, description="a delete is refused until this is taken back")
 
