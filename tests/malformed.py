@@ -208,5 +208,6 @@ class Forger:
             "10.0.0.1",
             "fd00:1:2:3::/64",
             "$6$salt$hash",
+            "/etc/motd",
         )
         return next(text for text in known if re.search(pattern, text))

@@ -17,7 +17,9 @@ from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.errors import BusError, Conflict, InsufficientSpace, LauncherError, NotFound
+from launcher.life import Action
 from launcher.messages.instances import CreateInstances, DeleteInstance, NicRequest
+from launcher.messages.life import ActOnInstance
 from launcher.messages.security_groups import (
     AddRules,
     CreateSecurityGroup,
@@ -49,6 +51,21 @@ CTX = Context(request_id="req-simulated", project_id="demo", user_id="demo", rol
 ADMIN = AdminAccess(token="t", password="p", access_key="LA", secret_key="s")
 LIMIT = 3600.0
 """Virtual seconds that a schedule may take, bad weather included."""
+ACTIONS = (
+    Action.STOP,
+    Action.START,
+    Action.REBOOT,
+    Action.PAUSE,
+    Action.UNPAUSE,
+    Action.SUSPEND,
+    Action.RESUME,
+    Action.PAUSE,
+    Action.REBOOT,
+    Action.SUSPEND,
+    Action.STOP,
+    Action.STOP,
+)
+"""What clients ask for, in this order."""
 PROMPT = 13.0
 """Virtual seconds within which kills alone are made up for: hardly more than one step is waited for."""
 SWEEP_EVERY = 20.0
@@ -98,6 +115,7 @@ class Simulation:
         self.asked: dict[int, str] = {}
         self.time_to_delete = {number: asyncio.Event() for number in schedule.deletes}
         self.time_to_change = {number: asyncio.Event() for number in schedule.changes}
+        self.time_to_act = {number: asyncio.Event() for number in schedule.acts}
         self.world.on_effect, self.world.on_reboot = self._count, self._reboot
 
     def run(self) -> Outcome:
@@ -129,6 +147,10 @@ class Simulation:
             asyncio.ensure_future(self._change(index, self.time_to_change[number]))
             for index, number in enumerate(self.schedule.changes)
         ]
+        clients += [
+            asyncio.ensure_future(self._act(index, self.time_to_act[number]))
+            for index, number in enumerate(self.schedule.acts)
+        ]
         await self._quiet(clients)
         for problem in self._problems():
             self.world.violate(problem)
@@ -139,6 +161,8 @@ class Simulation:
             live = invariants.live_on(self.world, name)
             if set(compute.holdings.held) != live:
                 yield f"{name} counts {len(compute.holdings.held)} instances, {len(live)} are its"
+            if compute.holdings.running != (running := invariants.running_on(self.world, name)):
+                yield f"{name} counts {compute.holdings.running} machines, {running} are its"
             if compute.holdings.turns._turns:
                 yield f"{name} still has {len(compute.holdings.turns._turns)} instances' turns"
         took = self.busy_until - self.world.last_start
@@ -155,7 +179,11 @@ class Simulation:
                 since = None
             elif not all(client.done() for client in clients):
                 since = None
-                for event in (*self.time_to_delete.values(), *self.time_to_change.values()):
+                for event in (
+                    *self.time_to_delete.values(),
+                    *self.time_to_change.values(),
+                    *self.time_to_act.values(),
+                ):
                     event.set()
             elif since is None:
                 since = world.loop.now
@@ -326,8 +354,25 @@ class Simulation:
                     break
         return None
 
+    async def _act(self, index: int, event: asyncio.Event) -> None:
+        """One action after the other, of each instance in turn; one that is in no state for it stays as it is."""
+        await event.wait()
+        action, number = ACTIONS[index % len(ACTIONS)], index // len(ACTIONS) % self.schedule.launches
+        while True:
+            wanted = ActOnInstance(instance_id=self.asked.get(number, f"vm-{number}"), action=action, timeout_s=4.0)
+            try:
+                await self._bus().call(CTX, wanted, timeout=10.0)
+            except (BusError, InsufficientSpace):
+                await asyncio.sleep(1.0)
+            except (Conflict, NotFound):
+                return None
+            except LauncherError as error:
+                return self.world.violate(f"{action} was answered with {error!r}")
+            else:
+                return None
+
     def _count(self, total: int) -> None:
-        for waiting in (self.time_to_delete, self.time_to_change):
+        for waiting in (self.time_to_delete, self.time_to_change, self.time_to_act):
             if event := waiting.get(total):
                 event.set()
 

@@ -18,6 +18,7 @@ from launcher.messaging import Context
 from launcher.models import Fault, HostState, Instance, LaunchOrder
 from launcher.networks import FixedIp
 from launcher.services.compute.launch import Launches
+from launcher.services.compute.life import Life
 from launcher.services.compute.work import Launch
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.reconcile import Reconcile
@@ -201,6 +202,10 @@ def only_the_first_nic(patch: Patch) -> None:
     patch.setattr(Launches, "allocate_address", first)
 
 
+def a_stop_that_only_asks(patch: Patch) -> None:
+    patch.setattr(Life, "_shut_down", Life._ask_to_shut_down)
+
+
 @dataclass(frozen=True)
 class Mutation:
     """A rule, how to take it out, and which schedules should notice."""
@@ -233,6 +238,7 @@ MUTATIONS = [
     Mutation(one_filter_does_not_wait_for_another, "changes"),
     Mutation(another_host_at_once, "other_hosts"),
     Mutation(an_address_forgotten_between_two_hosts, "other_hosts", lambda schedule: bool(schedule.deletes)),
+    Mutation(a_stop_that_only_asks, "lives"),
     Mutation(nothing_put_back, "faults", lambda schedule: "ghost" in str(schedule)),
 ]
 
