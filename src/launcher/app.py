@@ -34,7 +34,7 @@ from launcher.drivers.images.config_drive import ConfigDrives
 from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
 from launcher.drivers.images.inject.choice import make_ways
 from launcher.drivers.images.local import LocalImages
-from launcher.drivers.images.store import ImageStore
+from launcher.drivers.images.store import ImageStore, Injection
 from launcher.drivers.nat.driver import NatDriver
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.nat.nftables import NOTE, NftablesNat
@@ -255,13 +255,21 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
-            ways=make_ways(config.images.inject, state=state, partition=config.images.inject_partition),
+            ways=make_ways(_ways(config), state=state, partition=config.images.inject_partition),
+            disk_format=config.images.disk_format,
             config_drives=ConfigDrives(
                 config.images.config_drive, config.images.config_drive_format, rng=SystemRandom()
             ),
             cache_limit=config.images.cache_gb * 2**30,
         ),
     )
+
+
+def _ways(config: Config) -> Sequence[Injection]:
+    """Nobody asks a metadata service that is off."""
+    return [way for way in config.images.inject if way is not Injection.METADATA or config.metadata.port] or [
+        Injection.CONFIG_DRIVE
+    ]
 
 
 def firewall_settings(config: Config) -> Settings:

@@ -17,7 +17,7 @@ from launcher.drivers.images.config_drive import Content, FileSystem
 from launcher.drivers.images.store import Injection
 from launcher.errors import BadRequest
 from launcher.floating import FloatingPool
-from launcher.models import Flavor, Model, Name, Quotas, TaskState
+from launcher.models import Flavor, ImageFormat, Model, Name, Quotas, TaskState
 from launcher.networks import SEGMENTS, BridgeName, DomainName, Network, NetworkMode, Overlay, ProjectRange
 
 
@@ -79,6 +79,7 @@ class VirtConfig(Model):
 
 class ImagesConfig(Model):
     library: str = ""
+    disk_format: ImageFormat = ImageFormat.QCOW2
     inject: tuple[Injection, ...] = Field(
         default=(Injection.STORAGE_DAEMON, Injection.METADATA, Injection.CONFIG_DRIVE), min_length=1
     )

@@ -38,6 +38,7 @@ LAUNCH = {
     "image.key": "a disk with its key is marked as having it",
     "filtering": "the step",
     "spawning": "the step",
+    "image.settled": "the mark that an instance's files might not survive a power cut is taken away",
     "report.active": "the word that the machine runs",
 }
 FAILURE = {"report.fault": "the word that a step failed"}

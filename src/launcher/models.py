@@ -102,6 +102,20 @@ class ImageFormat(StrEnum):
     QCOW2 = "qcow2"
 
 
+class Firmware(StrEnum):
+    """What starts a disk that brings its own boot loader."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Machine(StrEnum):
+    """QEMU's machines: the old chipset, which starts sooner, and the one with PCI Express."""
+
+    PC = "pc"
+    Q35 = "q35"
+
+
 class Image(Model):
     """One file of the catalogue. The content is named by its checksum and never changes."""
 
@@ -117,6 +131,8 @@ class Image(Model):
     ramdisk_id: str | None = None
     min_memory_mb: int = Field(default=0, ge=0, le=LARGEST)
     kernel_args: str = ""
+    firmware: Firmware = Firmware.BIOS
+    machine: Machine = Machine.PC
 
 
 class Quotas(Model):

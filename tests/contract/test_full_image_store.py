@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from launcher.drivers.images.config_drive import ConfigDrives, FileSystem
 from launcher.drivers.images.inject.choice import Ways
 from launcher.drivers.images.library import sha256_of
 from launcher.drivers.images.local import LocalImages
 from launcher.drivers.images.store import Injection
 from launcher.errors import InsufficientSpace, LauncherError
-from launcher.models import LaunchOrder
-from tests.orders import make_image, make_order
+from launcher.guestdata.guest import Guest
+from launcher.models import Flavor, ImageFormat, LaunchOrder
+from tests.orders import make_image, make_lease, make_order, make_told
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("sandboxed")]
 
@@ -57,3 +61,61 @@ async def test_a_copy_that_does_not_fit_leaves_nothing_and_is_made_when_there_is
     disks = await store.create_disks(order)
     assert disks.root.exists()
     assert await store.list_bases() == [order.image.sha256]
+
+
+async def runs_out(volume: Path, work: Callable[[], Awaitable[object]]) -> None:
+    """It fails by name, leaves nothing, and succeeds when there is room."""
+    filler = volume / "filler"
+    with filler.open("wb") as file:
+        file.write(bytes(max(0, shutil.disk_usage(volume).free - 16 * 1024)))
+    before = set(volume.rglob("*"))
+    for _ in range(2):
+        with pytest.raises((OSError, InsufficientSpace)) as failure:
+            await work()
+        assert isinstance(failure.value, Exception)
+        assert isinstance(LauncherError.named(failure.value), InsufficientSpace)
+        assert set(volume.rglob("*")) == before
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=32m", volume], check=True)
+    await work()
+
+
+@pytest.mark.parametrize("disk", ["raw", "ephemeral"])
+async def test_a_disk_that_does_not_fit_leaves_nothing(volume: Path, order: LaunchOrder, disk: str) -> None:
+    subprocess.run(["mount", "-o", "remount,size=7m", volume], check=True)
+    flavor = Flavor(name="m1.more", vcpus=1, memory_mb=64, root_gb=0, ephemeral_gb=4 if disk == "ephemeral" else 0)
+    store = LocalImages(
+        volume,
+        library=order.image.path.parent,
+        ways=Ways([Injection.METADATA]),
+        reserve_mb=-100,
+        disk_format=ImageFormat.RAW if disk == "raw" else ImageFormat.QCOW2,
+    )
+    await store.start()
+    async with store.cache.holding(order):
+        pass
+    await runs_out(volume, lambda: store.create_disks(order.model_copy(update={"flavor": flavor})))
+
+
+@pytest.mark.parametrize("file_system", list(FileSystem))
+async def test_a_config_drive_that_does_not_fit_leaves_nothing(
+    volume: Path, order: LaunchOrder, file_system: FileSystem
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=7m", volume], check=True)
+    wanted = order.model_copy(update={"config_drive": True})
+    nics = (make_lease(order),)
+
+    async def tell() -> Guest:
+        return Guest(make_told(user_data="AAAA" * 21845), nics)
+
+    store = LocalImages(
+        volume,
+        library=order.image.path.parent,
+        ways=Ways([Injection.METADATA]),
+        config_drives=ConfigDrives(file_system=file_system, rng=Random(1)),
+        reserve_mb=-100,
+    )
+    await store.start()
+    await store.create_disks(wanted)
+    await runs_out(volume, lambda: store.inject(wanted, nics, tell))
+    await store.settle(wanted)

@@ -11,6 +11,7 @@ from launcher.drivers.images.cache import BaseCache
 from launcher.drivers.images.inject.choice import Ways
 from launcher.drivers.images.library import add_image, read_image
 from launcher.drivers.images.local import LocalImages
+from launcher.drivers.images.space import Space
 from launcher.drivers.images.store import Injection
 from launcher.models import Image, LaunchOrder
 from tests.orders import make_order
@@ -39,7 +40,8 @@ class Host:
         self.library = directory / "library"
         self.store = LocalImages(directory / "instances", library=self.library, ways=Ways([Injection.METADATA]))
         old = self.store.cache
-        self.cache = CountingCache(old.path, work=old.work, sources=old.sources, reserve_mb=0, limit=limit)
+        space = Space(old.path.parent, reserve_mb=0)
+        self.cache = CountingCache(old.path, work=old.work, sources=old.sources, space=space, limit=limit)
         self.cache.taken = []
         self.store.cache = self.cache
 

@@ -19,10 +19,11 @@ from launcher.drivers.images.inject.injector import Injector, Payload
 from launcher.drivers.images.inject.storage_daemon import StorageDaemon
 from launcher.drivers.images.library import add_image, read_image
 from launcher.drivers.images.local import LocalImages
+from launcher.drivers.images.space import Space
 from launcher.drivers.images.store import ImageStore, Injected, Injection
 from launcher.errors import BadImage, DriverError, HostResourceMissing, InjectionFailed, InsufficientSpace
 from launcher.guestdata.guest import Guest
-from launcher.models import Flavor, ImageFormat, InstanceRef, LaunchOrder
+from launcher.models import Firmware, Flavor, ImageFormat, InstanceRef, LaunchOrder
 from tests.orders import make_lease, make_order, make_told
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@here"
@@ -72,14 +73,15 @@ def a_ref(number: int) -> InstanceRef:
     return InstanceRef(instance_id=make_order(number).instance_id, number=number)
 
 
-@pytest.fixture(params=["fake", "metadata", pytest.param("storage-daemon", marks=pytest.mark.host)])
+@pytest.fixture(params=["fake", "metadata", "raw", pytest.param("storage-daemon", marks=pytest.mark.host)])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, library: Path) -> AsyncIterator[ImageStore]:
     if request.param == "storage-daemon":
         request.getfixturevalue("sandboxed")
-    way = Injection.METADATA if request.param == "fake" else Injection(request.param)
+    way = Injection.STORAGE_DAEMON if request.param == "storage-daemon" else Injection.METADATA
     injectors: dict[Injection, Injector] = {Injection.STORAGE_DAEMON: StorageDaemon(tmp_path / "i")}
     ways = Ways([way], {name: injector for name, injector in injectors.items() if name is way})
-    files = LocalImages(tmp_path / "instances", library=library, ways=ways)
+    format = ImageFormat.RAW if request.param == "raw" else ImageFormat.QCOW2
+    files = LocalImages(tmp_path / "instances", library=library, ways=ways, disk_format=format)
     opened: ImageStore = FakeImages() if request.param == "fake" else files
     await opened.start()
     yield opened
@@ -92,7 +94,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, library: Path) -
 async def test_creating_again_gives_the_same_files(store: ImageStore, orders: Orders) -> None:
     first = await store.create_disks(orders())
     assert await store.create_disks(orders(generation=2)) == first
-    assert first.root_format is ImageFormat.QCOW2
+    assert first.root_format is (ImageFormat.RAW if first.root.suffix == ".raw" else ImageFormat.QCOW2)
     assert first.kernel is not None
     assert first.ramdisk is not None
     assert len({first.root, first.kernel, first.ramdisk, first.console_log}) == 4
@@ -108,6 +110,14 @@ async def test_instances_share_the_image_and_nothing_else(store: ImageStore, ord
 async def test_an_image_without_a_kernel_boots_by_itself(store: ImageStore, orders: Orders) -> None:
     disks = await store.create_disks(orders(kernel=None, ramdisk=None))
     assert (disks.kernel, disks.ramdisk) == (None, None)
+
+
+async def test_what_uefi_remembers_is_the_instances_own(store: ImageStore, orders: Orders) -> None:
+    by_uefi = orders.image.model_copy(update={"firmware": Firmware.UEFI})
+    assert (await store.create_disks(orders(1))).firmware_state is None
+    disks = await store.create_disks(orders(2, image=by_uefi, kernel=None, ramdisk=None))
+    assert disks.firmware_state is not None
+    assert disks.firmware_state.parent == disks.root.parent
 
 
 async def test_what_exists_is_listed_until_it_is_deleted(store: ImageStore, orders: Orders) -> None:
@@ -190,6 +200,27 @@ async def test_a_console_that_has_said_nothing_is_empty(store: ImageStore, order
     assert await store.free_mb() > 0
 
 
+async def test_a_flavor_brings_disks_of_its_own(store: ImageStore, orders: Orders) -> None:
+    plain = await store.create_disks(orders(1))
+    assert (plain.ephemeral, plain.swap) == (None, None)
+    own = Flavor(name="m1.disks", vcpus=1, memory_mb=512, root_gb=0, ephemeral_gb=1, swap_mb=64)
+    disks = await store.create_disks(orders(2, flavor=own))
+    assert disks.ephemeral is not None
+    assert disks.swap is not None
+    assert len({disks.root, disks.ephemeral, disks.swap}) == 3
+    assert await store.create_disks(orders(2, flavor=own)) == disks
+    await store.inject(orders(2, flavor=own), NICS, tell)
+    for _ in range(2):
+        await store.settle(orders(2, flavor=own))
+
+
+async def test_a_config_drive_is_not_for_everybodys_eyes(files: LocalImages, orders: Orders) -> None:
+    await files.create_disks(orders(config_drive=True))
+    done = await files.inject(orders(config_drive=True), NICS, tell)
+    assert done.config_drive is not None
+    assert done.config_drive.stat().st_mode & 0o777 == 0o600
+
+
 # --- the fake's own switches ------------------------------------------------------------------------
 
 
@@ -230,6 +261,92 @@ async def test_a_new_disk_is_an_overlay_of_the_flavors_size(files: LocalImages, 
 async def test_root_gb_0_keeps_the_images_size(files: LocalImages, orders: Orders) -> None:
     disks = await files.create_disks(orders())
     await process.run(["qemu-img", "compare", "-f", "qcow2", "-F", "raw", disks.root, orders.image.path])
+
+
+SWAP_AND_MORE = Flavor(name="m1.disks", vcpus=1, memory_mb=512, root_gb=3, ephemeral_gb=2, swap_mb=64)
+
+
+@pytest.mark.parametrize("format", list(ImageFormat))
+async def test_all_disks_have_the_flavors_sizes_and_what_they_start_from(
+    tmp_path: Path, library: Path, orders: Orders, format: ImageFormat
+) -> None:
+    files = LocalImages(tmp_path / "instances", library=library, ways=Ways([Injection.METADATA]), disk_format=format)
+    await files.start()
+    disks = await files.create_disks(orders(flavor=SWAP_AND_MORE))
+    assert disks.root_format is format
+    raw = {}
+    for name, path, size in (
+        ("root", disks.root, 3 * GIB),
+        ("e", disks.ephemeral, 2 * GIB),
+        ("s", disks.swap, 64 * MIB),
+    ):
+        assert path is not None
+        raw[name] = tmp_path / f"{name}.raw"
+        await process.run(["qemu-img", "convert", "-f", format, "-O", "raw", path, raw[name]])
+        assert raw[name].stat().st_size == size
+        assert path.stat().st_blocks * 512 < 64 * MIB
+    assert raw["root"].read_bytes()[: 2 * MIB] == orders.image.path.read_bytes()
+    await process.run(["e2fsck", "-fn", raw["e"]])
+    assert "ephemeral0" in await process.run(["blkid", "-o", "value", "-s", "LABEL", raw["e"]])
+    assert "swap" in await process.run(["blkid", "-o", "value", "-s", "TYPE", raw["s"]])
+
+
+async def test_a_raw_disk_of_a_qcow2_image_is_its_content(tmp_path: Path, library: Path, disk: Path) -> None:
+    packed = tmp_path / "packed"
+    await process.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", disk, packed])
+    add_image(library, "packed", disk=packed)
+    (image,) = read_image(library, "packed")
+    files = LocalImages(
+        tmp_path / "instances", library=library, ways=Ways([Injection.METADATA]), disk_format=ImageFormat.RAW
+    )
+    await files.start()
+    disks = await files.create_disks(make_order(image=image))
+    assert disks.root.read_bytes() == disk.read_bytes()
+
+
+async def test_what_a_guest_writes_into_a_raw_disk_never_decides_its_form(
+    tmp_path: Path, library: Path, orders: Orders
+) -> None:
+    """CVE-2014-0134: a qcow2 header in a raw disk named a file of the host. The setting may have changed since, too."""
+    ways = Ways([Injection.METADATA])
+    files = LocalImages(tmp_path / "instances", library=library, ways=ways, disk_format=ImageFormat.RAW)
+    await files.start()
+    disks = await files.create_disks(orders())
+    with disks.root.open("r+b") as file:
+        file.write(b"QFI\xfb\0\0\0\3")
+    successor = LocalImages(tmp_path / "instances", library=library, ways=ways, disk_format=ImageFormat.QCOW2)
+    await successor.start()
+    assert (await successor.create_disks(orders())).root_format is ImageFormat.RAW
+    assert (await successor.create_disks(orders(2))).root_format is ImageFormat.QCOW2
+
+
+async def test_two_launches_do_not_count_on_the_same_bytes(tmp_path: Path) -> None:
+    space = Space(tmp_path, reserve_mb=0)
+    most = space.left() * 3 // 4
+    refused = pytest.raises(InsufficientSpace, match=r"two: .* needed, .* free")
+    with space.promised("one", most), refused, space.promised("two", most):
+        pass
+    with space.promised("two", most):
+        pass
+
+
+async def test_what_a_power_cut_caught_before_it_was_synced_is_made_anew(
+    files: LocalImages, tmp_path: Path, library: Path, orders: Orders
+) -> None:
+    """Three instances: one settled, one of this run of the host, one of a run that a power cut ended."""
+    for number in (1, 2, 3):
+        await files.create_disks(orders(number))
+        await files.inject(orders(number), NICS, tell)
+    await files.settle(orders(1))
+    mark = files.path / orders(3).name / "unsettled"
+    mark.unlink()
+    mark.symlink_to("another-run")
+    (mark.parent / "instance-id").write_text("")
+    successor = LocalImages(tmp_path / "instances", library=library, ways=Ways([Injection.METADATA]))
+    await successor.start()
+    assert list(await successor.list_instances()) == [a_ref(1), a_ref(2)]
+    disks = await successor.create_disks(orders(3))
+    await process.run(["qemu-img", "check", "-f", "qcow2", disks.root])
 
 
 async def test_a_machine_outlives_its_image_in_the_library(files: LocalImages, orders: Orders, library: Path) -> None:

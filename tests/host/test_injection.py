@@ -17,7 +17,7 @@ import pytest
 from launcher.drivers import process
 from launcher.drivers.images import qcow2
 from launcher.drivers.images.inject.choice import Ways
-from launcher.drivers.images.inject.debugfs import LARGEST_FILE
+from launcher.drivers.images.inject.content import LARGEST_FILE
 from launcher.drivers.images.inject.injector import Payload, Place
 from launcher.drivers.images.inject.qmp import ConnectionLost
 from launcher.drivers.images.inject.storage_daemon import PROGRAM, StorageDaemon

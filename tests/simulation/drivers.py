@@ -220,6 +220,9 @@ class SimImages:
     def memory_file(self, order: InstanceRef) -> Path:
         return Path("/simulated") / order.name / "memory"
 
+    async def settle(self, order: InstanceRef) -> None:
+        """Whatever is made here is settled."""
+
     async def delete_disks(self, order: InstanceRef) -> None:
         await self.life.touch(self.host, "images.delete", lambda: self.host.delete_disks(order), order=order)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from launcher.drivers.virt import domain_xml
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InvalidDomainConfig
-from launcher.models import Flavor, Image, ImageFormat, ImageKind, LaunchOrder, Nic
+from launcher.models import Flavor, Image, ImageFormat, ImageKind, LaunchOrder, Machine, Nic
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 INSTANCES = Path("/var/lib/launcher/instances/instance-0000002a")
@@ -61,6 +61,16 @@ BRANCHES = {
     "kernel_only": (an_order(kernel_args="init=/bin/sh"), the_disks(ramdisk=None), "qemu"),
     "whole_disk": (an_order(), the_disks(kernel=None, ramdisk=None), "qemu"),
     "config_drive": (an_order(), the_disks(config_drive=INSTANCES / "config-drive"), "qemu"),
+    "disks": (
+        an_order(),
+        the_disks(ephemeral=INSTANCES / "ephemeral", swap=INSTANCES / "swap", config_drive=INSTANCES / "config-drive"),
+        "qemu",
+    ),
+    "uefi_q35": (
+        an_order(image=an_order().image.model_copy(update={"firmware": "uefi", "machine": Machine.Q35})),
+        the_disks(kernel=None, ramdisk=None, firmware_state=INSTANCES / "firmware-state"),
+        "qemu",
+    ),
     "raw_root": (an_order(), the_disks(root_format=ImageFormat.RAW), "qemu"),
     "three_nics": (
         an_order(nics=tuple(Nic(mac=f"02:16:3e:17:35:3{last}") for last in "9ab")),

@@ -18,7 +18,7 @@ from launcher.cli import output
 from launcher.cli.client import Failure
 from launcher.cli.login import key_path, ssh_command
 from launcher.drivers.firewall import chains, rules
-from launcher.drivers.images.inject.debugfs import _with_key
+from launcher.drivers.images.inject.content import with_key
 from launcher.drivers.network.dnsmasq import host_lines
 from launcher.errors import BadRequest, NetworkFailed, NotFound
 from launcher.guestdata import ec2, openstack
@@ -192,7 +192,7 @@ def test_the_command_of_ssh_has_the_guest_for_its_destination(name: str) -> None
 @given(st.binary(max_size=100), st.text(max_size=40))
 def test_a_key_is_one_more_line_of_the_guests_keys(before: bytes, comment: str) -> None:
     key = f"ssh-ed25519 {' '.join(comment.split())}".strip()
-    wanted = _with_key(before, key)
+    wanted = with_key(before, key)
     assert wanted.splitlines() in (before.splitlines(), [*before.splitlines(), key.encode()])
     assert key.encode() in wanted.splitlines()
-    assert _with_key(wanted, key) == wanted
+    assert with_key(wanted, key) == wanted

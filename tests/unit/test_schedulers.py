@@ -34,6 +34,13 @@ def test_a_full_host_is_never_chosen_and_the_refusal_has_numbers(driver: Schedul
         driver.select(make_order(), [full])
 
 
+@pytest.mark.parametrize("driver", ALL)
+def test_a_host_without_space_is_passed_over_while_there_are_others(driver: SchedulerDriver) -> None:
+    full, free = make_host("full", disk_free_mb=0), make_host("free")
+    assert {driver.select(make_order(), [full, free]).name for _ in range(20)} == {"free"}
+    assert driver.select(make_order(), [full]).name == "full"
+
+
 def test_chance_takes_every_host_now_and_then() -> None:
     driver, hosts = ChanceScheduler(rng=Random(7)), [make_host(name) for name in "abc"]
     assert {driver.select(make_order(), hosts).name for _ in range(50)} == {"a", "b", "c"}

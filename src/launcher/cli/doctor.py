@@ -43,6 +43,7 @@ async def examine(state: str | None) -> list[Finding]:
         routing.routing(directory),
         await routing.forwarding(),
         host.injection(),
+        host.uefi(),
         host.reaping(),
         host.memory(),
         host.disk(directory),

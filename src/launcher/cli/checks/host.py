@@ -15,6 +15,7 @@ from pathlib import Path
 
 from launcher.cli.checks.finding import BROKEN, OK, WITHOUT, Finding
 from launcher.drivers import process
+from launcher.drivers.virt.domain_xml import FIRMWARE
 from launcher.errors import LauncherError
 
 EMULATOR = f"qemu-system-{platform.machine()}"
@@ -201,6 +202,13 @@ def injection() -> Finding:
         return Finding("key injection", OK, "/dev/fuse opens, qemu-storage-daemon and debugfs are there")
     advice = "apt install qemu-utils e2fsprogs fuse3" if missing else "chmod 0666 /dev/fuse, as udev does"
     return Finding("key injection", WITHOUT, f"{lack}; guests fetch their key from the metadata service", advice)
+
+
+def uefi() -> Finding:
+    """Images that a BIOS starts, and those with a kernel beside them, need none of it."""
+    if FIRMWARE.exists():
+        return Finding("UEFI", OK, str(FIRMWARE))
+    return Finding("UEFI", WITHOUT, "no firmware; images that UEFI starts cannot be launched", "apt install ovmf")
 
 
 def reaping() -> Finding:

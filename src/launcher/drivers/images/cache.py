@@ -20,9 +20,10 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from launcher.drivers.images import gate, qcow2
-from launcher.drivers.images.files import MIB, amount, in_thread, sync_file
+from launcher.drivers.images.files import in_thread, sync_file
 from launcher.drivers.images.library import sha256_of, sync_directory
-from launcher.errors import BadImage, HostResourceMissing, InsufficientSpace
+from launcher.drivers.images.space import Space
+from launcher.errors import BadImage, HostResourceMissing
 from launcher.failpoints import failpoint
 from launcher.models import Image, LaunchOrder
 
@@ -32,14 +33,14 @@ LINKS = ("base", "kernel", "ramdisk")
 class BaseCache:
     """Images are taken from the directories `sources` only; `limit` in bytes, None for no limit.
 
-    A copy that would leave less than `reserve_mb` free is refused.
+    A copy for which there is no `space` is refused.
     """
 
     def __init__(
-        self, path: Path, *, work: Path, sources: Sequence[Path], reserve_mb: int, limit: int | None = None
+        self, path: Path, *, work: Path, sources: Sequence[Path], space: Space, limit: int | None = None
     ) -> None:
         self.path, self.instances, self.work = path, path.parent, work
-        self.sources, self.reserve_mb, self.limit = sources, reserve_mb, limit
+        self.sources, self.space, self.limit = sources, space, limit
         self._known: set[str] = set()
         self._wanted: Counter[str] = Counter()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -150,8 +151,8 @@ class BaseCache:
             try:
                 os.link(source, copy)
             except OSError:  # another file system, or a file of somebody whose files may not be linked
-                self.check_space(order, image.size)
-                _copy_synced(source, copy)
+                with self.space.promised(order.name, image.size):
+                    _copy_synced(source, copy)
             check_content(copy, image)
             with failpoint("image.base"):
                 copy.rename(base)
@@ -168,14 +169,6 @@ class BaseCache:
                 f"image {image.name}: {image.path} does not exist on this host", hint="see `launcher image list`"
             )
         return source
-
-    def check_space(self, order: LaunchOrder, size: int) -> None:
-        free, needed = shutil.disk_usage(self.instances).free, size + self.reserve_mb * MIB
-        if free < needed:
-            raise InsufficientSpace(
-                f"{order.name}: {amount(needed)} needed, {amount(free)} free in {self.instances}",
-                hint="free space there: `launcher image prune` removes copies of images that no instance uses",
-            )
 
 
 def images_of(order: LaunchOrder) -> list[Image]:

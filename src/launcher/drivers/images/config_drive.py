@@ -19,7 +19,8 @@ from typing import Any
 from pycdlib import PyCdlib
 
 from launcher.drivers import process
-from launcher.drivers.images.files import MIB, in_thread, sync_file
+from launcher.drivers.images.files import MIB, in_thread
+from launcher.drivers.images.space import named_when_full
 from launcher.guestdata import ec2, nocloud, openstack
 from launcher.guestdata.guest import Guest
 from launcher.guestdata.tree import Directory, Leaf, Node, leaves
@@ -52,7 +53,7 @@ class ConfigDrives:
         self.content, self.file_system, self.rng = content, file_system, rng
 
     async def write(self, path: Path, guest: Guest) -> None:
-        """A new file at `path` that has reached the disk when this returns."""
+        """A new file at `path`, not yet synced."""
         files = self.files(guest)
         if self.file_system is FileSystem.ISO9660:
             await in_thread(_write_iso, path, LABELS[self.content], files)
@@ -98,7 +99,6 @@ def _write_iso(path: Path, label: str, files: Mapping[str, bytes]) -> None:
     with path.open("xb") as written:
         image.write_fp(written)
     image.close()
-    sync_file(path)
 
 
 def _directories(files: Mapping[str, bytes]) -> Iterator[PurePosixPath]:
@@ -113,10 +113,10 @@ async def _write_fat(path: Path, label: str, files: Mapping[str, bytes]) -> None
         tree = Path(made)
         await in_thread(_write_tree, tree, files)
         sectors = str(FAT_MIB * MIB // 512)
-        await process.run(["mformat", "-C", "-i", path, "-v", label, "-T", sectors, "::"])
         tops = {tree / PurePosixPath(name).parts[0] for name in files}
-        await process.run(["mcopy", "-s", "-o", "-D", "o", "-i", path, *sorted(tops), "::"])
-    await in_thread(sync_file, path)
+        with named_when_full(path):
+            await process.run(["mformat", "-C", "-i", path, "-v", label, "-T", sectors, "::"])
+            await process.run(["mcopy", "-s", "-o", "-D", "o", "-i", path, *sorted(tops), "::"])
 
 
 def _write_tree(tree: Path, files: Mapping[str, bytes]) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.drivers.images.blanks import blanks_of
 from launcher.drivers.images.local import root_size
 from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InjectionFailed
-from launcher.models import Image, ImageFormat, ImageKind, InstanceId, InstanceRef, LaunchOrder
+from launcher.models import Firmware, Image, ImageFormat, ImageKind, InstanceId, InstanceRef, LaunchOrder
 from launcher.networks import FixedIp
 
 Before = Callable[[str, InstanceRef], Awaitable[None]]
@@ -81,6 +82,8 @@ class FakeImages:
             kernel=base / order.kernel.sha256 if order.kernel else None,
             ramdisk=base / order.ramdisk.sha256 if order.ramdisk else None,
             console_log=home / "console.log",
+            firmware_state=home / "firmware-state" if order.image.firmware is Firmware.UEFI else None,
+            **{blank.name: home / blank.name for blank in blanks_of(order.flavor)},
         )
         self.bases |= {image.sha256 for image in (order.image, order.kernel, order.ramdisk) if image}
         ref = InstanceRef(instance_id=order.instance_id, number=order.number)
@@ -105,6 +108,9 @@ class FakeImages:
 
     def memory_file(self, order: InstanceRef) -> Path:
         return Path("/fake") / order.name / "memory"
+
+    async def settle(self, order: InstanceRef) -> None:
+        """Nothing here survives anything."""
 
     async def delete_disks(self, order: InstanceRef) -> None:
         await self._begin("delete_disks", order)

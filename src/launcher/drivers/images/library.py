@@ -23,7 +23,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from launcher.drivers.images import gate
 from launcher.errors import BadImage, NotFound
-from launcher.models import LARGEST, Image, ImageFormat, ImageKind, Model, Name
+from launcher.models import LARGEST, Firmware, Image, ImageFormat, ImageKind, Machine, Model, Name
 
 DESCRIPTION = "image.json"
 LONGEST_DESCRIPTION = 64 * 1024
@@ -50,6 +50,8 @@ class Description(Model):
     ramdisk: StoredFile | None = None
     min_memory_mb: int = Field(default=0, ge=0, le=LARGEST)
     kernel_args: str = ""
+    firmware: Firmware = Firmware.BIOS
+    machine: Machine = Machine.PC
 
 
 def add_image(
@@ -61,6 +63,8 @@ def add_image(
     ramdisk: Path | None = None,
     min_memory_mb: int = 0,
     kernel_args: str = "",
+    firmware: Firmware = Firmware.BIOS,
+    machine: Machine = Machine.PC,
 ) -> Path:
     """Copy an image's files into the library and return its directory; an image of that name is replaced.
 
@@ -77,6 +81,8 @@ def add_image(
             ramdisk=_store(ramdisk, aside / "ramdisk", ImageKind.RAMDISK) if ramdisk else None,
             min_memory_mb=min_memory_mb,
             kernel_args=kernel_args,
+            firmware=firmware,
+            machine=machine,
         )
         _write_synced(aside / DESCRIPTION, description.model_dump_json(indent=2) + "\n")
         aside.chmod(0o755)
@@ -102,6 +108,8 @@ def read_image(library: Path, name: str) -> list[Image]:
             "ramdisk_id": ramdisk.id if ramdisk else None,
             "min_memory_mb": found.min_memory_mb,
             "kernel_args": found.kernel_args,
+            "firmware": found.firmware,
+            "machine": found.machine,
         }
     )
     machine = machine.model_copy(update={"id": _content_id(machine)})
@@ -205,8 +213,11 @@ def _image(path: Path, kind: ImageKind, stored: StoredFile) -> Image:
 
 def _content_id(image: Image) -> str:
     """An id made from all that the image is, so that the same content gets the same id on every host and day."""
-    facts = (image.name, image.kind, image.sha256, image.kernel_id, image.ramdisk_id, image.kernel_args)
-    digest = hashlib.sha256("\0".join(str(fact) for fact in (*facts, image.min_memory_mb)).encode()).digest()
+    facts = [image.name, image.kind, image.sha256, image.kernel_id, image.ramdisk_id, image.kernel_args]
+    facts += [str(image.min_memory_mb)]
+    if (image.firmware, image.machine) != (Firmware.BIOS, Machine.PC):
+        facts += [image.firmware, image.machine]
+    digest = hashlib.sha256("\0".join(str(fact) for fact in facts).encode()).digest()
     return str(UUID(bytes=digest[:16], version=4))
 
 

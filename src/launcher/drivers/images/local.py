@@ -1,13 +1,15 @@
 """Instance files on the host's own disk.
 
     <path>/_base/<sha256>            files of images (`cache.py`)
-    <path>/instance-%08x/disk        qcow2 overlay on the base: all that a guest writes
+    <path>/_blank/                   empty disks (`blanks.py`)
+    <path>/instance-%08x/{disk, ephemeral, swap}   what a guest writes (`disks.py`)
     <path>/instance-%08x/config-drive    what the guest is told, where it gets one
-    <path>/instance-%08x/{instance-id, injection, console.log, memory}
+    <path>/instance-%08x/{instance-id, injection, console.log, firmware-state, memory}
     <path>/instance-%08x/{base, kernel, ramdisk}   links to what the instance needs of `_base`
     <path>/_work/                    what is being made or thrown away; emptied at start
 
-Whatever bears its final name is complete: it was made in `_work`, synced and renamed.
+Whatever bears its final name is complete: it was made in `_work` and renamed. It is synced while its domain
+starts; until then a link `unsettled` says in which run of the host it was made, and no machine is called active.
 """
 
 from __future__ import annotations
@@ -22,22 +24,27 @@ from random import SystemRandom
 
 from launcher.drivers import process
 from launcher.drivers.images import qcow2
+from launcher.drivers.images.blanks import Blanks, blanks_of
 from launcher.drivers.images.cache import BaseCache
 from launcher.drivers.images.config_drive import ConfigDrives
-from launcher.drivers.images.files import GIB, MIB, amount, in_thread, sync_file, write_synced
+from launcher.drivers.images.disks import NewDisk, disk_path, make_disks, needed
+from launcher.drivers.images.files import GIB, MIB, amount, in_thread, sync_file
 from launcher.drivers.images.inject.choice import Ways
 from launcher.drivers.images.inject.injector import Payload, Place
 from launcher.drivers.images.inject.interfaces import interfaces_text
 from launcher.drivers.images.library import sync_directory
+from launcher.drivers.images.space import Space
 from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import BadImage, HostResourceMissing, InjectionFailed
 from launcher.failpoints import failpoint
 from launcher.guestdata.guest import Guest
-from launcher.models import ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
+from launcher.models import Firmware, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
 from launcher.networks import FixedIp
 
-CONFIG_DRIVE, NOTHING = "config-drive", "none"
+CONFIG_DRIVE, CONSOLE, UNSETTLED, NOTHING = "config-drive", "console.log", "unsettled", "none"
+FIRMWARE_STATE = "firmware-state"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class LocalImages:
@@ -55,6 +62,7 @@ class LocalImages:
         ways: Ways,
         config_drives: ConfigDrives | None = None,
         vault: Path | None = None,
+        disk_format: ImageFormat = ImageFormat.QCOW2,
         reserve_mb: int = 512,
         cache_limit: int | None = None,
     ) -> None:
@@ -62,13 +70,15 @@ class LocalImages:
         self.ways, self.config_drives = ways, config_drives or ConfigDrives(rng=SystemRandom())
         self._base = self.path / "_base"
         self._work = self.path / "_work"
+        self.disk_format, self.space = disk_format, Space(self.path, reserve_mb=reserve_mb)
         self.cache = BaseCache(
             self._base,
             work=self._work,
             sources=[library, *([vault] if vault else [])],
-            reserve_mb=reserve_mb,
+            space=self.space,
             limit=cache_limit,
         )
+        self.blanks = Blanks(self.path / "_blank", work=self._work)
 
     async def start(self) -> None:
         await in_thread(self._prepare)
@@ -80,10 +90,24 @@ class LocalImages:
     async def create_disks(self, order: LaunchOrder) -> Disks:
         size = root_size(order)
         async with self.cache.holding(order):
-            disks = await in_thread(self._create, order, size)
-        if (await in_thread(qcow2.read_header, disks.root)).virtual_size < size:  # it was resized since its last start
-            await process.run(["qemu-img", "resize", "-q", "-f", "qcow2", disks.root, str(size)])
+            if not await in_thread(self._is_there, order):
+                await self.blanks.ensure(order.flavor)
+                await self._make(order, await in_thread(self._new_disks, order, size))
+            disks = await in_thread(self._disks, order)
+        if await in_thread(_virtual_size, disks) < size:  # it was resized since its last start
+            await process.run(["qemu-img", "resize", "-q", "-f", disks.root_format, disks.root, str(size)])
         return disks
+
+    async def _make(self, order: LaunchOrder, disks: Sequence[NewDisk]) -> None:
+        """Aside; it gets its name when it is complete."""
+        with self.space.promised(order.name, needed(disks, self.disk_format)):
+            draft = Path(await in_thread(tempfile.mkdtemp, dir=self._work))
+            try:
+                await make_disks(draft, disks, self.disk_format)
+                await in_thread(self._place, order, draft)
+            except BaseException:
+                await in_thread(shutil.rmtree, draft, ignore_errors=True)
+                raise
 
     async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
         personality = (await tell()).told.personality if order.personal else Personality()
@@ -91,22 +115,29 @@ class LocalImages:
         done = await in_thread(self._find_injection, order, payload)
         if done is not None:
             return done
-        ways, drive = self.ways.choose(order, payload), self._directory(order) / CONFIG_DRIVE
-        for way in ways:
-            if way is Injection.CONFIG_DRIVE:
-                await self._write_config_drive(drive, await tell())
-            elif way in self.ways.injectors:
-                disk = Place(self._directory(order) / "disk", ImageFormat.QCOW2, self.ways.partition_of(order))
-                await self.ways.injectors[way].inject(disk, payload)
-        done = Injected(ways, drive if Injection.CONFIG_DRIVE in ways else None)
+        done = await self._inject(order, payload, tell)
         await in_thread(self._record_injection, order, payload, done)
         return done
+
+    async def _inject(self, order: LaunchOrder, payload: Payload, tell: Tell) -> Injected:
+        ways, directory = self.ways.choose(order, payload), self._directory(order)
+        for way in ways:
+            if way is Injection.CONFIG_DRIVE:
+                await self._write_config_drive(directory / CONFIG_DRIVE, await tell())
+            elif way in self.ways.injectors:
+                place = Place(*disk_path(directory, "disk"), self.ways.partition_of(order))
+                await self.ways.injectors[way].inject(place, payload)
+        return Injected(ways, directory / CONFIG_DRIVE if Injection.CONFIG_DRIVE in ways else None)
+
+    async def settle(self, order: InstanceRef) -> None:
+        await in_thread(self._settle, self._directory(order))
 
     async def _write_config_drive(self, drive: Path, guest: Guest) -> None:
         """One that is there is of a launch that was cut off before its domain started."""
         draft = await in_thread(tempfile.mkdtemp, dir=self._work)
         try:
             await self.config_drives.write(Path(draft) / CONFIG_DRIVE, guest)
+            await in_thread((Path(draft) / CONFIG_DRIVE).chmod, 0o600)  # it may hold a password's hash
             async with failpoint("image.drive"):
                 await in_thread((Path(draft) / CONFIG_DRIVE).replace, drive)
         finally:
@@ -122,7 +153,7 @@ class LocalImages:
         await in_thread(self._delete, order)
 
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
-        return await in_thread(_read_end, self._directory(order) / "console.log", max_bytes)
+        return await in_thread(_read_end, self._directory(order) / CONSOLE, max_bytes)
 
     async def list_instances(self) -> Sequence[InstanceRef]:
         return await in_thread(self._list)
@@ -137,7 +168,7 @@ class LocalImages:
         await self.ways.remove_leftovers()
 
     async def free_mb(self) -> int:
-        return await in_thread(lambda: shutil.disk_usage(self.path).free // MIB)
+        return await in_thread(self.space.left) // MIB
 
     # --- in a thread ---------------------------------------------------------------------------
 
@@ -146,29 +177,44 @@ class LocalImages:
         if self._work.exists():
             shutil.rmtree(self._work)
         self._work.mkdir(mode=0o700)
+        for mark in (directory / UNSETTLED for directory in self.path.glob("instance-*")):
+            if mark.is_symlink() and mark.readlink().name != BOOT_ID.read_text().strip():
+                shutil.rmtree(mark.parent)  # a power cut caught it before anybody used it
 
-    def _create(self, order: LaunchOrder, size: int) -> Disks:
+    def _new_disks(self, order: LaunchOrder, size: int) -> list[NewDisk]:
+        """Raises HostResourceMissing when the image's file is not here any more."""
+        self.cache.check(order)
+        base, image = self._base / order.image.sha256, order.image
+        most = image.virtual_size if image.format is ImageFormat.QCOW2 else base.stat().st_blocks * 512
+        disks = [NewDisk("disk", base, image.format, size, most)]
+        for blank in blanks_of(order.flavor):
+            file = self.blanks.path / blank.file
+            disks.append(NewDisk(blank.name, file, ImageFormat.RAW, blank.size, file.stat().st_blocks * 512))
+        return disks
+
+    def _place(self, order: LaunchOrder, draft: Path) -> None:
+        """The mark that it is not synced is a link, so that it is there as soon as the directory's name is."""
+        (draft / "instance-id").write_text(order.instance_id)
+        (draft / UNSETTLED).symlink_to(BOOT_ID.read_text().strip())
+        self.cache.link(order, draft)
+        draft.chmod(0o755)
+        with failpoint("image.disk"):
+            draft.rename(self._directory(order))
+
+    def _disks(self, order: LaunchOrder) -> Disks:
         self.cache.check(order)
         directory = self._directory(order)
-        if not self._is_there(order):
-            self.cache.check_space(order, 0)
-            with tempfile.TemporaryDirectory(dir=self._work) as made:
-                new = Path(made) / order.name
-                new.mkdir()
-                base = self._base / order.image.sha256
-                qcow2.write_overlay(new / "disk", backing=base, backing_format=order.image.format, size=size)
-                write_synced(new / "instance-id", order.instance_id)
-                self.cache.link(order, new)
-                sync_directory(new)
-                with failpoint("image.disk"):
-                    new.rename(directory)
-            sync_directory(self.path)
+        root, format = disk_path(directory, "disk")
+        more = {blank.name: disk_path(directory, blank.name)[0] for blank in blanks_of(order.flavor)}
         return Disks(
-            root=directory / "disk",
-            root_format=ImageFormat.QCOW2,
+            root=root,
+            root_format=format,
+            firmware_state=directory / FIRMWARE_STATE if order.image.firmware is Firmware.UEFI else None,
+            ephemeral=more.get("ephemeral"),
+            swap=more.get("swap"),
             kernel=self._base / order.kernel.sha256 if order.kernel else None,
             ramdisk=self._base / order.ramdisk.sha256 if order.ramdisk else None,
-            console_log=directory / "console.log",
+            console_log=directory / CONSOLE,
         )
 
     def _find_owner(self, order: InstanceRef) -> InstanceId | None:
@@ -201,11 +247,23 @@ class LocalImages:
             raise InjectionFailed(f"{order.name}: the disk carries another key, address or personality already")
         return Injected(ways, directory / CONFIG_DRIVE if Injection.CONFIG_DRIVE in ways else None)
 
+    def _settle(self, directory: Path) -> None:
+        """The console's log is nobody's loss."""
+        if not (directory / UNSETTLED).is_symlink():
+            return
+        for file in directory.iterdir():
+            if not file.is_symlink() and file.name != CONSOLE:
+                sync_file(file)
+        with failpoint("image.settled"):
+            (directory / UNSETTLED).unlink()
+        sync_directory(directory)
+        sync_directory(self.path)
+
     def _record_injection(self, order: LaunchOrder, payload: Payload, done: Injected) -> None:
-        directory = self._directory(order)
-        sync_file(directory / "disk")
+        """From here on a domain may run."""
+        record = f"{','.join(done.ways) or NOTHING} {payload.digest}"
         with failpoint("image.key"):
-            write_synced(directory / "injection", f"{','.join(done.ways) or NOTHING} {payload.digest}")
+            (self._directory(order) / "injection").write_text(record)
 
     def _delete(self, order: InstanceRef) -> None:
         if self._find_owner(order) == order.instance_id:
@@ -237,6 +295,13 @@ def root_size(order: LaunchOrder) -> int:
             hint="take a bigger flavor",
         )
     return wanted or needed
+
+
+def _virtual_size(disks: Disks) -> int:
+    """Bytes of the root disk as the guest sees it."""
+    if disks.root_format is ImageFormat.RAW:
+        return disks.root.stat().st_size
+    return qcow2.read_header(disks.root).virtual_size
 
 
 def _read_end(path: Path, max_bytes: int) -> bytes:

@@ -51,17 +51,18 @@ class Header:
     extensions: tuple[int, ...]
 
 
-def write_overlay(path: Path, *, backing: Path, backing_format: ImageFormat, size: int) -> None:
+def write_overlay(path: Path, *, backing: Path, backing_format: ImageFormat, size: int, sync: bool = True) -> None:
     """Create a new overlay of `size` bytes (rounded up to a sector) whose unwritten parts are `backing`'s.
 
     The backing format is written down, so that nobody ever guesses it from what a guest wrote.
-    The file and its content reach the disk before this returns. Raises FileExistsError, BadImage.
+    With `sync` the file and its content reach the disk before this returns. Raises FileExistsError, BadImage.
     """
     content = _overlay(os.fsencode(backing), backing_format.encode(), -(-size // _SECTOR) * _SECTOR)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         os.write(handle, content)
-        os.fsync(handle)
+        if sync:
+            os.fsync(handle)
     finally:
         os.close(handle)
 

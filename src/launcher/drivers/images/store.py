@@ -66,6 +66,9 @@ class ImageStore(Protocol):
     def memory_file(self, order: InstanceRef) -> Path:
         """Where the memory of a suspended guest is kept; it goes with the disks."""
 
+    async def settle(self, order: InstanceRef) -> None:
+        """Let what was made survive a power cut. Runs beside the start of the domain, because it may take long."""
+
     async def delete_disks(self, order: InstanceRef) -> None: ...
 
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:

@@ -265,6 +265,7 @@ def _fill_tree(tree: Path, servers: Sequence[Path], applets: Sequence[str], libr
         path.chmod(0o755 if path.is_dir() or path.read_bytes().startswith(b"#!") else 0o644)
     for directory in _EMPTY_DIRECTORIES:
         (tree / directory).mkdir(parents=True, exist_ok=True)
+    (tree / "etc/shadow").chmod(0o600)
     (tree / "root").chmod(0o700)
     (tree / "tmp").chmod(0o1777)
     for source in servers:

@@ -15,7 +15,10 @@ class SchedulerDriver(Protocol):
 
 
 def fitting(order: LaunchOrder, hosts: Sequence[HostState]) -> list[HostState]:
-    """The hosts with room for the order's flavor; raises NoValidHost saying what each lacks."""
+    """The hosts with room for the order's flavor; raises NoValidHost saying what each lacks.
+
+    A host whose disk was full at its last heartbeat is passed over for others; if all were, the chosen one says so.
+    """
     if not hosts:
         raise NoHostYet("no compute host has reported yet", hint="see `launcher host list`")
     lacks = {host.name: lack for host in hosts if (lack := _lack(order, host))}
@@ -24,7 +27,8 @@ def fitting(order: LaunchOrder, hosts: Sequence[HostState]) -> list[HostState]:
             f"{order.name}: no host has room: " + "; ".join(f"{name}: {lack}" for name, lack in lacks.items()),
             hint="delete an instance or take a smaller flavor",
         )
-    return [host for host in hosts if host.name not in lacks]
+    fit = [host for host in hosts if host.name not in lacks]
+    return [host for host in fit if host.disk_free_mb > 0] or fit
 
 
 def _lack(order: LaunchOrder, host: HostState) -> str:

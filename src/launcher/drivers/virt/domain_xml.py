@@ -19,11 +19,15 @@ from xml.etree.ElementTree import Element, SubElement
 
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InvalidDomainConfig
-from launcher.models import ImageFormat, InstanceId, LaunchOrder
+from launcher.models import ImageFormat, InstanceId, LaunchOrder, Machine
 
 NAMESPACE = "urn:launcher:instance:1"
 COMMAND_LINE = "root=/dev/vda console=ttyS0 quiet"
 LEAST_TB_CACHE_MB = 32
+FIRMWARE, FIRMWARE_STATE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+"""Debian's package ovmf; without Secure Boot, which would need a machine with SMM."""
+SPARE_PORTS = 4
+"""PCI Express has no room for what comes while a guest runs, except in ports made before."""
 CONFIG_DRIVE = "vdz"  # behind all others; its guest finds it by its label
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -82,7 +86,11 @@ def _add_mark(domain: Element, mark: Mark) -> None:
 def _add_boot(domain: Element, order: LaunchOrder, disks: Disks) -> None:
     """A kernel of its own beside the disk (Nova's triple), or whatever the disk's boot sector starts."""
     boot = SubElement(domain, "os")
-    _text(boot, "type", "hvm")
+    kind = {} if order.image.machine is Machine.PC else {"machine": str(order.image.machine)}
+    _text(boot, "type", "hvm", **kind)
+    if disks.firmware_state is not None:
+        _text(boot, "loader", str(FIRMWARE), readonly="yes", type="pflash")
+        _text(boot, "nvram", str(disks.firmware_state), template=str(FIRMWARE_STATE))
     if disks.kernel is None:
         SubElement(boot, "boot", dev="hd")
         return
@@ -104,8 +112,14 @@ def _add_processor(domain: Element, order: LaunchOrder, virt_type: str) -> None:
 def _add_devices(devices: Element, order: LaunchOrder, disks: Disks) -> None:
     SubElement(devices, "controller", type="usb", model="none")
     SubElement(devices, "memballoon", model="none")
+    if order.image.machine is Machine.Q35:
+        SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
+        for _ in range(SPARE_PORTS):
+            SubElement(devices, "controller", type="pci", model="pcie-root-port")
 
-    _add_disk(devices, disks.root, "vda", disks.root_format)
+    writable = [path for path in (disks.root, disks.ephemeral, disks.swap) if path is not None]
+    for letter, path in zip("abc", writable, strict=False):
+        _add_disk(devices, path, f"vd{letter}", disks.root_format)
     if disks.config_drive is not None:
         SubElement(_add_disk(devices, disks.config_drive, CONFIG_DRIVE, ImageFormat.RAW), "readonly")
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import Field
+
 from launcher.models import Diagnostics, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Model, PowerState
 
 
 class Disks(Model):
-    """The files a domain starts from, as the image store made them."""
+    """The files a domain starts from, as the image store made them; ephemeral and swap have the root's format."""
 
     root: Path
     root_format: ImageFormat
@@ -18,6 +20,9 @@ class Disks(Model):
     ramdisk: Path | None = None
     console_log: Path
     config_drive: Path | None = None
+    ephemeral: Path | None = None
+    swap: Path | None = None
+    firmware_state: Path | None = Field(default=None, description="of an instance that UEFI starts; made by `spawn`")
 
 
 class Domain(Model):

@@ -83,6 +83,10 @@ class LibvirtVirt:
 
     async def spawn(self, order: LaunchOrder, disks: Disks) -> None:
         resources = await self.host_resources()
+        if disks.firmware_state is not None and not await asyncio.to_thread(domain_xml.FIRMWARE.exists):
+            raise HostResourceMissing(
+                f"{order.name}: {domain_xml.FIRMWARE} is missing", hint="install the package ovmf"
+            )
         xml = domain_xml.build(order, disks, virt_type=resources.virt_type, launcher=self.launcher)
         await self._quiet(order)
         work = functools.partial(domains.ensure_started, xml=xml)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 
@@ -143,7 +144,17 @@ class Launches:
             await self.filters.remove(work.order)
 
     async def start_domain(self, work: Launch) -> None:
-        """A suspended machine goes on where it was; every other one boots."""
+        """A suspended machine goes on where it was, every other one boots. What has to reach the host's disk does so
+        meanwhile; before that nobody is told that the machine runs.
+        """
+        settling = asyncio.ensure_future(self.images.settle(work.order))
+        try:
+            await self._start(work)
+        finally:
+            await asyncio.wait([settling])
+        await settling
+
+    async def _start(self, work: Launch) -> None:
         assert work.disks
         if work.task is TaskState.RESUMING:
             await self.virt.resume(work.order, self.images.memory_file(work.order))

@@ -104,6 +104,8 @@ def _check_fits(order: LaunchOrder, flavor: Flavor) -> None:
         raise BadRequest(
             f"{order.name} has a disk of {has / gib:.1f} GiB, and none shrinks to that of {flavor.name}", field="flavor"
         )
+    if (flavor.ephemeral_gb, flavor.swap_mb) != (order.flavor.ephemeral_gb, order.flavor.swap_mb):
+        raise BadRequest(f"{order.name} keeps its ephemeral and swap disks, {flavor.name} has others", field="flavor")
     if flavor.memory_mb < order.image.min_memory_mb:
         needs = f"{order.image.name} needs {order.image.min_memory_mb} MB of memory"
         raise BadRequest(f"{needs}, {flavor.name} has {flavor.memory_mb}", field="flavor")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from launcher.drivers.images.inject.injector import Injector, Payload
+from launcher.drivers.images.inject.nbd import Nbd
 from launcher.drivers.images.inject.storage_daemon import StorageDaemon
 from launcher.drivers.images.store import Injection
 from launcher.errors import DriverError, HostResourceMissing, InjectionFailed
@@ -17,7 +18,10 @@ log = logging.getLogger(__name__)
 
 def make_ways(names: Sequence[Injection], *, state: Path, partition: int = 0) -> Ways:
     """The ways of `[images] inject`, not started; each injector works in a directory of its own in `state`."""
-    makers = {Injection.STORAGE_DAEMON: lambda: StorageDaemon(state / "inject")}
+    makers: dict[Injection, Callable[[], Injector]] = {
+        Injection.STORAGE_DAEMON: lambda: StorageDaemon(state / "inject"),
+        Injection.NBD: lambda: Nbd(state),
+    }
     return Ways(names, {name: makers[name]() for name in names if name in makers}, partition=partition)
 
 

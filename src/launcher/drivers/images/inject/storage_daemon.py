@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.drivers import process
-from launcher.drivers.images.inject.debugfs import start_debugfs
+from launcher.drivers.images.inject.debugfs import Debugfses
 from launcher.drivers.images.inject.injector import Payload, Place
 from launcher.drivers.images.inject.qmp import ConnectionLost, Qmp
 from launcher.drivers.images.partitions import find_partition
@@ -49,6 +49,7 @@ class StorageDaemon:
         self._open: set[str] = set()
         self._daemon = contextlib.AsyncExitStack()
         self._qmp: Qmp | None = None
+        self._debugfses = Debugfses()
 
     async def start(self) -> None:
         """Start the daemon and prove it on a small disk. Raises HostResourceMissing when that does not work here."""
@@ -65,6 +66,7 @@ class StorageDaemon:
             raise HostResourceMissing(f"keys cannot be put into disks here: {error.message}", hint=hint) from error
 
     async def stop(self) -> None:
+        await self._debugfses.stop()
         await self._end_daemon(self._qmp)
 
     async def inject(self, place: Place, payload: Payload) -> None:
@@ -78,7 +80,7 @@ class StorageDaemon:
         """False when the daemon died over it; perhaps somebody else's disk was the cause."""
         qmp = await self._connection()
         try:
-            async with start_debugfs() as debugfs, self._exported(qmp, place) as device:
+            async with self._debugfses.one() as debugfs, self._exported(qmp, place) as device:
                 async with asyncio.timeout(self.timeout):
                     await debugfs.write(device, payload)
         except ConnectionLost:
