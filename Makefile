@@ -2,7 +2,7 @@
 # make test   sets everything up and runs every check and test
 
 .PHONY: demo test setup check format lock soak bench clean
-BENCHES := overhead throughput api footprint boot firewall disks
+BENCHES := imports overhead throughput api footprint boot firewall disks
 
 demo: setup
 	@scripts/demo

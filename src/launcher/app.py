@@ -31,17 +31,20 @@ from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.firewall.fake import FakeFirewall
 from launcher.drivers.images import library
 from launcher.drivers.images.config_drive import ConfigDrives
-from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
+from launcher.drivers.images.fake import FakeImages
 from launcher.drivers.images.inject.choice import make_ways
 from launcher.drivers.images.local import LocalImages
+from launcher.drivers.images.local_vault import LocalVault
 from launcher.drivers.images.store import ImageStore, Injection
 from launcher.drivers.nat.driver import NatDriver
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.nat.nftables import NOTE, NftablesNat
+from launcher.drivers.network.apart import Apart
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
+from launcher.drivers.network.namespaces import Namespaces
 from launcher.drivers.network.uplinks import Tags, Vxlan
 from launcher.drivers.network.vlan import Uplink, VlanNetwork
 from launcher.drivers.scheduler.chance import ChanceScheduler
@@ -56,7 +59,7 @@ from launcher.errors import BadRequest, Conflict
 from launcher.explaining import Settings
 from launcher.floating import Outward
 from launcher.identity import new_span_id
-from launcher.models import Image
+from launcher.image_supply import host_downloads, image_supply, library_path, vault_path
 from launcher.networks import NetworkMode, Overlay
 from launcher.outside import INNER
 from launcher.sandbox import INSIDE
@@ -164,13 +167,14 @@ async def _roles(
             )
         )
     if RoleName.API in wanted:
-        roles.append(_api(house, config, host, listener, bus=bus, clock=clock, rng=rng))
+        roles.append(_api(house, config, state, host, listener, bus=bus, clock=clock, rng=rng))
     return roles
 
 
 def _api(
     house: AsyncExitStack,
     config: Config,
+    state: Path,
     host: str,
     listener: socket.socket,
     *,
@@ -186,8 +190,10 @@ def _api(
         clock=clock,
         rng=rng,
         listener=listener,
+        vault=LocalVault(vault_path(state)),
         metadata_listener=metadata,
         metadata_rules=MetadataRules(token_required=required, tags=config.metadata.tags),
+        rooms=Namespaces(state),
         region=config.host.region,
     )
 
@@ -195,12 +201,6 @@ def _api(
 def _controller(
     config: Config, state: Path, host: str, *, bus: Bus, clock: Clock, rng: Random, db: Database, admin: AdminAccess
 ) -> Controller:
-    fake = config.virt.driver == "fake"
-    images = library_path(config, state)
-
-    async def read_image(name: str) -> Sequence[Image]:
-        return await asyncio.to_thread(library.read_image, images, name)
-
     return Controller(
         host=host,
         bus=bus,
@@ -209,8 +209,7 @@ def _controller(
         db=db,
         quotas=config.quotas,
         flavors={flavor.name: flavor for flavor in config.flavors},
-        read_image=read_image,
-        library=FAKE_IMAGES if fake else library.list_images(images),
+        images=image_supply(config, state, clock=clock, rng=rng),
         admin=admin,
         launches=LaunchRules(
             build_timeout=config.controller.build_timeout_s,
@@ -250,17 +249,21 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             kernel=library.find_kernel(library_path(config, state)),
         ),
         firewall=await choose_firewall(config.firewall.driver, firewall_settings(config), libvirt_uri(config, state)),
-        network=_network(config.network, state),
-        nat=NftablesNat(note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools),
+        network=_network(config, state),
+        nat=NftablesNat(
+            note=None if _sandboxed() else state / NOTE, pools=_outward(config).pools, namespaces=Namespaces(state)
+        ),
         images=LocalImages(
             state / "instances",
             library=library_path(config, state),
+            vault=vault_path(state),
             ways=make_ways(_ways(config), state=state, partition=config.images.inject_partition),
             disk_format=config.images.disk_format,
             config_drives=ConfigDrives(
                 config.images.config_drive, config.images.config_drive_format, rng=SystemRandom()
             ),
             cache_limit=config.images.cache_gb * 2**30,
+            downloads=host_downloads(clock=SystemClock(), rng=SystemRandom()),
         ),
     )
 
@@ -280,14 +283,15 @@ def firewall_settings(config: Config) -> Settings:
     )
 
 
-def _network(settings: NetworkConfig, state: Path) -> NetworkDriver:
+def _network(config: Config, state: Path) -> NetworkDriver:
+    settings, apart = config.network, Apart(Namespaces(state), metadata_port=config.metadata.port or None)
     match settings.mode:
         case NetworkMode.FLAT:
-            return FlatNetwork()
+            return FlatNetwork(apart=apart)
         case NetworkMode.FLAT_DHCP:
-            return FlatDhcpNetwork(state, lease_seconds=settings.lease_s)
+            return FlatDhcpNetwork(state, apart=apart, lease_seconds=settings.lease_s)
         case NetworkMode.VLAN:
-            return VlanNetwork(state, uplink=_uplink(settings), lease_seconds=settings.lease_s)
+            return VlanNetwork(state, uplink=_uplink(settings), apart=apart, lease_seconds=settings.lease_s)
 
 
 def _uplink(settings: NetworkConfig) -> Uplink | None:
@@ -317,10 +321,6 @@ def _outward(config: Config) -> Outward:
         inner = INNER if Path("/sys/class/net", INNER).exists() else "lo"
         pools = tuple(pool.model_copy(update={"interface": inner}) for pool in pools)
     return Outward(masquerade=config.network.nat, pools=pools)
-
-
-def library_path(config: Config, state: Path) -> Path:
-    return Path(config.images.library) if config.images.library else state / "images"
 
 
 def libvirt_uri(config: Config, state: Path) -> str:

@@ -19,7 +19,8 @@ NOBODY = "00000000-0000-0000-0000-000000000000"
 
 class ArtefactKind(StrEnum):
     """A base is an image's file that overlays stand on; an export is a disk that an injection never closed.
-    A floating IP is its rules and its address on the host; what of it leads to no lease is nobody's.
+    A floating IP is its rules and its address on the host; what of it leads to no lease is nobody's. An image is the
+    bytes of one in the controller's vault, or what has come of them.
     """
 
     DOMAIN = "domain"
@@ -31,6 +32,7 @@ class ArtefactKind(StrEnum):
     LEASE = "lease"
     DHCP = "dhcp"
     FLOATING = "floating"
+    IMAGE = "image"
 
 
 class Artefact(Model):

@@ -87,6 +87,19 @@ class ImagesConfig(Model):
     config_drive: Content = Content.OPENSTACK
     config_drive_format: FileSystem = FileSystem.ISO9660
     cache_gb: int = Field(default=50, ge=1)
+    largest_gb: int = Field(default=64, ge=1)
+    fetch_from: tuple[IPv4Network | IPv6Network, ...] = ()
+    known: str = ""
+    listen: str = Field(default="", pattern=r"^([0-9.]{7,15}:[0-9]{1,5})?$")
+
+    @field_validator("listen")
+    @classmethod
+    def _can_be_told(cls, listen: str) -> str:
+        """Hosts are told this very address."""
+        address, _, port = listen.rpartition(":")
+        if listen and (IPv4Address(address).is_unspecified or int(port) > 65535):
+            raise ValueError("other hosts need an address of this one, and ports end at 65535")
+        return listen
 
 
 class NetworkConfig(Model):

@@ -20,6 +20,7 @@
     ├── StoreUnavailable               503 store_unavailable     the database file cannot be used now
     ├── Unreachable                    502 unreachable           the guest does not answer
     ├── BadImage                       422 bad_image
+    ├── DownloadFailed                 502 download_failed       an image's source gives up, or what it gives is wrong
     ├── BusError                       503 bus_error
     │   ├── NoRoute                    503 no_route              nobody is bound to the topic
     │   ├── BusUnavailable             503 bus_unavailable       the message may or may not have left
@@ -159,6 +160,10 @@ class Unreachable(LauncherError):
 
 class BadImage(LauncherError):
     code, status = "bad_image", 422
+
+
+class DownloadFailed(LauncherError):
+    code, status = "download_failed", 502
 
 
 class BusError(LauncherError):

@@ -1,4 +1,4 @@
-"""Named points before and after every effect of a launch and of its end, at which a test kills, holds or fails it.
+"""Named points before and after every effect of a launch, its end or an import, where a test kills, holds or fails it.
 
     LAUNCHER_FAILPOINT=imaging:after:1:kill launcher serve      SIGKILL when the step has been done for the first time
     LAUNCHER_FAILPOINT=spawning:before:2:sleep=5 …              hold the second spawning for 5 s before it begins
@@ -65,7 +65,12 @@ LIFE = {
     "resuming": "the task: the steps of a launch, but its domain goes on from the file",
     "report.changed": "the word that a task is done",
 }
-POINTS = LAUNCH | FAILURE | TERMINATE | LIFE
+IMPORT = {
+    "image.arrive": "a part of an image's bytes is written",
+    "image.admit": "an image's file that has passed the gate gets its content's name",
+    "image.active": "the transaction that makes an image active",
+}
+POINTS = LAUNCH | FAILURE | TERMINATE | LIFE | IMPORT
 
 _WORDS = re.compile(r"([\w.]+):(before|after):([1-9]\d*):(kill|raise|sleep=\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)

@@ -147,6 +147,7 @@ class Quotas(Model):
     groups_per_instance: int = Field(default=10, ge=1)
     metadata_items: int = Field(default=128, ge=0)
     floating_ips: int = Field(default=10, ge=0)
+    images: int = Field(default=50, ge=0)
 
 
 class KeyPair(Model):

@@ -16,6 +16,10 @@ DomainName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}$")]
 MOST_NICS = 8
 SEGMENTS = (2, 2**24 - 1)
 """What names a project's layer 2: a VLAN id (up to 4094) or a VXLAN network identifier."""
+LINKS = IPv4Network("198.19.0.0/17")
+"""Of the links to networks apart: RFC 2544 keeps it from being anybody's."""
+LINK_DEVICE = "nova-link"
+MOST_APART = LINKS.num_addresses // 2 - 1
 
 
 class NetworkMode(StrEnum):
@@ -46,6 +50,27 @@ class Network(Model):
     domain: DomainName = "novalocal"
     segment: int | None = Field(default=None, ge=SEGMENTS[0], le=SEGMENTS[1])
     cidr6: IPv6Network | None = Field(default=None, description="a /64 that guests make their own addresses in (SLAAC)")
+    apart: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_APART,
+        description="a number, if another project's network had its addresses before: its gateway is in a namespace",
+    )
+
+    @property
+    def zone(self) -> int:
+        """Of connection tracking: the same addresses in two zones are different ones."""
+        return self.apart or 0
+
+    @property
+    def link(self) -> IPv4Network:
+        """Of a network apart: between the host, which has the first address, and the network's gateway."""
+        return IPv4Network((int(LINKS.network_address) + 2 * (self.apart or 0), 31))
+
+    @property
+    def link_device(self) -> str:
+        """The host's end of it."""
+        return f"{LINK_DEVICE}{self.apart}"
 
     @property
     def gateway_interface(self) -> IPv4Interface:

@@ -12,7 +12,10 @@ LINK_LOCAL = IPv6Network("fe80::/64")
 
 
 class Port(Model):
-    """A NIC's tap, the addresses that are its own, and its network. Without `address6` it has no IPv6 at all."""
+    """A NIC's tap, the addresses that are its own, and its network. Without `address6` it has no IPv6 at all.
+
+    `zone` is where connection tracking keeps its bridge's flows.
+    """
 
     tap: str
     bridge: str
@@ -23,6 +26,7 @@ class Port(Model):
     address6: IPv6Address | None = None
     gateway6: IPv6Address | None = None
     cidr6: IPv6Network | None = None
+    zone: int = 0
 
     @property
     def link_local(self) -> IPv6Address:
@@ -60,4 +64,5 @@ def _port(order: InstanceRef, lease: FixedIp) -> Port:
         address6=lease.address6,
         gateway6=gateway6.ip if gateway6 else None,
         cidr6=network.cidr6,
+        zone=network.zone,
     )

@@ -144,6 +144,18 @@ async def test_bases_are_listed_and_kept(store: ImageStore, orders: Orders) -> N
     assert set(await store.list_bases()) == {image.sha256 for image in (orders.image, orders.kernel, orders.ramdisk)}
 
 
+async def test_bases_go_when_space_is_wanted_and_nobody_uses_them(store: ImageStore, orders: Orders) -> None:
+    await store.create_disks(orders(1))
+    await store.create_disks(orders(2, kernel=None, ramdisk=None))
+    assert await store.prune_bases() == 0
+    await store.delete_disks(orders(1))
+    await store.prune_bases()
+    assert list(await store.list_bases()) == [orders.image.sha256]
+    await store.delete_disks(orders(2))
+    await store.prune_bases()
+    assert list(await store.list_bases()) == []
+
+
 async def test_a_whole_injection_leaves_no_export(store: ImageStore, orders: Orders) -> None:
     await store.create_disks(orders())
     await store.inject(orders(), NICS, tell)

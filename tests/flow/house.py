@@ -24,6 +24,9 @@ from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.firewall.fake import FakeFirewall
 from launcher.drivers.images.fake import FAKE_IMAGES, FakeImages
+from launcher.drivers.images.fake_vault import FakeDownloads
+from launcher.drivers.images.local_vault import LocalVault
+from launcher.drivers.images.vault import Downloads
 from launcher.drivers.nat.fake import FakeNat
 from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.scheduler.chance import ChanceScheduler
@@ -31,6 +34,7 @@ from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.errors import SpawnFailed
 from launcher.floating import FloatingPool, Outward
+from launcher.images import KnownImage
 from launcher.models import LaunchOrder, Quotas, TaskState
 from launcher.networks import Network, NetworkMode, ProjectRange
 from launcher.services.api.metadata.guests import Source
@@ -40,6 +44,7 @@ from launcher.services.compute.compute import Compute
 from launcher.services.compute.work import Launch
 from launcher.services.controller.access import AccessRules
 from launcher.services.controller.controller import Controller
+from launcher.services.controller.images import ImageSupply
 from launcher.services.controller.passwords import Passwords
 from launcher.services.controller.reconcile import LaunchRules
 from launcher.services.network import NetworkController
@@ -97,6 +102,10 @@ class House:
     network: FakeNetwork = field(default_factory=FakeNetwork)
     nat: FakeNat = field(default_factory=FakeNat)
     images: FakeImages = field(default_factory=FakeImages)
+    known_images: Mapping[str, KnownImage] = field(default_factory=dict)
+    downloads: Downloads = field(default_factory=FakeDownloads)
+    largest_image: int = 2**30
+    image_listener: socket.socket | None = None
     gates: dict[str, Gate] = field(default_factory=dict)
     broken: dict[str, int] = field(default_factory=dict)
     bus: MemoryBus = field(init=False)
@@ -108,6 +117,11 @@ class House:
     url: str = field(init=False)
     metadata_url: str = field(init=False)
     http: aiohttp.ClientSession = field(init=False)
+
+    @property
+    def vault(self) -> LocalVault:
+        """Real, as nothing of it needs the host."""
+        return LocalVault(self.state / "vault")
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[House]:
@@ -154,7 +168,11 @@ class House:
             ),
             "compute": self._compute(world),
             "api": ApiServer(
-                **world, listener=listener, metadata_listener=metadata, metadata_rules=self.metadata_rules
+                **world,
+                listener=listener,
+                vault=self.vault,
+                metadata_listener=metadata,
+                metadata_rules=self.metadata_rules,
             ),
         }
 
@@ -237,8 +255,15 @@ class House:
             db=db,
             quotas=self.quotas,
             flavors={flavor.name: flavor for flavor in FLAVORS},
-            read_image=read_image,
-            library=FAKE_IMAGES,
+            images=ImageSupply(
+                read_image=read_image,
+                library=FAKE_IMAGES,
+                known=self.known_images,
+                vault=self.vault,
+                downloads=self.downloads,
+                most=self.largest_image,
+                listener=self.image_listener,
+            ),
             admin=ADMIN,
             access=AccessRules(passwords=Passwords(log_n=4, p=1)),
             launches=LaunchRules(

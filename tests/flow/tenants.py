@@ -114,6 +114,9 @@ async def make_things(house: House, owner: ClientSession) -> Things:
     launch = {"image": "ami-tiny", "flavor": "m1.tiny", "name": "alphas-machine", "key_name": "alphas-key"}
     instance = (await made("/instances", launch))["instances"][0]
     await house.until(instance["id"], "ACTIVE")
+    disk = (await made("/images", {"name": "alphas-image", "source": "upload"}))["images"][0]
+    async with owner.put(f"/images/{disk['id']}/file", data=b"alphas-disk" * 100) as response:
+        assert response.status == 200, await response.text()
     return {
         "instance": instance["id"],
         "key": "alphas-key",
@@ -121,6 +124,7 @@ async def make_things(house: House, owner: ClientSession) -> Things:
         "rule": str(group["rules"][0]["id"]),
         "address": (await made("/floating-ips", {}))["address"],
         "credential": (await made("/credentials", {"name": "alphas-credential"}))["id"],
+        "disk": disk["id"],
         "image": "ami-tiny",
         "network": "default",
         "project": "alpha",
@@ -135,6 +139,7 @@ def _native_served(house: House) -> set[str]:
 
 
 ONE, INSTANCE = "/instances/{id}", "/instances/{instance}"
+IMAGE = "/images/{disk}"
 GROUP, FLOATING, PROJECT = "/security-groups/{group}", "/floating-ips/{address}", "/projects/{project}"
 ROLE = f"{PROJECT}/users/{{user}}/roles/{{role}}"
 RULES = {"rules": [{"protocol": "tcp", "from_port": 443}]}
@@ -161,7 +166,10 @@ NATIVE = Dialect(
         Verb("GET /networks", foreign=200),
         Verb("GET /networks/{id}", "/networks/{network}", foreign=200),
         Verb("GET /images", foreign=200),
-        Verb("GET /images/{id}", "/images/{image}", foreign=200),
+        Verb("GET /images/{image}", foreign=200),
+        Verb("GET /images/{image}", IMAGE),
+        Verb("GET /images/{image}/file", f"{IMAGE}/file"),
+        Verb("GET /known-images", foreign=200),
         Verb("GET /flavors", foreign=200),
         Verb("GET /hosts", foreign=200),
         Verb("GET /projects", foreign=200),
@@ -176,6 +184,7 @@ NATIVE = Dialect(
         Verb("GET /audit", needs=ADMIN, foreign=403),
         Verb("POST /gc", body={"dry_run": True}, needs=ADMIN, foreign=403),
         Verb("POST /images", body={"name": "{image}"}, needs=ADMIN, foreign=403),
+        Verb("POST /image-copies/prune", needs=ADMIN, foreign=403),
         Verb("POST /networks", body={"name": "n", "cidr": "10.9.0.0/24"}, needs=ADMIN, foreign=403),
         Verb("DELETE /networks/{id}", "/networks/{network}", needs=ADMIN, foreign=403),
         Verb("POST /projects", body={"name": "gamma"}, needs=ADMIN, foreign=403),
@@ -192,6 +201,11 @@ NATIVE = Dialect(
         Verb("POST /credentials", body={"user": "{user}"}, foreign=403, works=(201, 403)),
         Verb("POST /credentials", body={"project": "{project}"}),
         Verb("POST /instances", body=LAUNCH, needs=MEMBER),
+        Verb("POST /instances", body={**LAUNCH, "image": "{disk}", "key_name": None}, needs=MEMBER),
+        Verb("POST /images", body={"name": "another", "source": "upload"}, needs=MEMBER, foreign=201),
+        Verb("PATCH /images/{image}", IMAGE, body={"description": "mine"}, needs=MEMBER),
+        Verb("PUT /images/{image}/file", f"{IMAGE}/file", needs=MEMBER, works=(409,)),
+        Verb("DELETE /images/{image}", IMAGE, needs=MEMBER),
         Verb("POST /keypairs", body={"name": "another"}, needs=MEMBER, foreign=201),
         Verb("POST /security-groups", body={"name": "another"}, needs=MEMBER, foreign=201),
         Verb(f"POST {GROUP}/rules", body=RULES, needs=MEMBER),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from launcher.errors import FirewallFailed, NotFound
 from launcher.floating import FloatingPool, Translation
 from launcher.messages.floating_ips import AllocateFloatingIp, AssociateFloatingIp, ListFloatingIps
-from launcher.messages.network import FindLease
+from launcher.messages.network import FindLease, ReleaseFixedIp
 from launcher.models import Quotas
 from tests.flow.house import House, Json
 from tests.flow.test_networks import ADMIN, as_project
@@ -205,6 +206,29 @@ async def test_no_fixed_ip_is_free_while_the_host_still_leads_to_it(house: House
     assert leading(house) == {}
 
 
+async def test_an_address_is_not_free_while_the_host_is_on_its_way_to_lead_elsewhere(house: House) -> None:
+    """The row named the new instance already, so the old one's address was given back at once."""
+    old, new, address = await active(house), await active(house), await allocate(house)
+    await associate(house, address, old)
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    async def dawdle(wanted: Translation) -> None:
+        under_way.set()
+        await go_on.wait()
+
+    house.nat.fault = dawdle
+    moving = asyncio.create_task(associate(house, address, new, reassociate=True))
+    await under_way.wait()
+    leaving = asyncio.create_task(house.bus.call(ADMIN, ReleaseFixedIp(instance_id=old["id"])))
+    for _ in range(20):
+        found = await house.bus.call(ADMIN, FindLease(address=IPv4Address(old["addresses"][0])))
+        assert found is not None
+    go_on.set()
+    await asyncio.gather(moving, leaving)
+    assert await house.bus.call(ADMIN, FindLease(address=IPv4Address(old["addresses"][0]))) is None
+    assert leading(house) == {address: new["addresses"][0]}
+
+
 async def test_one_that_leads_somewhere_is_not_given_back(house: House) -> None:
     instance, address = await active(house), await allocate(house)
     await associate(house, address, instance)
@@ -224,6 +248,44 @@ async def test_what_the_host_refuses_is_not_kept(house: House) -> None:
     assert (await house.ask("GET", f"/floating-ips/{address}"))["fixed"] is None
     second = await allocate(house)
     await associate(house, second, instance)
+
+
+async def test_a_reassociation_that_fails_leaves_it_where_it_led(house: House) -> None:
+    """It was nobody's then: neither the old instance's, which had done nothing, nor the new one's."""
+    old, new, address = await active(house), await active(house), await allocate(house)
+    await associate(house, address, old)
+    broken = True
+
+    async def refuse(wanted: Translation) -> None:
+        if broken and wanted.floating.get(IPv4Address(address)) == IPv4Address(new["addresses"][0]):
+            raise FirewallFailed("nft: busy")
+
+    house.nat.fault = refuse
+    await associate(house, address, new, status=500, reassociate=True)
+    assert (await house.ask("GET", f"/floating-ips/{address}"))["instance_id"] == old["id"]
+    assert leading(house) == {address: old["addresses"][0]}
+    broken = False
+    await associate(house, address, new, reassociate=True)
+    assert leading(house) == {address: new["addresses"][0]}
+
+
+async def test_a_reassociation_that_fails_leads_nowhere_when_the_old_instance_has_gone(house: House) -> None:
+    old, new, address = await active(house), await active(house), await allocate(house)
+    await associate(house, address, old)
+
+    going: list[asyncio.Task[None]] = []
+
+    async def refuse(wanted: Translation) -> None:
+        if not going and wanted.floating.get(IPv4Address(address)) == IPv4Address(new["addresses"][0]):
+            release = house.bus.call(ADMIN, ReleaseFixedIp(instance_id=old["id"]))
+            going.append(asyncio.create_task(release))
+            raise FirewallFailed("nft: busy")
+
+    house.nat.fault = refuse
+    await associate(house, address, new, status=500, reassociate=True)
+    await asyncio.gather(*going)
+    assert (await house.ask("GET", f"/floating-ips/{address}"))["fixed"] is None
+    assert leading(house) == {}
 
 
 @pytest.mark.parametrize("word", ["203.0.113.9", "nonsense", "203.0.113.1%0a", "::1", "203.0.113.01"])

@@ -250,6 +250,19 @@ async def test_a_moved_floating_ip_leads_to_its_new_guest_and_old_flows_end(site
     assert nothing_came(at_old)
 
 
+async def test_the_neighbours_are_told_who_answers_now(site: Site) -> None:
+    with namespace(site.internet.descriptor):
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        wire.bind(("eth0", 0x0806))
+    wire.settimeout(LIMIT)
+    with wire:
+        await site.apply({FIRST: IPv4Address("10.92.0.3")})
+        while not (frame := wire.recv(100)).startswith(b"\xff" * 6) or frame[28:32] != FIRST.packed:
+            pass
+    mac = Path("/sys/class/net", UPLINK, "address").read_text().strip().replace(":", "")
+    assert (frame[6:12].hex(), frame[22:28].hex(), frame[38:42]) == (mac, mac, FIRST.packed)
+
+
 async def test_a_disassociated_floating_ip_is_nobodys(site: Site) -> None:
     """Not even the host's: its own services are not reached by it."""
     guest, lease = await site.guest(1, OPEN_UDP)

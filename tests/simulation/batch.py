@@ -120,6 +120,21 @@ def lives() -> Iterator[Schedule]:
         yield Schedule(seed=seed, weather=weather, roles=roles, acts=acts)
 
 
+def floats() -> Iterator[Schedule]:
+    """A floating IP is moved from one instance to the other and back, while these come, go, and are killed."""
+    for number, mode in itertools.product(POINTS[::3], KILL_MODES):
+        numbers = (45, 45 + number // 3, 60, 60 + number // 3, 95)
+        yield Schedule(floats=numbers, kills=(f"{number + 20}:{mode}",), deletes=(number + 25, REST))
+    for number in POINTS[::2]:
+        moves = (number, number + 5, number + 9, number + 15)
+        yield Schedule(floats=moves, deletes=(number + 7,), hosts=1 + number % 2)
+    for weather, roles, seed in itertools.product(BAD_WEATHERS, ("one", "split"), range(4)):
+        yield Schedule(seed=seed, weather=weather, roles=roles, floats=(50, 58 + seed, 66, 80), deletes=(62, REST))
+    passing = [fault for fault in possible(("nat.apply",)) if not fault.endswith(":broken")]
+    for fault, number in itertools.product(passing, (50, 60, REST)):
+        yield Schedule(faults=(fault,), floats=(number, number + 6, number + 9), deletes=(number + 8,))
+
+
 def restarts() -> Iterator[Schedule]:
     """The host of running machines is rebooted, and what was said of their first generation is said again."""
     scene = Schedule(weather="replaying", roles="split")
@@ -169,6 +184,7 @@ FAMILIES: dict[str, Callable[[], Iterable[Schedule]]] = {
         late_starts,
         deletes,
         changes,
+        floats,
         weathers,
         lives,
         restarts,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.network.driver import Tap
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, PowerWatcher
-from launcher.errors import NotFound
+from launcher.errors import NetworkFailed, NotFound
+from launcher.floating import Translation
+from launcher.images import Ticket
 from launcher.models import (
     DhcpEvidence,
     Diagnostics,
+    Image,
     ImageFormat,
     InstanceId,
     InstanceRef,
@@ -185,6 +189,32 @@ class SimNetwork:
         await self.life.look()
 
 
+class SimNat:
+    """The contract is `NatDriver`'s, for floating IPs; the host has nothing else to translate."""
+
+    def __init__(self, life: Life, host: Host) -> None:
+        self.life, self.host = life, host
+        self.wanted = Translation()
+
+    async def apply(self, wanted: Translation) -> Mapping[IPv4Address, NetworkFailed]:
+        self.wanted = wanted
+        if dict(wanted.floating) != self.host.led:
+            await self.life.touch(self.host, "nat.apply", self._lead)
+        return {}
+
+    def _lead(self) -> None:
+        self.host.led = dict(self.wanted.floating)
+
+    async def check(self) -> None:
+        await self.apply(self.wanted)
+
+    async def look(self) -> Mapping[IPv4Address, bool]:
+        return dict.fromkeys(self.host.led, True)
+
+    async def stop(self) -> None:
+        pass
+
+
 class SimImages:
     """The contract is `ImageStore`'s."""
 
@@ -235,6 +265,14 @@ class SimImages:
 
     async def list_bases(self) -> Sequence[str]:
         return [image.sha256 for image in FAKE_IMAGES]
+
+    async def list_missing(self, order: LaunchOrder) -> Sequence[Image]:
+        return []
+
+    async def fetch(self, order: LaunchOrder, image: Image, ticket: Ticket) -> None: ...
+
+    async def prune_bases(self) -> int:
+        return 0
 
     async def list_exports(self) -> Sequence[str]:
         return []

@@ -54,6 +54,7 @@ def problems(world: World, answered: Mapping[int, str]) -> Iterator[str]:
     yield from _strays(world, found)
     yield from unfiltered(world)
     yield from _usage(world, found)
+    yield from _led(world)
 
 
 def _of_one(world: World, row: sqlite3.Row) -> Iterator[str]:
@@ -123,6 +124,15 @@ def unfiltered(world: World) -> Iterator[str]:
             for group, members in policy.members.items():
                 if set(members) - own != set(wanted.members.get(group, ())) - own:
                     yield f"instance {row['number']}: group {group} has {wanted.members}, its host knows {members}"
+
+
+def _led(world: World) -> Iterator[str]:
+    """Floating IPs lead where the rows say."""
+    asked = "SELECT address, fixed FROM floating_ips WHERE fixed IS NOT NULL"
+    wanted = {IPv4Address(row["address"]): IPv4Address(row["fixed"]) for row in world.files["network"].execute(asked)}
+    led = next(iter(world.hosts.values())).led
+    if led != wanted:
+        yield f"floating IPs lead to {led}, the rows say {wanted}"
 
 
 def _stopped(world: World, row: sqlite3.Row) -> Iterator[str]:

@@ -25,6 +25,7 @@ from launcher.services.controller.reconcile import Reconcile
 from launcher.services.controller.refresh import Refresh
 from launcher.services.controller.sweep import Sweep
 from launcher.services.filters import Filters
+from launcher.services.floating_ips import FloatingIps
 from launcher.services.turns import Turns
 from tests.simulation.batch import schedules
 from tests.simulation.invariants import must_be_prompt
@@ -47,6 +48,14 @@ def no_reconcile_at_start(patch: Patch) -> None:
 def no_periodic_tick(patch: Patch) -> None:
     recurring = Controller.recurring
     patch.setattr(Controller, "recurring", property(lambda self: list(recurring.fget(self))[1:]))  # type: ignore[attr-defined]
+
+
+def leases_go_while_floating_ips_lead_to_them(patch: Patch) -> None:
+    @contextlib.asynccontextmanager
+    async def let_go(self: FloatingIps, instance_id: str) -> AsyncIterator[None]:
+        yield
+
+    patch.setattr(FloatingIps, "letting_go", let_go)
 
 
 def no_turns(patch: Patch) -> None:
@@ -219,6 +228,7 @@ MUTATIONS = [
     Mutation(no_reconcile_at_start, "kills", must_be_prompt),
     Mutation(no_periodic_tick, "weathers"),
     Mutation(no_turns, "deletes"),
+    Mutation(leases_go_while_floating_ips_lead_to_them, "floats"),
     Mutation(no_generation_check, "restarts"),
     Mutation(error_before_cleaning, "kills", lambda schedule: bool(schedule.faults)),
     Mutation(address_first, "deletes"),

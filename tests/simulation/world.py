@@ -73,6 +73,7 @@ class Host:
     strangers: set[str] = field(default_factory=set)
     paused: set[InstanceId] = field(default_factory=set)
     saved: dict[InstanceId, LaunchOrder] = field(default_factory=dict)
+    led: dict[IPv4Address, IPv4Address] = field(default_factory=dict)
     lost: set[tuple[InstanceId, int]] = field(default_factory=set)
     ghosts: list[tuple[float, LaunchOrder]] = field(default_factory=list)
 
@@ -241,6 +242,7 @@ class Host:
         self.chains.clear()
         self.policies.clear()
         self.bridges.clear()
+        self.led.clear()
         self.partial = {item for item in self.partial if item[0] == "directory"}
 
     def check_start(self, order: LaunchOrder) -> None:
@@ -354,7 +356,10 @@ class World:
                 known.add(address)
                 if len(known) > 1 and self.schedule.weather == "fair":
                     self.violate(f"NIC {nic} of instance {instance_id} had more than one address: {sorted(known)}")
+        held = {address for addresses in leased.values() for address in addresses}
         for host in self.hosts.values():
+            if free := set(host.led.values()) - held:
+                self.violate(f"floating IPs lead to {sorted(free)}, which is nobody's")
             for order in host.machines.values():
                 if order.instance_id not in leased:
                     self.violate(f"{order.name}: its address was released while its domain ran")

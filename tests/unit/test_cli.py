@@ -385,6 +385,10 @@ async def test_completion_knows_commands_options_and_live_names(stub: StubApi, l
     assert await complete("ssh", "") == ["web"]
     assert await complete("ssh", "012") == [ID]
     assert await complete("image", "show", "") == []
+    stub.answers["GET /floating-ips"] = {"floating_ips": [{"address": "203.0.113.1"}, {"address": "203.0.113.2"}]}
+    assert await complete("floating-ip", "delete", "") == ["203.0.113.1", "203.0.113.2"]
+    assert await complete("floating-ip", "associate", "203.0.113.2") == ["203.0.113.2"]
+    assert await complete("floating-ip", "create", "--address", "") == []
 
 
 async def test_the_tunnel_joins_stdin_and_stdout(stub: StubApi) -> None:

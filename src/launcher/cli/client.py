@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,9 @@ from launcher.cli import wire
 Json = dict[str, Any]
 TIMEOUT = 70.0
 """Seconds for one answer; a little more than the server gives its own calls, so that its words arrive."""
+
+UPLOAD_TIMEOUT = 600.0
+"""For the last look at a large image."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID_PREFIX = re.compile(r"[0-9a-f-]{1,36}")
@@ -121,6 +124,12 @@ class Api:
     def patch(self, path: str, body: Json) -> Any:
         return _parsed(self.request("PATCH", path, body=body))
 
+    def upload(self, path: str, pieces: Iterable[bytes], size: int, *, timeout: float = UPLOAD_TIMEOUT) -> Any:
+        """Send `size` bytes as they come, and wait for what is said of the whole."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        with self.open("PUT", path, headers, pieces, timeout=timeout) as answer:
+            return _parsed(answer.body())
+
     def delete(self, path: str, body: Json | None = None) -> Any:
         return _parsed(self.request("DELETE", path, body=body) or b"null")
 
@@ -152,7 +161,13 @@ class Api:
 
     @contextlib.contextmanager
     def open(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"", *, timeout: float
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] = b"",
+        *,
+        timeout: float,
     ) -> Iterator[wire.Answer]:
         """An answer whose head has been read and is no refusal; its socket is closed in the end."""
         sock = self._connected(timeout)
@@ -160,7 +175,8 @@ class Api:
             name = f"[{self.host}]" if ":" in self.host else self.host
             mine = {"Host": f"{name}:{self.port}", "Authorization": f"Bearer {self.endpoint.token}"}
             try:
-                wire.send(sock, method, self.prefix + target, {**mine, "Connection": "close", **headers}, body)
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who refuses early says why
+                    wire.send(sock, method, self.prefix + target, {**mine, "Connection": "close", **headers}, body)
                 answer = wire.Answer(sock)
                 refusal = refused(answer.status, answer.body()) if answer.status >= 400 else None
             except (OSError, wire.WireError) as error:

@@ -51,6 +51,8 @@ _SOURCES: dict[str, tuple[str, str]] = {
     "networks": ("/networks", "networks"),
     "group": ("/security-groups", "security_groups"),
     "groups": ("/security-groups", "security_groups"),
+    "floating_ip": ("/floating-ips", "floating_ips"),
+    "floating_ips": ("/floating-ips", "floating_ips"),
     "from_group": ("/security-groups", "security_groups"),
     "to_group": ("/security-groups", "security_groups"),
 }
@@ -84,9 +86,9 @@ def complete(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 
 def _names(noun: dict[str, Any], begun: str = "") -> Sequence[str]:
-    """A thing's name; its id, too, for those who have begun to type one."""
-    known = str(noun.get("id", ""))
-    return (noun["name"], known) if begun and known.startswith(begun) else (noun["name"],)
+    """A thing's name, or the address that it is called by; its id, too, for those who have begun to type one."""
+    name, known = noun.get("name") or noun["address"], str(noun.get("id", ""))
+    return (name, known) if begun and known.startswith(begun) else (name,)
 
 
 def candidates(

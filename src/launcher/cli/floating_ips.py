@@ -19,16 +19,16 @@ def add_floating_ip(parser: argparse.ArgumentParser) -> None:
     create.set_defaults(run=create_floating_ip)
     verbs.add_parser("list", help="those of the project").set_defaults(run=list_floating_ips)
     associate = verbs.add_parser("associate", help="let one lead to an instance")
-    associate.add_argument("address", metavar="ADDR")
+    associate.add_argument("floating_ip", metavar="ADDR")
     associate.add_argument("instance", metavar="ID", help="an id, the beginning of one, or a name")
     associate.add_argument("--fixed", metavar="ADDR", help="which of its addresses; without it, its first NIC's")
     associate.add_argument("--reassociate", action="store_true", help="also if it leads elsewhere now")
     associate.set_defaults(run=associate_floating_ip)
     disassociate = verbs.add_parser("disassociate", help="let them lead nowhere; the project keeps them")
-    disassociate.add_argument("addresses", nargs="+", metavar="ADDR")
+    disassociate.add_argument("floating_ips", nargs="+", metavar="ADDR")
     disassociate.set_defaults(run=disassociate_floating_ips)
     delete = verbs.add_parser("delete", help="give back those that lead nowhere")
-    delete.add_argument("addresses", nargs="+", metavar="ADDR")
+    delete.add_argument("floating_ips", nargs="+", metavar="ADDR")
     delete.set_defaults(run=delete_floating_ips)
 
 
@@ -50,17 +50,17 @@ def associate_floating_ip(args: argparse.Namespace) -> int:
     body: Json = {"instance": find_id(api, args.instance), "reassociate": args.reassociate}
     if args.fixed:
         body["fixed"] = args.fixed
-    made = api.post(f"{_PATH}/{quote(args.address, safe='')}/association", body)
+    made = api.post(f"{_PATH}/{quote(args.floating_ip, safe='')}/association", body)
     _show([made], made, args)
     return Exit.OK
 
 
 def disassociate_floating_ips(args: argparse.Namespace) -> int:
-    return delete_each(_api(args), _PATH, args.addresses, "/association")
+    return delete_each(_api(args), _PATH, args.floating_ips, "/association")
 
 
 def delete_floating_ips(args: argparse.Namespace) -> int:
-    return delete_each(_api(args), _PATH, args.addresses)
+    return delete_each(_api(args), _PATH, args.floating_ips)
 
 
 def _show(found: list[Json], answer: object, args: argparse.Namespace) -> None:

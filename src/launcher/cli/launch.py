@@ -12,6 +12,7 @@ from pathlib import Path
 
 from launcher.cli import output
 from launcher.cli.client import Api, Exit, Failure, Json, Unanswered, find_endpoint
+from launcher.cli.images import wait_imported
 from launcher.cli.waiting import STAGES, wait_active, wait_ip, wait_ssh
 
 TINY = "ami-tiny"
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     api = Api(find_endpoint(args.state))
     body = _request(args, args.image or choose_image(api))
     sent = time.monotonic()
-    accepted = _post(api, body)
+    accepted = _post_when_imported(api, body, args)
     if not args.json:
         for instance in accepted:
             print(f"{instance['id']}  {output.harmless(instance['name'])}  {_ms((time.monotonic() - sent) * 1000)}")
@@ -84,7 +85,11 @@ def run(args: argparse.Namespace) -> int:
 
 def choose_image(api: Api) -> str:
     """The only machine image, or the one that `image build-tiny` makes."""
-    names = [image["name"] for image in api.get("/images")["images"] if image["kind"] == "machine"]
+    names = [
+        image["name"]
+        for image in api.get("/images")["images"]
+        if image["kind"] == "machine" and image["state"] == "active"
+    ]
     if len(names) == 1 or TINY in names:
         return str(names[0] if len(names) == 1 else TINY)
     if not names:
@@ -133,6 +138,16 @@ def _encoded(what: str, path: str) -> str:
     except OSError as error:
         raise Failure(f"{what}: {path}: {error.strerror}", exit_code=Exit.USAGE) from None
     return base64.b64encode(data).decode()
+
+
+def _post_when_imported(api: Api, body: Json, args: argparse.Namespace) -> list[Json]:
+    """An image that is on its way here is waited for, by all who want it together."""
+    try:
+        return _post(api, body)
+    except Failure as failure:
+        if failure.title != "conflict" or not wait_imported(api, body["image"], args):
+            raise
+        return _post(api, body)
 
 
 def _post(api: Api, body: Json) -> list[Json]:

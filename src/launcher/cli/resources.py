@@ -1,4 +1,4 @@
-"""The commands on what a launch needs: key pairs, images, flavors, hosts."""
+"""The commands on what a launch needs, beside images: key pairs, flavors, hosts."""
 
 from __future__ import annotations
 
@@ -60,53 +60,6 @@ def list_keypairs(args: argparse.Namespace) -> int:
 
 def delete_keypairs(args: argparse.Namespace) -> int:
     return delete_each(_api(args), "/keypairs", args.keypairs)
-
-
-def add_image(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    verbs.add_parser("list", help="the catalogue").set_defaults(run=list_images)
-    show = verbs.add_parser("show", help="one image")
-    show.add_argument("image", help="name or id")
-    show.set_defaults(run=show_image)
-    add = verbs.add_parser("register", help="enter an image of the library into the catalogue (administrators)")
-    add.add_argument("image", metavar="NAME")
-    add.set_defaults(run=register_image)
-    build = verbs.add_parser("build-tiny", help="make a small image that reaches ssh in seconds, and register it")
-    build.add_argument("--library", type=Path, metavar="DIR", help="the server's image library (<state>/images)")
-    build.add_argument("--vmlinuz", type=Path, metavar="FILE", help="a Debian cloud kernel; else one is downloaded")
-    build.add_argument("--modules", type=Path, metavar="DIR", help="that kernel's modules")
-    build.set_defaults(run=build_tiny)
-
-
-def list_images(args: argparse.Namespace) -> int:
-    found = _api(args).get("/images")
-    _show_images(found, args)
-    return Exit.OK
-
-
-def register_image(args: argparse.Namespace) -> int:
-    _show_images(_api(args).post("/images", {"name": args.image}), args)
-    return Exit.OK
-
-
-def _show_images(found: Json, args: argparse.Namespace) -> None:
-    rows = [{**image, "size": output.size(image["size"])} for image in found["images"]]
-    show_rows(rows, found, ("id", "name", "kind", "format", "size"), args)
-
-
-def show_image(args: argparse.Namespace) -> int:
-    image = _api(args).get(f"/images/{quote(args.image, safe='')}")
-    if args.json:
-        output.print_json(image)
-    else:
-        output.print_fields((name, "" if value is None else str(value)) for name, value in image.items())
-    return Exit.OK
-
-
-def build_tiny(args: argparse.Namespace) -> int:
-    from launcher.cli import tiny  # noqa: PLC0415 - it loads the image drivers
-
-    return tiny.run(args)
 
 
 def add_flavor(parser: argparse.ArgumentParser) -> None:

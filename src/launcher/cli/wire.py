@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-_PIECE, _HEAD_LIMIT = 65536, 65536
+_PIECE, _HEAD_LIMIT, _LARGE = 65536, 65536, 2**20
 _STATUS = re.compile(rb"[1-5][0-9][0-9]")
 
 
@@ -29,12 +29,21 @@ def connect(host: str, port: int, *, secure: bool, timeout: float) -> socket.soc
     return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
 
 
-def send(sock: socket.socket, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> None:
-    """Write one request. Raises OSError."""
+def send(
+    sock: socket.socket,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes | Iterable[bytes] = b"",
+) -> None:
+    """Write one request; of a body in pieces the headers tell the length. Raises OSError."""
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    if body or method == "POST":
-        lines.append(f"Content-Length: {len(body)}")
-    sock.sendall("\r\n".join((*lines, "", "")).encode("latin-1") + body)
+    whole = body if isinstance(body, bytes) else b""
+    if whole or method == "POST":
+        lines.append(f"Content-Length: {len(whole)}")
+    sock.sendall("\r\n".join((*lines, "", "")).encode("latin-1") + whole)
+    for piece in body if not isinstance(body, bytes) else ():
+        sock.sendall(piece)
 
 
 class Answer:
@@ -60,7 +69,7 @@ class Answer:
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
             yield from self._chunks()
         elif "content-length" in self.headers:
-            yield self._exactly(_number(self.headers["content-length"], 10))
+            yield from self._counted(_number(self.headers["content-length"], 10))
         elif self.status not in (204, 304):
             yield bytes(self.buffer)
             while data := self.sock.recv(_PIECE):
@@ -78,6 +87,12 @@ class Answer:
         while size := _number(self._line().partition(b";")[0].decode("latin-1"), 16):
             yield self._exactly(size)
             self._line()
+
+    def _counted(self, left: int) -> Iterator[bytes]:
+        while left:
+            piece = self._exactly(min(left, _LARGE))
+            left -= len(piece)
+            yield piece
 
     def _line(self) -> bytes:
         """Up to the next line end, which is taken and not returned."""

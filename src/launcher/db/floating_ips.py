@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, NamedTuple
 
 from launcher.errors import BadRequest, Conflict, NoMoreFloatingIps, NotFound, QuotaExceeded
 from launcher.floating import FloatingIp, FloatingPool
+from launcher.models import InstanceId
 from launcher.networks import FixedIp
 
 _JOINED = (
@@ -50,6 +51,22 @@ def list_visible(db: sqlite3.Connection, project_id: str | None) -> list[Floatin
     return _many(db, "?1 IS NULL OR project_id = ?1", project_id)
 
 
+class Led(NamedTuple):
+    """An association as the host needs it: an address alone does not say which network's it is."""
+
+    address: IPv4Address
+    network: int
+    fixed: IPv4Address
+    instance_id: InstanceId
+
+
+def list_led(db: sqlite3.Connection) -> list[Led]:
+    rows = db.execute(f"{_JOINED} WHERE fixed IS NOT NULL ORDER BY floating_ips.address").fetchall()
+    return [
+        Led(IPv4Address(row["address"]), row["network"], IPv4Address(row["fixed"]), row["instance_id"]) for row in rows
+    ]
+
+
 def associate(db: sqlite3.Connection, floating: FloatingIp, lease: FixedIp, *, reassociate: bool) -> FloatingIp:
     """Let it lead to this lease; repeating it is success."""
     elsewhere = (floating.instance_id, floating.fixed) not in ((None, None), (lease.instance_id, lease.address))
@@ -71,6 +88,18 @@ def associate(db: sqlite3.Connection, floating: FloatingIp, lease: FixedIp, *, r
         (lease.network.id, int(lease.address), int(floating.address)),
     )
     return floating.model_copy(update={"instance_id": lease.instance_id, "fixed": lease.address})
+
+
+def put_back(db: sqlite3.Connection, made: Led, before: Led | None) -> None:
+    """Undo an association, unless it has changed since: it leads where it did before, if that is there and free."""
+    where = (before.network, int(before.fixed), before.instance_id) if before else (None, None, None)
+    db.execute(
+        "UPDATE floating_ips SET (network, fixed) = ("
+        " SELECT network, address FROM fixed_ips AS old WHERE network = ?1 AND address = ?2 AND instance_id = ?3"
+        " AND NOT EXISTS (SELECT 1 FROM floating_ips WHERE network = ?1 AND fixed = ?2 AND floating_ips.address != ?4))"
+        " WHERE address = ?4 AND network = ?5 AND fixed = ?6",
+        (*where, int(made.address), made.network, int(made.fixed)),
+    )
 
 
 def disassociate(db: sqlite3.Connection, floating: FloatingIp) -> None:

@@ -14,6 +14,7 @@ _CONTROLLER = (
     "personality.sql",
     "key_pairs.sql",
     "tags.sql",
+    "images.sql",
     "life.sql",
     "attributes.sql",
 )

@@ -22,8 +22,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from launcher.errors import FirewallFailed
 
 Address = IPv4Address | IPv6Address
+End = tuple[int, Address]
+"""An address in a zone of connection tracking; 0 is no zone. Networks with the same addresses are in several."""
 
-_NETFILTER = 12
+NETFILTER = 12
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # of the subsystem 1, conntrack
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
@@ -49,34 +51,36 @@ class Flow:
     target_port: int
     icmp_type: int
     icmp_code: int
+    zone: int
     key: bytes
 
 
 class Flows:
-    """The table of this network namespace, by one socket: to close one takes the kernel milliseconds.
+    """The table of this network namespace, or that of the socket that `opens` makes; to close one takes milliseconds.
 
     Each call blocks, one at a time, and raises FirewallFailed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, opens: Callable[[], socket.socket] | None = None) -> None:
+        self._opens = opens or (lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER))
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
-    def addresses(self) -> set[Address]:
+    def ends(self) -> set[End]:
         """From and to which there are flows, before and after translation."""
         with self._using("addresses") as netlink:
             found = {end for flow in _flows_of(netlink, _ANY) for end in _ends(flow)}
-        return {ip_address(packed) for packed in found}
+        return {(zone, ip_address(packed)) for zone, packed in found}
 
     def cut(self, *addresses: Address) -> int:
-        """Forget every flow from or to these addresses; how many those were."""
-        return self.cut_where(addresses, lambda flow: True)
+        """Forget every flow from or to these addresses, in no zone; how many those were."""
+        return self.cut_where([(0, address) for address in addresses])
 
-    def cut_where(self, addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
-        """Forget those of the flows from or to these addresses; how many those were."""
-        subject = ", ".join(map(str, addresses))
+    def cut_where(self, ends: Collection[End], unwanted: Callable[[Flow], bool] = lambda flow: True) -> int:
+        """Forget those of the flows from or to these ends; how many those were."""
+        subject = ", ".join(str(address) for _, address in ends)
         with self._using(subject) as netlink:
-            return sum(_cut(netlink, version, addresses, unwanted) for version in {each.version for each in addresses})
+            return sum(_cut(netlink, version, ends, unwanted) for version in {each.version for _, each in ends})
 
     def close(self) -> None:
         with self._lock:
@@ -92,7 +96,7 @@ class Flows:
         with self._lock:
             try:
                 if self._socket is None:
-                    self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
+                    self._socket = self._opens()
                     self._socket.bind((0, 0))
                 yield self._socket
             except OSError as error:
@@ -103,10 +107,11 @@ class Flows:
                 ) from error
 
 
-def _cut(netlink: socket.socket, version: int, addresses: Collection[Address], unwanted: Callable[[Flow], bool]) -> int:
+def _cut(netlink: socket.socket, version: int, ends: Collection[End], unwanted: Callable[[Flow], bool]) -> int:
     family = struct.pack("BBH", _FAMILIES[version], 0, 0)
-    packed = {address.packed for address in addresses if address.version == version}
-    found = (attributes for attributes in _flows_of(netlink, family, packed) if _ends(attributes) & packed)
+    wanted = {(zone, address.packed) for zone, address in ends if address.version == version}
+    packed = {address for _, address in wanted}
+    found = (attributes for attributes in _flows_of(netlink, family, packed) if _ends(attributes) & wanted)
     flows = [flow for flow in map(_flow, found) if unwanted(flow)]
     for flow in flows:
         _delete(netlink, family + flow.key)
@@ -128,9 +133,14 @@ def _flows_of(netlink: socket.socket, family: bytes, packed: Collection[bytes] =
                 yield dict(_attributes(body[4:]))
 
 
-def _ends(attributes: dict[int, bytes]) -> set[bytes]:
-    """All addresses of both directions."""
-    return {address for direction in (_ORIGINAL, _REPLY) for address in _tuple(attributes[direction])[:2]}
+def _ends(attributes: dict[int, bytes]) -> set[tuple[int, bytes]]:
+    """All addresses of both directions, in the flow's zone."""
+    zone = _zone(attributes)
+    return {(zone, address) for direction in (_ORIGINAL, _REPLY) for address in _tuple(attributes[direction])[:2]}
+
+
+def _zone(attributes: dict[int, bytes]) -> int:
+    return int.from_bytes(attributes.get(_ZONE, b""))
 
 
 def _flow(attributes: dict[int, bytes]) -> Flow:
@@ -144,6 +154,7 @@ def _flow(attributes: dict[int, bytes]) -> Flow:
         target_port=answers.get(2, 0),
         icmp_type=numbers.get(5, numbers.get(8, 0)),
         icmp_code=numbers.get(6, numbers.get(9, 0)),
+        zone=_zone(attributes),
         key=b"".join(_attribute(kind, attributes[kind]) for kind in _KEY & attributes.keys()),
     )
 

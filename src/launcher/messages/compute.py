@@ -70,3 +70,10 @@ class ExplainFilters(Call[Decision]):
     needs = UserRole.READER
     order: LaunchOrder
     traffic: Traffic
+
+
+class PruneBases(Call[int]):
+    """Remove the copies of images that no instance here uses; the bytes that this freed."""
+
+    topic = "compute"
+    needs = UserRole.ADMIN

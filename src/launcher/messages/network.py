@@ -85,7 +85,8 @@ class GetDhcpEvidence(Call[DhcpEvidence | None]):
 class CreateNetwork(Call[Network]):
     """Make a network (admins). What is left out is chosen: the first address as gateway, a free bridge and segment.
 
-    Raises Conflict when the name, the bridge, the segment or the range is another network's, and what the host refuses.
+    Its range may be that of other projects' networks. Raises Conflict when the name, the bridge, the segment, or the
+    range in this project or for everybody is another network's, and what the host refuses.
     """
 
     topic = "network"

@@ -11,7 +11,7 @@ from launcher.drivers.network.driver import NetworkDriver, Tap
 from launcher.drivers.virt.driver import Domain, VirtDriver
 from launcher.models import InstanceRef
 
-KINDS = frozenset(ArtefactKind) - {ArtefactKind.LEASE, ArtefactKind.DHCP, ArtefactKind.FLOATING}
+KINDS = frozenset(ArtefactKind) - {ArtefactKind.LEASE, ArtefactKind.DHCP, ArtefactKind.FLOATING, ArtefactKind.IMAGE}
 
 
 class Artefacts:

@@ -14,9 +14,10 @@ from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.db import floating_ips, leases, networks
 from launcher.db.database import Database
+from launcher.db.floating_ips import Led
 from launcher.drivers.nat.driver import NatDriver
 from launcher.errors import BadRequest, Conflict, LauncherError, NetworkFailed, NotFound
-from launcher.floating import FloatingIp, FloatingPool, Outward, Translation
+from launcher.floating import Beyond, FloatingIp, FloatingPool, Lead, Outward, Translation
 from launcher.messages.accounts import GetQuotas
 from launcher.messages.floating_ips import (
     AllocateFloatingIp,
@@ -29,13 +30,16 @@ from launcher.messages.floating_ips import (
 from launcher.messages.instances import GetInstance
 from launcher.messaging import Context, Route
 from launcher.models import Instance, InstanceId
-from launcher.networks import FixedIp
+from launcher.networks import FixedIp, Network
 
 log = logging.getLogger(__name__)
 
 
 class FloatingIps:
-    """A part of the network role. `leaving` are the instances whose fixed IPs are being given back."""
+    """A part of the network role. `leaving` are the instances whose fixed IPs are being given back.
+
+    `led` is where the host may lead floating IPs to; None is anywhere. The rows do not tell: they are ahead of it.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class FloatingIps:
         self.outward = outward
         self.translating = asyncio.Lock()
         self.leaving: set[InstanceId] = set()
+        self.led: set[Lead] | None = None
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -87,20 +92,23 @@ class FloatingIps:
     async def associate(self, ctx: Context, message: AssociateFloatingIp) -> FloatingIp:
         instance = await self.bus.call(ctx, GetInstance(instance_id=message.instance))
 
-        def work(db: sqlite3.Connection) -> FloatingIp:
+        def work(db: sqlite3.Connection) -> tuple[FloatingIp, Led | None, Led]:
             floating = floating_ips.get(db, _whose(ctx), message.address)
             if floating.project_id != instance.project_id:
                 raise BadRequest(f"{floating.address} is of another project than the instance", field="instance")
             lease = _lease(db, instance, message.fixed)
-            return floating_ips.associate(db, floating, lease, reassociate=message.reassociate)
+            before = next((led for led in floating_ips.list_led(db) if led.address == floating.address), None)
+            made = floating_ips.associate(db, floating, lease, reassociate=message.reassociate)
+            return made, before, Led(made.address, lease.network.id, lease.address, lease.instance_id)
 
-        made = await self.db.write(work)
+        made, before, now = await self.db.write(work)
         try:
             refused = await self.translate()
             if made.address in refused:
                 raise refused[made.address]
         except LauncherError:
-            await self._disassociate(made)
+            await self.db.write(lambda db: floating_ips.put_back(db, now, before))
+            await self.attempt()
             raise
         return made
 
@@ -123,27 +131,28 @@ class FloatingIps:
         """Inside, nothing leads to the instance: its fixed IPs can be given back, and with them go the associations."""
         self.leaving.add(instance_id)
         try:
-            found = await self.db.read(lambda db: floating_ips.list_visible(db, None))
-            if any(each.instance_id == instance_id for each in found):
+            if await self.db.read(lambda db: self._may_lead_to(db, instance_id)):
                 await self.translate()
             yield
         finally:
             self.leaving.discard(instance_id)
 
+    def _may_lead_to(self, db: sqlite3.Connection, instance_id: InstanceId) -> bool:
+        if self.led is None:
+            return bool(floating_ips.list_visible(db, None))
+        return bool(self.led & set(map(_lead, leases.list_of_instance(db, instance_id))))
+
     async def translate(self) -> Mapping[IPv4Address, NetworkFailed]:
         """The host as the rows say, and what it refused; one at a time, so that older rows never win."""
         async with self.translating:
-            found, known = await self.db.read(lambda db: (floating_ips.list_visible(db, None), networks.list_all(db)))
-            wanted = Translation(
-                networks={network.bridge: network.cidr for network in known},
-                masquerade=self.outward.masquerade,
-                floating={
-                    each.address: each.fixed
-                    for each in found
-                    if each.fixed is not None and each.instance_id not in self.leaving
-                },
-            )
-            return await self.nat.apply(wanted)
+            led, known = await self.db.read(lambda db: (floating_ips.list_led(db), networks.list_all(db)))
+            stay = [each for each in led if each.instance_id not in self.leaving]
+            wanted = _translation(known, stay, self.outward.masquerade)
+            new = set(wanted.leads.values())
+            self.led = None if self.led is None else self.led | new
+            refused = await self.nat.apply(wanted)
+            self.led = new
+            return refused
 
     async def attempt(self) -> None:
         """Networks are of use without it; what fails is tried again by `check`."""
@@ -202,6 +211,28 @@ def _lease(db: sqlite3.Connection, instance: Instance, fixed: IPv4Address | None
             return lease
     known = ", ".join(str(lease.address) for lease in found)
     raise BadRequest(f"{fixed} is not of instance {instance.name!r}, which has {known}", field="fixed")
+
+
+def _lead(lease: FixedIp) -> Lead:
+    """The lease, as a translation has it."""
+    return lease.network.bridge if lease.network.apart else "", lease.address
+
+
+def _translation(known: Sequence[Network], led: Sequence[Led], masquerade: bool) -> Translation:
+    """The gateways of networks apart translate their own; to the host they are the links that lead there."""
+    by_network: dict[int, dict[IPv4Address, IPv4Address]] = {network.id: {} for network in known}
+    for each in led:
+        by_network[each.network][each.address] = each.fixed
+    here, apart = [each for each in known if not each.apart], [each for each in known if each.apart]
+    return Translation(
+        networks={each.bridge: each.cidr for each in here} | {each.link_device: each.link for each in apart},
+        masquerade=masquerade,
+        floating={address: fixed for each in here for address, fixed in by_network[each.id].items()},
+        apart={
+            each.bridge: Beyond(cidr=each.cidr, link=each.link, device=each.link_device, floating=by_network[each.id])
+            for each in apart
+        },
+    )
 
 
 def _whose(ctx: Context) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network
 
 from launcher.db import networks
 from launcher.errors import BadRequest, Conflict, NoMoreFixedIps
 from launcher.messages.network import CreateNetwork
-from launcher.networks import Network, ProjectRange
+from launcher.networks import LINKS, MOST_APART, Network, ProjectRange
 
+Range = IPv4Network | IPv6Network
 FIRST_BRIDGE = 101
 """Bridges of networks without a segment are numbered from here."""
 
@@ -23,7 +25,7 @@ class Networks:
     def keep_usual(self, db: sqlite3.Connection) -> None:
         """The network of the settings is the first row, and as the settings say."""
         if self.projects is None:
-            _check_range(self.usual, (other for other in networks.list_all(db) if not _is(other, self.usual)))
+            _check_range(self.usual, [other for other in networks.list_all(db) if not _is(other, self.usual)])
             self.usual = networks.keep(db, self.usual)
 
     def resolve(self, db: sqlite3.Connection, project_id: str, wanted: str | None) -> Network:
@@ -56,8 +58,7 @@ class Networks:
         )
         if not made.first <= made.gateway <= made.last:
             raise BadRequest(f"the gateway {made.gateway} is no host's address of {made.cidr}", field="gateway")
-        _check_range(made, known)
-        return networks.create(db, made)
+        return networks.create(db, made.model_copy(update={"apart": _apart(made, known)}))
 
     def begin_deleting(self, db: sqlite3.Connection, name_or_id: str) -> Network:
         network = networks.get(db, None, name_or_id)
@@ -104,12 +105,34 @@ def _bridge(segment: int | None, known: Sequence[Network]) -> str:
     return f"br{number}"
 
 
+def _apart(network: Network, known: Sequence[Network]) -> int | None:
+    """The lowest free number, if a network of another project has addresses of its range; None where nobody has.
+
+    An instance is of one project, whose own networks and everybody's never overlap: so none can be in two that do.
+    """
+    isolated = [other for other in known if network.project_id and other.project_id not in (None, network.project_id)]
+    _check_range(network, [other for other in known if other not in isolated])
+    for other in isolated:
+        if _overlap(network.cidr6, other.cidr6):
+            raise Conflict(f"the range {network.cidr6} is another network's; IPv6 is not translated", field="cidr6")
+    if not any(_overlap(network.cidr, other.cidr) for other in isolated):
+        return None
+    if _overlap(network.cidr, LINKS):
+        raise Conflict(f"{network.cidr} is taken, and overlaps {LINKS} of the host's own links", field="cidr")
+    taken = {other.apart for other in known}
+    return next(number for number in range(1, MOST_APART + 1) if number not in taken)
+
+
 def _check_range(network: Network, others: Iterable[Network]) -> None:
     """Networks meet on the network role's host: the same address cannot be on both sides of it."""
     for other in others:
         for mine, theirs, field in ((network.cidr, other.cidr, "cidr"), (network.cidr6, other.cidr6, "cidr6")):
-            if mine is not None and theirs is not None and mine.overlaps(theirs):
+            if _overlap(mine, theirs):
                 raise Conflict(f"the range {mine} overlaps {theirs} of network {other.name}", field=field)
+
+
+def _overlap(one: Range | None, other: Range | None) -> bool:
+    return one is not None and other is not None and one.overlaps(other)
 
 
 def _is(other: Network, usual: Network) -> bool:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from launcher.drivers.firewall.knowledge import Guest
-from launcher.drivers.flows import Address, Flow, Flows
+from launcher.drivers.flows import End, Flow, Flows
 from launcher.errors import FirewallFailed
 from launcher.explaining import Kind, Packet, Settings, explain
 from launcher.policy import Direction
@@ -28,9 +28,9 @@ class Cutting:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._flows = Flows()
-        self._used: set[Address] = set()
+        self._used: set[End] = set()
         self._complete = self._looking = False
-        self._left: set[Address] = set()
+        self._left: set[End] = set()
         self._lock = asyncio.Lock()
         self._walks: set[asyncio.Task[None]] = set()
 
@@ -39,25 +39,25 @@ class Cutting:
 
         To be waited for before the instance starts: it would lose its own first connections. Raises FirewallFailed.
         """
-        if not self._complete or self._looking or _addresses(new) & self._used:
+        if not self._complete or self._looking or _ends(new) & self._used:
             async with self._lock:
                 await self._end_last_owners(new)
-        self._used |= _addresses(ports)
-        self._left -= _addresses(ports)
+        self._used |= _ends(ports)
+        self._left -= _ends(ports)
 
     async def _end_last_owners(self, new: Sequence[Port]) -> None:
         if not self._complete:
             self._complete = True  # at once: who leaves during the look may have been overlooked
             self._used |= await self._look()
-        if stale := _addresses(new) & self._used:
-            await asyncio.to_thread(self._flows.cut, *stale)
+        if stale := _ends(new) & self._used:
+            await asyncio.to_thread(self._flows.cut_where, stale)
 
     def end(self, guest: Guest | None) -> None:
         """An instance's filters are gone: its connections end now, or when its addresses are given to the next."""
         if guest is None:  # of which this process has heard nothing
             self._complete = False
             return
-        self._left |= _addresses(guest.ports)
+        self._left |= _ends(guest.ports)
         walk = asyncio.ensure_future(self._end_left())
         self._walks.add(walk)
         walk.add_done_callback(self._walks.discard)
@@ -67,15 +67,15 @@ class Cutting:
             taken, self._left = self._left, set()
             try:
                 if taken:
-                    await asyncio.to_thread(self._flows.cut, *taken)
+                    await asyncio.to_thread(self._flows.cut_where, taken)
                 self._used -= taken
             except FirewallFailed as error:
                 log.warning("left to the next owner: %s", error)
 
-    async def _look(self) -> set[Address]:
+    async def _look(self) -> set[End]:
         self._looking = True
         try:
-            return await asyncio.to_thread(self._flows.addresses)
+            return await asyncio.to_thread(self._flows.ends)
         except BaseException:
             self._complete = False
             raise
@@ -85,14 +85,14 @@ class Cutting:
     async def end_forbidden(self, guests: Sequence[Guest]) -> None:
         """Between these instances and anybody, what the rules of now do not let begin. Raises FirewallFailed."""
         nics = [(guest, nic, port) for guest in guests for nic, port in enumerate(guest.ports)]
-        owners = {address: (guest, nic) for guest, nic, port in nics for address in port.addresses}
+        owners = {(port.zone, address): (guest, nic) for guest, nic, port in nics for address in port.addresses}
 
         def unwanted(flow: Flow) -> bool:
             ends = ((flow.target, Direction.INGRESS), (flow.source, Direction.EGRESS))
             return any(
-                not _passes(flow, *owners[address], self._settings, direction)
+                not _passes(flow, *owners[flow.zone, address], self._settings, direction)
                 for address, direction in ends
-                if address in owners
+                if (flow.zone, address) in owners
             )
 
         if owners:
@@ -103,8 +103,8 @@ class Cutting:
         self._flows.close()
 
 
-def _addresses(ports: Sequence[Port]) -> set[Address]:
-    return {address for port in ports for address in port.addresses}
+def _ends(ports: Sequence[Port]) -> set[End]:
+    return {(port.zone, address) for port in ports for address in port.addresses}
 
 
 def _passes(flow: Flow, guest: Guest, nic: int, settings: Settings, direction: Direction) -> bool:

@@ -59,7 +59,8 @@ class IptablesFirewall:
 
     async def ensure_base(self, network: Network) -> None:
         def redirect(found: Chains) -> list[str]:
-            return rules.redirect_metadata(found, network.bridge, self._settings.metadata_port)
+            port = None if network.apart else self._settings.metadata_port
+            return rules.redirect_metadata(found, network.bridge, port)
 
         await self.start()
         async with self._lock:

@@ -66,6 +66,11 @@ def _chains(settings: Settings) -> dict[Place, Rules]:
             "meta nfproto ipv6 udp sport 547 drop",
             "icmpv6 type { nd-router-advert, nd-redirect } drop",
             f"icmpv6 type {{ nd-router-solicit, {DISCOVERY}, mld2-listener-report }} accept",
+            # To a gateway that is not on this host, or has a namespace of its own.
+            "iifname . ip daddr @gateways4 goto services4",
+            "iifname . ip6 daddr @gateways6 goto services6",
+            *([f"ip daddr {METADATA_ADDRESS} tcp dport 80 accept"] if settings.metadata_port else []),
+            f"ip daddr {METADATA_ADDRESS} drop",
             "iifname . ip saddr vmap @out4",
             "iifname . ip6 saddr vmap @out6",
             "accept",
@@ -84,6 +89,7 @@ def _chains(settings: Settings) -> dict[Place, Rules]:
             "meta l4proto { tcp, udp } th dport 53 accept",
             *([f"tcp dport {settings.metadata_port} accept"] if settings.metadata_port else []),
             "icmp type echo-request accept",
+            "udp sport 68 udp dport 67 accept",
             "drop",
         ),
         (INET, "services6"): (
@@ -112,7 +118,7 @@ def put_network(tables: Tables, network: Network, settings: Settings) -> None:
     needs that address for its own metadata.
     """
     place, name = (INET, "metadata"), key(network.bridge)
-    if settings.metadata_port is not None:
+    if settings.metadata_port is not None and network.apart is None:
         tables.put_element(place, name, Element(str(settings.metadata_port)))
     elif name in tables.elements[place]:
         tables.drop_element(place, name)

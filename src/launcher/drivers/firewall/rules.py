@@ -16,7 +16,7 @@ bridge's table (nft_rules.py). Rules are written as iptables-save prints them, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from launcher.drivers.firewall.chains import Chains, naming, on_top, play, replace, whole
@@ -94,13 +94,24 @@ def open_services(found: Chains, network: Network, settings: Settings, *, six: b
     host, head = play(found, "\n".join(lines))[HOST], _host(six)
     others = host[len(head) : -1]
     kept = [rule for rule in others if gateway not in rule.split()]
-    ports = [("udp", 53), ("tcp", 53)]
-    ports += [("tcp", settings.metadata_port)] if settings.metadata_port and not six else []
-    services = [f"-d {gateway} -p {protocol} -m {protocol} --dport {port} -j RETURN" for protocol, port in ports]
-    services.append(f"-d {gateway} {_ping(six)} -j RETURN")
+    services = _services(gateway, settings, six)
     if [rule for rule in others if rule not in kept] == services:
         return lines
     return [*lines, *whole(HOST, [*head, *kept, *services, _DROP])]
+
+
+def _services(gateway: str, settings: Settings, six: bool) -> list[str]:
+    ports = [("udp", 53), ("tcp", 53)]
+    ports += [("tcp", settings.metadata_port)] if settings.metadata_port and not six else []
+    services = [f"-d {gateway} -p {protocol} -m {protocol} --dport {port} -j RETURN" for protocol, port in ports]
+    return [*services, f"-d {gateway} {_ping(six)} -j RETURN"]
+
+
+def _of_far_gateways(gateways: Iterable[IPv4Address | IPv6Address], settings: Settings) -> list[str]:
+    """What else is asked of a gateway that is not on this host, or has a namespace of its own."""
+    dhcp = [f"-d {gateway}/32 -p udp -m udp --sport 68 --dport 67 -j RETURN" for gateway in gateways]
+    metadata = f"-d {METADATA_ADDRESS}/32 -p tcp -m tcp --dport 80 -j RETURN"
+    return [*dhcp, *([metadata] if settings.metadata_port else [])]
 
 
 def _gateway(network: Network, six: bool) -> str | None:
@@ -140,7 +151,7 @@ def apply_instance(
     for port in ports:
         chains[_own(order, port)] = instance_rules(port, policy, settings, six=six)
     if policy.limits_egress:
-        chains[f"{LIMITED}{order.number}"] = _limited_rules(policy, six)
+        chains[f"{LIMITED}{order.number}"] = _limited_rules(ports, policy, settings, six=six)
     lines = base(found, six=six) or [
         f"-C {chain} {rule}" for chain, rule in (*_BASE, (HOST, _DROP)) if chain not in _GROWING
     ]
@@ -206,13 +217,16 @@ def instance_rules(port: Port, policy: Policy, settings: Settings, *, six: bool 
     ]
 
 
-def _limited_rules(policy: Policy, six: bool) -> list[str]:
+def _limited_rules(ports: Sequence[Port], policy: Policy, settings: Settings, *, six: bool = False) -> list[str]:
     """The chain of an instance that not everything may leave."""
+    gateways = dict.fromkeys(gateway for port in ports for gateway in port.gateways if (gateway.version == 6) is six)
     clear = f"-j MARK --set-xmark 0x0/{ALLOWED.partition('/')[2]}"
     return [
         f"-j {FREE}",
         f"{_KNOWN} -j RETURN",
         *([_discovery(kind, "RETURN") for kind in (133, 135, 136, 143)] if six else []),
+        *(rule for gateway in gateways for rule in _services(f"{gateway}/{gateway.max_prefixlen}", settings, six)),
+        *([] if six else _of_far_gateways(gateways, settings)),
         clear,
         *(f"-j {GROUPS[Direction.EGRESS]}{group}" for group in dict.fromkeys(group.id for group in policy.groups)),
         f"-m mark ! --mark {ALLOWED} -j DROP",

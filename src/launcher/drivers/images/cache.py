@@ -22,9 +22,12 @@ from pathlib import Path
 from launcher.drivers.images import gate, qcow2
 from launcher.drivers.images.files import in_thread, sync_file
 from launcher.drivers.images.library import sha256_of, sync_directory
+from launcher.drivers.images.local_vault import LocalArrival
 from launcher.drivers.images.space import Space
+from launcher.drivers.images.vault import Downloads
 from launcher.errors import BadImage, HostResourceMissing
 from launcher.failpoints import failpoint
+from launcher.images import Progress, Ticket
 from launcher.models import Image, LaunchOrder
 
 LINKS = ("base", "kernel", "ramdisk")
@@ -37,9 +40,16 @@ class BaseCache:
     """
 
     def __init__(
-        self, path: Path, *, work: Path, sources: Sequence[Path], space: Space, limit: int | None = None
+        self,
+        path: Path,
+        *,
+        work: Path,
+        sources: Sequence[Path],
+        space: Space,
+        limit: int | None = None,
+        downloads: Downloads | None = None,
     ) -> None:
-        self.path, self.instances, self.work = path, path.parent, work
+        self.path, self.instances, self.work, self.downloads = path, path.parent, work, downloads
         self.sources, self.space, self.limit = sources, space, limit
         self._known: set[str] = set()
         self._wanted: Counter[str] = Counter()
@@ -69,6 +79,35 @@ class BaseCache:
         self._known.add(image.sha256)
         if self.limit is not None:
             await self.prune(keep=self.limit)
+
+    async def list_missing(self, order: LaunchOrder) -> Sequence[Image]:
+        """What is neither here nor in a directory of images of this host."""
+        wanted = [image for image in images_of(order) if image.sha256 not in self._known]
+        return await in_thread(lambda: [image for image in wanted if not self._is_near(image)])
+
+    async def fetch(self, order: LaunchOrder, image: Image, ticket: Ticket) -> None:
+        """From the controller's host, once for all who wait. Raises what `holding` raises, and DownloadFailed."""
+        if not ticket.url or self.downloads is None:
+            raise HostResourceMissing(
+                f"image {image.name}: {image.path} does not exist on this host",
+                hint="the controller gives it to other hosts when [images] listen is set there",
+            )
+        async with self._locks[image.sha256]:
+            if image.sha256 in self._known or await in_thread((self.path / image.sha256).exists):
+                return
+            with self.space.promised(order.name, image.size):
+                await self._fetch(self.downloads, image, ticket)
+            self._known.add(image.sha256)
+
+    async def _fetch(self, downloads: Downloads, image: Image, ticket: Ticket) -> None:
+        arrival = LocalArrival(self.work / image.sha256, sha512=False)
+        try:
+            await downloads.fetch(ticket.url, arrival, most=image.size, tell=_say_nothing, token=ticket.token)
+            await arrival.finish()
+            await in_thread(self._admit, self.work / image.sha256, image)
+        finally:
+            await arrival.close()
+            await in_thread((self.work / image.sha256).unlink, missing_ok=True)
 
     async def list_bases(self) -> Sequence[str]:
         return await in_thread(lambda: sorted(base.name for base in self.path.iterdir()))
@@ -153,15 +192,27 @@ class BaseCache:
             except OSError:  # another file system, or a file of somebody whose files may not be linked
                 with self.space.promised(order.name, image.size):
                     _copy_synced(source, copy)
-            check_content(copy, image)
-            with failpoint("image.base"):
-                copy.rename(base)
+            self._admit(copy, image)
+
+    def _admit(self, copy: Path, image: Image) -> None:
+        """The last look before a file gets its name."""
+        check_content(copy, image)
+        copy.chmod(0o444)
+        with failpoint("image.base"):
+            copy.rename(self.path / image.sha256)
         sync_directory(self.path)
+
+    def _is_near(self, image: Image) -> bool:
+        return (self.path / image.sha256).exists() or (self._within(image) and image.path.is_file())
+
+    def _within(self, image: Image) -> bool:
+        source = image.path.resolve()
+        return any(source.is_relative_to(directory.resolve()) for directory in self.sources)
 
     def _source(self, image: Image) -> Path:
         """The image's file, wherever its links lead, as long as that is inside a directory of images."""
         source = image.path.resolve()
-        if not any(source.is_relative_to(directory.resolve()) for directory in self.sources):
+        if not self._within(image):
             places = " or ".join(map(str, self.sources))
             raise BadImage(f"image {image.name}: {image.path} is not in the image library {places}")
         if not source.is_file():
@@ -169,6 +220,10 @@ class BaseCache:
                 f"image {image.name}: {image.path} does not exist on this host", hint="see `launcher image list`"
             )
         return source
+
+
+def _say_nothing(progress: Progress) -> None:
+    """A launch's span says how long it takes."""
 
 
 def images_of(order: LaunchOrder) -> list[Image]:

@@ -12,6 +12,7 @@ from launcher.drivers.images.local import root_size
 from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InjectionFailed
+from launcher.images import Ticket
 from launcher.models import Firmware, Image, ImageFormat, ImageKind, InstanceId, InstanceRef, LaunchOrder
 from launcher.networks import FixedIp
 
@@ -55,6 +56,7 @@ class FakeDirectory:
     disks: Disks
     public_key: str | None = None
     console: bytes = b""
+    bases: frozenset[str] = frozenset()
 
 
 class FakeImages:
@@ -72,6 +74,11 @@ class FakeImages:
 
     async def stop(self) -> None: ...
 
+    async def list_missing(self, order: LaunchOrder) -> Sequence[Image]:
+        return []
+
+    async def fetch(self, order: LaunchOrder, image: Image, ticket: Ticket) -> None: ...
+
     async def create_disks(self, order: LaunchOrder) -> Disks:
         await self._begin("create_disks", order)
         root_size(order)
@@ -85,9 +92,10 @@ class FakeImages:
             firmware_state=home / "firmware-state" if order.image.firmware is Firmware.UEFI else None,
             **{blank.name: home / blank.name for blank in blanks_of(order.flavor)},
         )
-        self.bases |= {image.sha256 for image in (order.image, order.kernel, order.ramdisk) if image}
+        bases = frozenset(image.sha256 for image in (order.image, order.kernel, order.ramdisk) if image)
+        self.bases |= bases
         ref = InstanceRef(instance_id=order.instance_id, number=order.number)
-        return self.disks.setdefault(order.instance_id, FakeDirectory(ref, disks)).disks
+        return self.disks.setdefault(order.instance_id, FakeDirectory(ref, disks, bases=bases)).disks
 
     async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
         await self._begin("inject", order)
@@ -126,6 +134,12 @@ class FakeImages:
 
     async def list_bases(self) -> Sequence[str]:
         return sorted(self.bases)
+
+    async def prune_bases(self) -> int:
+        """Each has one byte."""
+        unused = self.bases - {base for held in self.disks.values() for base in held.bases}
+        self.bases -= unused
+        return len(unused)
 
     async def list_exports(self) -> Sequence[str]:
         return sorted(self.exports)

@@ -35,11 +35,13 @@ from launcher.drivers.images.inject.interfaces import interfaces_text
 from launcher.drivers.images.library import sync_directory
 from launcher.drivers.images.space import Space
 from launcher.drivers.images.store import Injected, Injection, Tell
+from launcher.drivers.images.vault import Downloads
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import BadImage, HostResourceMissing, InjectionFailed
 from launcher.failpoints import failpoint
 from launcher.guestdata.guest import Guest
-from launcher.models import Firmware, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
+from launcher.images import Ticket
+from launcher.models import Firmware, Image, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
 from launcher.networks import FixedIp
 
 CONFIG_DRIVE, CONSOLE, UNSETTLED, NOTHING = "config-drive", "console.log", "unsettled", "none"
@@ -65,6 +67,7 @@ class LocalImages:
         disk_format: ImageFormat = ImageFormat.QCOW2,
         reserve_mb: int = 512,
         cache_limit: int | None = None,
+        downloads: Downloads | None = None,
     ) -> None:
         self.path = path.absolute()
         self.ways, self.config_drives = ways, config_drives or ConfigDrives(rng=SystemRandom())
@@ -77,6 +80,7 @@ class LocalImages:
             sources=[library, *([vault] if vault else [])],
             space=self.space,
             limit=cache_limit,
+            downloads=downloads,
         )
         self.blanks = Blanks(self.path / "_blank", work=self._work)
 
@@ -86,6 +90,12 @@ class LocalImages:
 
     async def stop(self) -> None:
         await self.ways.stop()
+
+    async def list_missing(self, order: LaunchOrder) -> Sequence[Image]:
+        return await self.cache.list_missing(order)
+
+    async def fetch(self, order: LaunchOrder, image: Image, ticket: Ticket) -> None:
+        await self.cache.fetch(order, image, ticket)
 
     async def create_disks(self, order: LaunchOrder) -> Disks:
         size = root_size(order)
@@ -160,6 +170,9 @@ class LocalImages:
 
     async def list_bases(self) -> Sequence[str]:
         return await self.cache.list_bases()
+
+    async def prune_bases(self) -> int:
+        return await self.cache.prune()
 
     async def list_exports(self) -> Sequence[str]:
         return await self.ways.list_leftovers()

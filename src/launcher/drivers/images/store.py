@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 
 from launcher.drivers.virt.driver import Disks
 from launcher.guestdata.guest import Guest
-from launcher.models import InstanceRef, LaunchOrder
+from launcher.images import Ticket
+from launcher.models import Image, InstanceRef, LaunchOrder
 from launcher.networks import FixedIp
 
 
@@ -43,6 +44,17 @@ class ImageStore(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+    async def list_missing(self, order: LaunchOrder) -> Sequence[Image]:
+        """What the order needs and this host can only get from the controller's."""
+        ...
+
+    async def fetch(self, order: LaunchOrder, image: Image, ticket: Ticket) -> None:
+        """Get one of these; many at once get it once.
+
+        Raises BadImage, InsufficientSpace, DownloadFailed, and HostResourceMissing when the ticket leads nowhere.
+        """
+        ...
 
     async def create_disks(self, order: LaunchOrder) -> Disks:
         """Base files (copied once per checksum), overlay of the root; built aside, renamed into place.
@@ -79,6 +91,10 @@ class ImageStore(Protocol):
 
     async def list_bases(self) -> Sequence[str]:
         """The checksums of the images' files that are here, kept for the next launch whether used or not."""
+
+    async def prune_bases(self) -> int:
+        """Remove those that nothing here uses or is about to use. Returns the bytes that this freed."""
+        ...
 
     async def list_exports(self) -> Sequence[str]:
         """What injections that were cut off have left open; nothing of one that is at work now."""

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from launcher.drivers import process
+from launcher.drivers.nat.announcing import announce
 from launcher.drivers.network import links
 from launcher.errors import NetworkFailed
 from launcher.floating import FloatingPool
@@ -67,6 +68,13 @@ async def add(
 
 
 async def _add(found: Sequence[Found], address: IPv4Address, pools: Sequence[FloatingPool]) -> None:
+    pool = check(found, address, pools)
+    await links.run_ip([f"address add {address}/32 dev {pool.interface}"], pool.interface)
+    announce(pool.interface, [address])
+
+
+def check(found: Sequence[Found], address: IPv4Address, pools: Sequence[FloatingPool]) -> FloatingPool:
+    """The pool whose device can answer for the address. Raises NetworkFailed."""
     pool = next((pool for pool in pools if address in pool.cidr), None)
     if pool is None:
         raise NetworkFailed(f"{address} is of no pool any more", hint="see [network] pools in config.toml")
@@ -79,4 +87,4 @@ async def _add(found: Sequence[Found], address: IPv4Address, pools: Sequence[Flo
             f"{address}: pool {pool.name} needs the device {pool.interface}, which is not there",
             hint="see [network] pools in config.toml, and `ip link`",
         )
-    await links.run_ip([f"address add {address}/32 dev {pool.interface}"], pool.interface)
+    return pool

@@ -29,7 +29,7 @@ class FakeNat:
         self.applied = wanted
         return {
             address: NetworkFailed(f"{address} is this host's own address")
-            for address in wanted.floating
+            for address in wanted.leads
             if address in self.own
         }
 
@@ -40,4 +40,4 @@ class FakeNat:
         pass
 
     async def look(self) -> Mapping[IPv4Address, bool]:
-        return dict.fromkeys(self.strays, False) | dict.fromkeys(self.applied.floating, True)
+        return dict.fromkeys(self.strays, False) | dict.fromkeys(self.applied.leads, True)

@@ -13,7 +13,9 @@ from typing import Any
 
 from launcher.drivers import process
 from launcher.drivers.flows import Flows
-from launcher.drivers.nat import addresses, rules
+from launcher.drivers.nat import addresses, routes, rules
+from launcher.drivers.nat.gateways import Gateways
+from launcher.drivers.network.namespaces import Namespaces
 from launcher.errors import DriverError, FirewallFailed, HostResourceMissing, NetworkFailed, ProgramFailed
 from launcher.floating import FloatingPool, Translation
 
@@ -30,19 +32,21 @@ class NftablesNat:
     `note` is the file that says what a setting of the host was before; None in the sandbox, whose settings are its own.
     """
 
-    def __init__(self, *, note: Path | None, pools: Sequence[FloatingPool] = ()) -> None:
+    def __init__(
+        self, *, note: Path | None, pools: Sequence[FloatingPool] = (), namespaces: Namespaces | None = None
+    ) -> None:
         self._note, self._pools = note, tuple(pools)
         self._lock = asyncio.Lock()
         self._wanted: Translation | None = None
         self._held: Translation | None = None
         self._refused: Mapping[IPv4Address, NetworkFailed] = {}
         self._told_of: set[str] = set()
-        self._flows = Flows()
+        self._flows, self._gateways = Flows(), Gateways(namespaces)
 
     async def apply(self, wanted: Translation) -> Mapping[IPv4Address, NetworkFailed]:
         async with self._lock:
             self._wanted = wanted
-            if wanted != self._held:
+            if wanted != self._held or not self._gateways.are_told(wanted):
                 self._refused = await self._apply(wanted)
             return self._refused
 
@@ -58,22 +62,28 @@ class NftablesNat:
         self._flows.close()
 
     async def look(self) -> Mapping[IPv4Address, bool]:
-        table = await _look()
+        leads, ways = await self._leads(), await routes.look(self._pools)
         present = addresses.ours(await addresses.list_all(), self._pools)
-        return {each: each in table and each in present for each in sorted({*table, *present})}
+        whole = {each for each, (bridge, _) in leads.items() if each in (ways.whole if bridge else present)}
+        return {each: each in whole for each in sorted({*leads, *present, *ways.links, *ways.answering})}
 
     async def _apply(self, wanted: Translation) -> Mapping[IPv4Address, NetworkFailed]:
         """An address goes before its rule and comes after it: the host itself never answers by it meanwhile."""
         before, self._held = self._held, None
-        led = before.floating if before else await _look()
-        found = await addresses.list_all()
-        await addresses.remove(addresses.ours(found, self._pools), wanted.floating)
+        leads = before.leads if before else await self._leads()
+        found, ways = await addresses.list_all(), await routes.look(self._pools)
+        ours = addresses.ours(found, self._pools)
+        await addresses.remove(ours, wanted.floating)
+        await routes.remove(ways, wanted.routed)
         if wanted.forwards:
             await asyncio.to_thread(self._route)
         await self._translate(before, wanted)
-        await self._cut(rules.stale(led, wanted))
+        await self._gateways.tell(wanted)
+        await self._cut(rules.stale(leads, wanted))
         await self._accept_forwarding(wanted)
         refused = await addresses.add(found, wanted.floating, self._pools)
+        others = [each for each in found if each.address not in ours]
+        refused |= await routes.add(ways, others, wanted.routed, self._pools)
         self._held = wanted
         return refused
 
@@ -101,7 +111,11 @@ class NftablesNat:
         if not wanted.forwards:
             return True
         present = addresses.ours(await addresses.list_all(), self._pools)
-        if present.keys() != wanted.floating.keys() - self._refused.keys() or await asyncio.to_thread(_routes) is False:
+        ways = (await routes.look(self._pools)).whole
+        led = {each: beyond.device for each, beyond in wanted.routed.items() if each not in self._refused}
+        if present.keys() != wanted.floating.keys() - self._refused.keys() or ways != led:
+            return False
+        if await asyncio.to_thread(_routes) is False or not await self._gateways.hold(wanted):
             return False
         await self._accept_forwarding(wanted)
         return rules.read_content(await _list_table()) == rules.content(wanted)
@@ -126,7 +140,8 @@ class NftablesNat:
         """Where the host drops what nobody accepts (Docker's setting, for one), accept our own."""
         try:
             found = await self._list_filter()
-            if lines := rules.accept_forwarding(found, wanted.networks if wanted.forwards else ()):
+            links = {beyond.device for beyond in wanted.apart.values()}
+            if lines := rules.accept_forwarding(found, wanted.networks if wanted.forwards else (), links):
                 text = "\n".join(("*filter", *lines, "COMMIT\n"))
                 await process.run(["iptables-restore", "--noflush", "--wait"], stdin=text)
                 self._tell("the policy of iptables' FORWARD is DROP: a chain at its end accepts what guests need")
@@ -140,12 +155,17 @@ class NftablesNat:
             found += (await process.run(["iptables", "--wait", "-S", rules.FORWARD])).splitlines()
         return found
 
-    async def _cut(self, floating: Sequence[IPv4Address]) -> None:
-        """End the flows, in and out, that a translation which is gone had begun."""
-        if not floating:
-            return
+    async def _leads(self) -> dict[IPv4Address, tuple[str, IPv4Address]]:
+        here = await _look()
+        return {each: ("", fixed) for each, fixed in here.items()} | await self._gateways.leads()
+
+    async def _cut(self, stale: Mapping[str, Sequence[IPv4Address]]) -> None:
+        """End the flows, in and out, that a translation which is gone had begun; the host has seen all of them."""
         try:
-            await asyncio.to_thread(self._flows.cut, *floating)
+            for bridge, floating in stale.items():
+                await asyncio.to_thread(self._flows.cut, *floating)
+                if bridge:
+                    await self._gateways.cut(bridge, floating)
         except FirewallFailed as error:
             log.warning("what came by an address that leads elsewhere now goes on until it ends: %s", error)
 

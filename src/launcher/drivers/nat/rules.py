@@ -9,6 +9,9 @@
                  10.0.0.3 ─► elsewhere                  from 203.0.113.1
                  10.0.0.0/24 ─► elsewhere               from the host's address there (masqueraded)
 
+What only crosses the bridge of a network apart is in a zone, and left alone: its gateway translates it, by the same
+table in a namespace.
+
 The table is launcher's alone, so nobody else's rule is ever read or written, and a packet is looked up in maps,
 however many addresses there are. Filters look at a packet between the two translations: at the fixed address and the
 client's own one.
@@ -47,6 +50,7 @@ table ip {TABLE} {{
 	}}
 	chain prerouting {{
 		type nat hook prerouting priority dstnat; policy accept;
+		ct zone != 0 accept
 		dnat to ip daddr map @{TO_FIXED}
 	}}
 	chain output {{
@@ -55,6 +59,7 @@ table ip {TABLE} {{
 	}}
 	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
+		ct zone != 0 accept
 		ip saddr @{RANGES} {_COMES_BACK} snat to ip saddr map @{TO_FLOATING}
 		ip saddr @{RANGES} {_COMES_BACK} masquerade
 		fib saddr type local {_COMES_BACK} masquerade
@@ -87,15 +92,20 @@ def difference(before: Translation, wanted: Translation) -> str:
     )
 
 
-def stale(before: Mapping[IPv4Address, IPv4Address], wanted: Translation) -> list[IPv4Address]:
-    """The floating IPs that lead elsewhere now, or nowhere."""
-    return [floating for floating, fixed in before.items() if wanted.floating.get(floating) != fixed]
+def stale(before: Mapping[IPv4Address, tuple[str, IPv4Address]], wanted: Translation) -> dict[str, list[IPv4Address]]:
+    """The floating IPs that lead elsewhere now, or nowhere, by where they have led until now."""
+    leads, found = wanted.leads, dict[str, list[IPv4Address]]()
+    for floating, (bridge, fixed) in before.items():
+        if leads.get(floating) != (bridge, fixed):
+            found.setdefault(bridge, []).append(floating)
+    return found
 
 
-def forwarding(bridges: Iterable[str]) -> list[str]:
+def forwarding(bridges: Iterable[str], gateways: Iterable[str] = ()) -> list[str]:
     """In iptables' table filter, at the end of FORWARD, where the host's policy would drop what nobody accepted.
 
-    Whoever drops a packet by a rule has done so before; what security groups say of guests, too.
+    Whoever drops a packet by a rule has done so before; what security groups say of guests, too. The `gateways` of
+    networks apart filter themselves.
     """
     per_bridge = (
         "-i {0} -o {0} -j ACCEPT",
@@ -103,12 +113,13 @@ def forwarding(bridges: Iterable[str]) -> list[str]:
         "-o {0} -m conntrack --ctstate DNAT -j ACCEPT",
         "-o {0} -j RETURN",
     )
-    known = sorted(bridges)
+    known, links = sorted(set(bridges) - set(gateways)), sorted(gateways)
     rules = [rule.format(bridge) for rule in per_bridge for bridge in known]
-    return rules + [f"-i {bridge} -j ACCEPT" for bridge in known]
+    rules += [f"-o {link} -j ACCEPT" for link in links]
+    return rules + [f"-i {each} -j ACCEPT" for each in (*known, *links)]
 
 
-def accept_forwarding(found: Sequence[str], bridges: Collection[str]) -> list[str]:
+def accept_forwarding(found: Sequence[str], bridges: Collection[str], gateways: Collection[str] = ()) -> list[str]:
     """Lines for iptables-restore, none where there is nothing to do.
 
     `found` is what `iptables -S` says of FORWARD, and of our chain if FORWARD leads to it.
@@ -116,7 +127,7 @@ def accept_forwarding(found: Sequence[str], bridges: Collection[str]) -> list[st
     known = any(FORWARD in line.split() for line in found)
     if not known and not ("-P FORWARD DROP" in found and bridges):
         return []
-    wanted = [f"-A {FORWARD} {rule}" for rule in forwarding(bridges)]
+    wanted = [f"-A {FORWARD} {rule}" for rule in forwarding(bridges, gateways)]
     jump = f"-A FORWARD -j {FORWARD}"
     if [line for line in found if line.startswith(f"-A {FORWARD} ")] == wanted and jump in found:
         return []
@@ -138,7 +149,7 @@ def content(wanted: Translation) -> Content:
         ranges=frozenset(map(str, wanted.networks.values())),
         to_fixed={str(address): str(fixed) for address, fixed in wanted.floating.items()},
         to_floating={str(fixed): str(address) for address, fixed in wanted.floating.items()},
-        rules={"prerouting": 1, "output": 1, "postrouting": 5 + wanted.masquerade},
+        rules={"prerouting": 2, "output": 1, "postrouting": 6 + wanted.masquerade},
     )
 
 

@@ -23,6 +23,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from launcher.drivers import process
+from launcher.drivers.network.namespaces import Namespaces
 from launcher.errors import NetworkFailed, ProgramFailed
 from launcher.models import DhcpEvidence, MacAddress
 from launcher.networks import FixedIp, Network
@@ -182,10 +183,21 @@ def release_packet(mac: MacAddress, address: IPv4Address, server: IPv4Address) -
 
 
 class Dnsmasq:
-    """The DHCP and DNS server of one network. Every verb may be repeated; the caller runs one at a time."""
+    """The DHCP and DNS server of one network. Every verb may be repeated; the caller runs one at a time.
 
-    def __init__(self, network: Network, directory: Path, *, lease_seconds: int, mtu: int | None = None) -> None:
-        self._network = network
+    With `namespaces` it lives in the one of its network's gateway, where the bridge's name is the gateway's device.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        directory: Path,
+        *,
+        lease_seconds: int,
+        mtu: int | None = None,
+        namespaces: Namespaces | None = None,
+    ) -> None:
+        self._network, self._namespaces = network, namespaces
         self._files = Files(directory)
         self._lease_seconds, self._mtu = lease_seconds, mtu
 
@@ -194,7 +206,7 @@ class Dnsmasq:
         with self._blaming():
             arguments = await asyncio.to_thread(self._prepare)
             pid = self._find()
-            if pid is not None and _arguments(pid) == arguments:
+            if pid is not None and _arguments(pid) == arguments and self._is_at_home(pid):
                 # It may have missed the last change: the former launcher can have died before telling it.
                 _signal(pid, signal.SIGHUP)
                 return
@@ -253,7 +265,8 @@ class Dnsmasq:
 
     async def _start(self, arguments: list[str]) -> None:
         """Returns when it listens: dnsmasq goes into the background only then."""
-        await process.run(arguments, environment={**process.ENVIRONMENT, "TZ": "UTC0"})
+        argv = self._namespaces.command(self._network.bridge, *arguments) if self._namespaces else arguments
+        await process.run(argv, environment={**process.ENVIRONMENT, "TZ": "UTC0"})
         self._release_strays()
 
     @contextlib.contextmanager
@@ -288,11 +301,25 @@ class Dnsmasq:
         strays = stray_leases(_read(self._files.leases), _read(self._files.hosts), before)
         if not strays:
             return
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        with self._open() as out:
             # dnsmasq looks only at what arrives by its bridge.
             out.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._network.bridge.encode())
             for mac, address in strays:
                 out.sendto(release_packet(mac, address, self._network.gateway), (str(self._network.gateway), 67))
+
+    def _open(self) -> socket.socket:
+        if self._namespaces:
+            return self._namespaces.open(self._network.bridge, socket.SOCK_DGRAM)
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def _is_at_home(self, pid: int) -> bool:
+        """Not so where the namespace that it was started in has been replaced."""
+        if self._namespaces is None:
+            return True
+        try:
+            return Path(f"/proc/{pid}/ns/net").stat().st_ino == self._namespaces.identity(self._network.bridge)
+        except OSError:
+            return False
 
     def _find(self) -> int | None:
         """The pid of this network's dnsmasq, ours by its command line."""

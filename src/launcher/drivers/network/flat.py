@@ -7,15 +7,21 @@ import os
 from collections.abc import Sequence
 
 from launcher.drivers.network import links
+from launcher.drivers.network.apart import Apart, seal, unseal
 from launcher.drivers.network.driver import Tap
+from launcher.errors import NetworkFailed
 from launcher.models import DhcpEvidence, InstanceRef, MacAddress
 from launcher.networks import FixedIp, Network
 
 
 class FlatNetwork:
-    """See NetworkDriver. `tap_owner` is the user id that QEMU runs as: our own, unless a libvirtd opens the taps."""
+    """See NetworkDriver. `tap_owner` is the user id that QEMU runs as: our own, unless a libvirtd opens the taps.
 
-    def __init__(self, *, tap_owner: int | None = None) -> None:
+    `apart` makes the gateways of networks whose addresses another one has, too.
+    """
+
+    def __init__(self, *, apart: Apart | None = None, tap_owner: int | None = None) -> None:
+        self._apart = apart
         self._tap_owner = os.geteuid() if tap_owner is None else tap_owner
         self._looking = asyncio.Lock()
 
@@ -24,12 +30,18 @@ class FlatNetwork:
 
     async def ensure_network(self, network: Network) -> None:
         await self.ensure_bridge(network)
+        if network.apart is not None:
+            await self._gateways(network).ensure(network)
+            return
         await links.ensure_address(network.bridge, network.gateway_interface)
         if network.gateway6_interface is not None:
             await links.ensure_address6(network.bridge, network.gateway6_interface)
 
     async def remove_network(self, network: Network) -> None:
         """A bridge that somebody else made stays, without our addresses."""
+        if network.apart is not None:
+            await self._gateways(network).remove(network)
+            await unseal(network.bridge)
         await links.remove_ours(network.bridge)
         await links.remove_address(network.bridge, network.gateway_interface)
         if network.gateway6_interface is not None:
@@ -51,6 +63,8 @@ class FlatNetwork:
         # Two launches at once must not both find the bridge missing.
         async with self._looking:
             await links.ensure_bridge(network.bridge)
+            if network.apart is not None:
+                await seal(network)
 
     async def plug(self, order: InstanceRef, network: Network, nic: int = 0) -> None:
         """A guest hears its own broadcasts by a hairpin, which some take for a duplicate of their IPv6 address."""
@@ -66,3 +80,8 @@ class FlatNetwork:
 
     async def stop(self) -> None:
         pass
+
+    def _gateways(self, network: Network) -> Apart:
+        if self._apart is None:
+            raise NetworkFailed(f"{network.bridge}: this host makes no gateways for networks apart")
+        return self._apart

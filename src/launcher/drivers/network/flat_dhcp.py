@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from launcher.drivers.network.apart import Apart
 from launcher.drivers.network.dnsmasq import Dnsmasq
 from launcher.drivers.network.flat import FlatNetwork
 from launcher.models import DhcpEvidence, MacAddress
@@ -15,8 +16,15 @@ from launcher.networks import FixedIp, Network
 class FlatDhcpNetwork(FlatNetwork):
     """See NetworkDriver. A dnsmasq that has died is started again by the next `revive`, or by whoever needs it."""
 
-    def __init__(self, state_dir: Path, *, lease_seconds: int = 3600, tap_owner: int | None = None) -> None:
-        super().__init__(tap_owner=tap_owner)
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        apart: Apart | None = None,
+        lease_seconds: int = 3600,
+        tap_owner: int | None = None,
+    ) -> None:
+        super().__init__(apart=apart, tap_owner=tap_owner)
         self._directory = state_dir / "networks"
         self._lease_seconds = lease_seconds
         self._servers: dict[str, Dnsmasq] = {}
@@ -61,6 +69,10 @@ class FlatDhcpNetwork(FlatNetwork):
         if network.bridge not in self._servers:
             directory = self._directory / network.bridge
             self._servers[network.bridge] = Dnsmasq(
-                network, directory, lease_seconds=self._lease_seconds, mtu=self._mtu()
+                network,
+                directory,
+                lease_seconds=self._lease_seconds,
+                mtu=self._mtu(),
+                namespaces=self._gateways(network).namespaces if network.apart else None,
             )
         return self._servers[network.bridge]

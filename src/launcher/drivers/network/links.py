@@ -5,6 +5,7 @@ No netlink library: for the two commands of a launch it would cost more to impor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -149,6 +150,12 @@ async def remove_ours(device: str) -> None:
         await remove(device)
 
 
+def answer_at_once(device: str) -> None:
+    """For addresses that the device answers for without having them: by itself the kernel waits up to 0.8 s."""
+    with contextlib.suppress(OSError):
+        (_SYSCTLS / "ipv4" / "neigh" / device / "proxy_delay").write_text("0")
+
+
 def mtu_of(device: str) -> int:
     return int(_read(device, "mtu"))
 
@@ -192,6 +199,11 @@ def _find_bridge(name: str) -> Bridge | None:
         mac=_read(name, "address"),
         mac_pinned=_read(name, "addr_assign_type") == _ADDRESS_WAS_SET,
     )
+
+
+def have(prefix: str) -> bool:
+    """Whether there is a device whose name begins so."""
+    return any(device.name.startswith(prefix) for device in _DEVICES.iterdir())
 
 
 def exists(device: str) -> bool:

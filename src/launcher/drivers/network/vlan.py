@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from launcher.drivers.network import links
+from launcher.drivers.network.apart import Apart
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.networks import Network
 
@@ -29,9 +30,15 @@ class VlanNetwork(FlatDhcpNetwork):
     """See NetworkDriver. Without an uplink the projects of this host are apart, and the hosts are."""
 
     def __init__(
-        self, state_dir: Path, *, uplink: Uplink | None, lease_seconds: int = 3600, tap_owner: int | None = None
+        self,
+        state_dir: Path,
+        *,
+        uplink: Uplink | None,
+        apart: Apart | None = None,
+        lease_seconds: int = 3600,
+        tap_owner: int | None = None,
     ) -> None:
-        super().__init__(state_dir, lease_seconds=lease_seconds, tap_owner=tap_owner)
+        super().__init__(state_dir, apart=apart, lease_seconds=lease_seconds, tap_owner=tap_owner)
         self._uplink = uplink
 
     async def start(self) -> None:

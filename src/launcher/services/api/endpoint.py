@@ -45,7 +45,8 @@ class Endpoint:
 
     `needs` is for what is no translation of a message, whose own need the bus looks at.
     `headers` are JSON schemas by name. `raises` names what the operation refuses beside what follows from its shape;
-    with a status of `or_status` it has the same body as with `status`.
+    with a status of `or_status` it has the same body as with `status`. An `upload` takes any bytes as its body, which
+    the handler reads from the request as they come.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Endpoint:
     headers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     content_type: str = "application/json"
     raises: tuple[type[LauncherError], ...] = ()
+    upload: bool = False
     public: bool = False
     needs: UserRole = UserRole.READER
     traced: bool = False

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from launcher.auditing import Audit, AuditHosts, Collected, CollectGarbage
 from launcher.bus import Bus
-from launcher.errors import BadImage, BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
+from launcher.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from launcher.groups import GroupRef
-from launcher.messages.catalogue import ListFlavors, ListHosts, ListImages, RegisterImage
+from launcher.messages.catalogue import ListFlavors, ListHosts
 from launcher.messages.instances import (
     CreateInstances,
     DeleteInstance,
@@ -28,7 +28,6 @@ from launcher.models import (
     CreatedKeyPair,
     Flavor,
     HostState,
-    Image,
     Instance,
     KeyPair,
     Model,
@@ -87,12 +86,6 @@ class KeyPairBody(Model):
     public_key: str | None = Field(default=None, min_length=1, max_length=16384)
 
 
-class ImageBody(Model):
-    """POST /images: the name of a directory in the server's image library."""
-
-    name: Name
-
-
 class GarbageBody(Model):
     """POST /gc; with `dry_run` nothing is removed."""
 
@@ -116,10 +109,6 @@ class CreatedKey(KeyPair):
     """A key pair just made; `private_key` is shown this once."""
 
     private_key: str | None = None
-
-
-class ImageList(Model):
-    images: list[Image]
 
 
 class FlavorList(Model):
@@ -226,18 +215,6 @@ class Native:
 
     def _catalogue(self) -> Sequence[Endpoint]:
         return [
-            Endpoint(
-                "POST",
-                "/images",
-                self.register_image,
-                "Register an image from the server's library",
-                status=201,
-                body=ImageBody,
-                response=ImageList,
-                raises=(Forbidden, NotFound, BadImage),
-            ),
-            Endpoint("GET", "/images", self.list_images, "List images", response=ImageList),
-            Endpoint("GET", "/images/{id}", self.get_image, "Show an image", response=Image),
             Endpoint("GET", "/flavors", self.list_flavors, "List flavors", response=FlavorList),
             Endpoint("GET", "/hosts", self.list_hosts, "List compute hosts", response=HostList),
         ]
@@ -301,19 +278,6 @@ class Native:
     async def delete_key_pair(self, ask: Ask) -> Answer:
         await self.bus.call(ask.ctx, DeleteKeyPair(name=ask.path["name"]))
         return Answer()
-
-    async def register_image(self, ask: Ask) -> Answer:
-        return Answer(ImageList(images=await self.bus.call(ask.ctx, RegisterImage(name=ask.body.name))))
-
-    async def list_images(self, ask: Ask) -> Answer:
-        return Answer(ImageList(images=await self.bus.call(ask.ctx, ListImages())))
-
-    async def get_image(self, ask: Ask) -> Answer:
-        wanted = ask.path["id"]
-        found = [image for image in await self.bus.call(ask.ctx, ListImages()) if wanted in (image.id, image.name)]
-        if not found:
-            raise NotFound(f"there is no image {wanted!r}", hint="see `launcher image list`")
-        return Answer(found[-1])
 
     async def list_flavors(self, ask: Ask) -> Answer:
         return Answer(FlavorList(flavors=await self.bus.call(ask.ctx, ListFlavors())))

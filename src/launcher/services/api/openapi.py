@@ -56,6 +56,9 @@ def _operation(endpoint: Endpoint, refs: Any) -> dict[str, Any]:
     if endpoint.body:
         schema = refs[(endpoint.body, "validation")]
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if endpoint.upload:
+        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 

@@ -18,6 +18,7 @@ from launcher.accounts import UserRole
 from launcher.auditing import ArtefactsRemoved, HostsAudited
 from launcher.bus import Bus
 from launcher.clock import Clock
+from launcher.drivers.images.vault import Vault
 from launcher.errors import BadRequest, Conflict, Forbidden, LauncherError, NotFound, Unauthorized, Unreachable
 from launcher.identity import new_request_id, new_span_id
 from launcher.messages.access import Ping
@@ -34,7 +35,9 @@ from launcher.services.api.ec2.service import Ec2
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
 from launcher.services.api.groups import NativeGroups
+from launcher.services.api.images import NativeImages
 from launcher.services.api.life import NativeLife
+from launcher.services.api.metadata.rooms import NoRooms, RoomDoors, Rooms
 from launcher.services.api.metadata.service import Metadata, MetadataRules
 from launcher.services.api.metadata.view import MetadataView
 from launcher.services.api.metrics import Metrics
@@ -50,6 +53,7 @@ BODY_TIMEOUT = 10.0
 IDLE_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 5.0
 HEALTH_TIMEOUT = 5.0
+ROOMS_EVERY = 1.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
@@ -76,17 +80,19 @@ class ApiServer(Role):
         clock: Clock,
         rng: Random,
         listener: socket.socket,
+        vault: Vault,
         metadata_listener: socket.socket | None,
         metadata_rules: MetadataRules | None = None,
+        rooms: Rooms | None = None,
         region: str = "RegionOne",
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.listener, self.metadata_listener = listener, metadata_listener
         rules = metadata_rules or MetadataRules()
         self.metadata = Metadata(bus=bus, clock=clock, rng=rng, rules=rules, context=self.own_context)
-        self.callers = Callers(bus=bus, rng=rng)
+        self.callers, self.rooms = Callers(bus=bus, rng=rng), rooms or NoRooms()
         self.ec2 = Ec2(bus=bus, clock=clock, rng=rng, callers=self.callers, region=region, traced=self._keep_span)
-        self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus), Metrics()
+        self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus, rooms=self.rooms), Metrics()
         parts = (
             Native(bus=bus),
             NativeLife(bus=bus),
@@ -94,12 +100,14 @@ class ApiServer(Role):
             NativeAccounts(bus=bus),
             NativeCredentials(bus=bus),
             NativeGroups(bus=bus),
+            NativeImages(bus=bus, vault=vault),
             NativeNetworks(bus=bus),
             NativeFloatingIps(bus=bus),
             MetadataView(bus=bus, metadata=self.metadata),
         )
         self.endpoints = [*(each for part in parts for each in part.endpoints), *self._own_endpoints()]
         self.open = AsyncExitStack()
+        self.doors: RoomDoors | None = None
 
     @property
     def notices(self) -> Sequence[Route]:
@@ -113,11 +121,24 @@ class ApiServer(Role):
         await self.metrics.hear_event(ctx, message)
         await self.watch.hear_event(ctx, message)
 
+    @property
+    def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[object]]]]:
+        return [(ROOMS_EVERY, self.look_for_rooms)] if self.metadata_listener is not None else []
+
+    async def look_for_rooms(self) -> None:
+        if self.doors is not None:
+            await self.doors.look()
+
     async def recover(self) -> None:
         """The door opens last, when everybody behind it is there."""
         await self._listen(self.application(), self.listener)
         if self.metadata_listener is not None:
             await self.open.enter_async_context(self.metadata.serving(self.metadata_listener))
+            self.doors = RoomDoors(
+                self.rooms, port=self.metadata_listener.getsockname()[1], serve=self.metadata.serving
+            )
+            self.open.push_async_callback(self.doors.close)
+            await self.doors.look()
 
     async def stop(self) -> None:
         self.watch.close()

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Coroutine
+from socket import SOCK_STREAM
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -17,8 +18,10 @@ from aiohttp import WSMsgType, web
 from launcher.bus import Bus
 from launcher.errors import BadRequest, Conflict, Unreachable
 from launcher.messages.instances import GetInstance
-from launcher.models import VmState
+from launcher.messages.network import ListAddresses
+from launcher.models import InstanceId, VmState
 from launcher.services.api.endpoint import Ask
+from launcher.services.api.metadata.rooms import Rooms
 
 CONNECT_TIMEOUT, REDIAL = 5.0, 0.2
 CHUNK = 65536
@@ -28,8 +31,8 @@ Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Tunnel:
     """Only to addresses that the network role leased to the caller's own instance."""
 
-    def __init__(self, *, bus: Bus) -> None:
-        self.bus = bus
+    def __init__(self, *, bus: Bus, rooms: Rooms) -> None:
+        self.bus, self.rooms = bus, rooms
 
     async def open(self, ask: Ask) -> web.StreamResponse:
         reader, writer = await self._connect(ask)
@@ -50,15 +53,35 @@ class Tunnel:
             raise BadRequest(f"{port[:20]!r} is not a port", field="port")
         if instance.vm_state is not VmState.ACTIVE or not instance.addresses:
             raise Conflict(f"instance {instance.name!r} is {instance.status}", hint="wait until it is ACTIVE")
-        address = str(instance.addresses[0])
+        address, room = str(instance.addresses[0]), await self._room(ask, instance.id)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                return await dial(functools.partial(asyncio.open_connection, address, int(port)))
+                return await dial(functools.partial(self._open, room, address, int(port)))
         except (OSError, TimeoutError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else "no answer"
             raise Unreachable(
                 f"{instance.name}: {address} port {port}: {why}", hint=f"see `launcher console {instance.name}`"
             ) from None
+
+    async def _room(self, ask: Ask, instance_id: InstanceId) -> str | None:
+        """Where the address is the instance's and not somebody else's; None where it is so on the whole host."""
+        if not (rooms := self.rooms.list_all()):
+            return None
+        leases = await self.bus.call(ask.ctx, ListAddresses(instance_id=instance_id))
+        apart = (lease.network.bridge for lease in leases[:1] if lease.network.apart)
+        return next((bridge for bridge in apart if bridge in rooms), None)
+
+    async def _open(self, room: str | None, address: str, port: int) -> Connected:
+        if room is None:
+            return await asyncio.open_connection(address, port)
+        made = self.rooms.open(room, SOCK_STREAM)
+        try:
+            made.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(made, (address, port))
+            return await asyncio.open_connection(sock=made)
+        except BaseException:
+            made.close()
+            raise
 
 
 async def dial(connect: Callable[[], Coroutine[Any, Any, Connected]]) -> Connected:

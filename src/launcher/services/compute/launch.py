@@ -11,6 +11,7 @@ from launcher.drivers.images.store import ImageStore
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.virt.driver import VirtDriver
 from launcher.errors import BusError, StaleGeneration
+from launcher.messages.images import OpenContent
 from launcher.messages.network import AllocateFixedIp, ReleaseFixedIp
 from launcher.models import TaskState
 from launcher.services.compute.holdings import Holdings
@@ -126,6 +127,9 @@ class Launches:
             await self.network.unplug(work.order)
 
     async def create_disks(self, work: Launch) -> None:
+        for image in await self.images.list_missing(work.order):
+            ticket = await self.bus.call(work.within_step(), OpenContent(sha256=image.sha256))
+            await self.images.fetch(work.order, image, ticket)
         work.disks = await self.images.create_disks(work.order)
 
     async def delete_disks(self, work: Launch) -> None:

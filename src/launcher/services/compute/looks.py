@@ -10,7 +10,7 @@ from launcher.bus import Bus
 from launcher.drivers.images.store import ImageStore
 from launcher.drivers.virt.driver import Domain, VirtDriver
 from launcher.errors import Conflict
-from launcher.messages.compute import GetConsoleLog, GetDiagnostics, VerifyInstance
+from launcher.messages.compute import GetConsoleLog, GetDiagnostics, PruneBases, VerifyInstance
 from launcher.messages.reports import ReportVerified
 from launcher.messaging import Context, Route
 from launcher.models import Diagnostics, LaunchOrder, PowerState
@@ -49,6 +49,7 @@ class Looks:
             GetDiagnostics.to(self.get_diagnostics),
             ListArtefacts.to(self.list_artefacts),
             RemoveArtefacts.to(self.remove_artefacts),
+            PruneBases.to(self.prune_bases),
         ]
 
     async def start(self) -> None:
@@ -110,3 +111,6 @@ class Looks:
             if not mine or ref.number in others:
                 raise Conflict(f"{ref.name}: somebody is at work for it")
             await self.artefacts.remove(ref, message.kinds)
+
+    async def prune_bases(self, ctx: Context, message: PruneBases) -> int:
+        return await self.images.prune_bases()

@@ -139,7 +139,7 @@ class Admission:
 
     def _order(self, db: sqlite3.Connection, plan: Plan, number: int, name: str) -> LaunchOrder:
         request, project = plan.request, plan.ctx.project_id
-        machine, kernel, ramdisk = _images(db, request.image, plan.flavor)
+        machine, kernel, ramdisk = _images(db, plan.ctx, request.image, plan.flavor)
         return LaunchOrder(
             instance_id=new_uuid(self.rng),
             number=number,
@@ -221,20 +221,28 @@ def _check_encoded(encoded: str, field: str, limit: int) -> None:
         raise BadRequest(f"{field} has {size} bytes, {limit} are allowed", field=field)
 
 
-def _images(db: sqlite3.Connection, name_or_id: str, flavor: Flavor) -> tuple[Image, Image | None, Image | None]:
-    """The machine image, and the kernel and ramdisk that it names."""
-    machine = images.get(db, name_or_id)
+def _images(
+    db: sqlite3.Connection, ctx: Context, name_or_id: str, flavor: Flavor
+) -> tuple[Image, Image | None, Image | None]:
+    """The machine image, and the kernel and ramdisk that it names. Raises Conflict while one of them is not active."""
+    machine = images.get(db, ctx.project_id, name_or_id, is_admin=ctx.is_admin)
     if machine.kind is not ImageKind.MACHINE:
         raise BadRequest(f"{machine.name} is a {machine.kind} image, not a machine image", field="image")
-    if flavor.memory_mb < machine.min_memory_mb:
-        raise BadRequest(
-            f"{machine.name} needs {machine.min_memory_mb} MB of memory, {flavor.name} has {flavor.memory_mb}",
-            hint="take a larger flavor",
-            field="flavor",
-        )
-    kernel = images.get(db, machine.kernel_id) if machine.kernel_id else None
-    ramdisk = images.get(db, machine.ramdisk_id) if machine.ramdisk_id else None
-    return machine, kernel, ramdisk
+    content = machine.content()
+    needs = {
+        "MB of memory": (machine.min_memory_mb, flavor.memory_mb),
+        "GB of disk": (machine.min_disk_gb, flavor.root_gb or machine.min_disk_gb),
+    }
+    for what, (needed, given) in needs.items():
+        if given < needed:
+            raise BadRequest(
+                f"{machine.name} needs {needed} {what}, {flavor.name} has {given}",
+                hint="take a larger flavor",
+                field="flavor",
+            )
+    kernel = images.get_by_id(db, machine.kernel_id).content() if machine.kernel_id else None
+    ramdisk = images.get_by_id(db, machine.ramdisk_id).content() if machine.ramdisk_id else None
+    return content, kernel, ramdisk
 
 
 def _display_name(asked: str | None, number: int, index: int, count: int) -> str:

@@ -20,7 +20,7 @@ from launcher.db.owners import Owner
 from launcher.models import InstanceId, InstanceRef, VmState
 
 Present = tuple[ArtefactKind, InstanceId | None, str]
-RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT, ArtefactKind.FLOATING}
+RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT, ArtefactKind.FLOATING, ArtefactKind.IMAGE}
 DUE = {
     VmState.ACTIVE: RUNNING,
     VmState.PAUSED: RUNNING,

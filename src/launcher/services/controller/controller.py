@@ -19,12 +19,14 @@ from launcher.messages.access import Ping
 from launcher.messages.instances import CreateInstances
 from launcher.messages.notices import HostHeartbeat
 from launcher.messaging import Context, Route
-from launcher.models import Flavor, Image, Quotas
+from launcher.models import Flavor, Quotas
 from launcher.services.controller.access import Access, AccessRules
 from launcher.services.controller.accounts import Accounts
 from launcher.services.controller.admission import Admission
 from launcher.services.controller.attributes import Attributes
-from launcher.services.controller.catalogue import Catalogue, ReadImage
+from launcher.services.controller.caches import Caches
+from launcher.services.controller.catalogue import Catalogue
+from launcher.services.controller.images import Images, ImageSupply
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
@@ -41,6 +43,7 @@ from launcher.services.role import Role
 TRACES_KEPT_MS = 7 * 24 * 3600 * 1000
 EVENTS_KEPT = 100_000
 FIRST_LOOK = 5.0
+IMAGES_EVERY = 10.0
 
 
 class Controller(Role):
@@ -61,8 +64,7 @@ class Controller(Role):
         db: Database,
         quotas: Quotas,
         flavors: Mapping[str, Flavor],
-        read_image: ReadImage,
-        library: Sequence[Image],
+        images: ImageSupply,
         admin: AdminAccess,
         launches: LaunchRules,
         tick: float,
@@ -71,21 +73,24 @@ class Controller(Role):
         access: AccessRules | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
-        self.db, self.tick, self.sweep_every, self.library, self.admin = db, tick, sweep_every, library, admin
+        self.db, self.tick, self.sweep_every, self.admin = db, tick, sweep_every, admin
         self.refresh = Refresh(db=db, bus=bus, context=self.own_context)
-        self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
-        self.catalogue = Catalogue(db=db, clock=clock, flavors=flavors, read_image=read_image)
-        self.sweep = Sweep(db=db, bus=bus, hosts=self.catalogue.hosts, context=self.own_context)
-        self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
+        journal = self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
+        self.catalogue = Catalogue(clock=clock, flavors=flavors)
+        hosts = self.catalogue.hosts
+        self.images = Images(db=db, clock=clock, rng=rng, usual_quotas=quotas, supply=images)
+        self.sweep = Sweep(db=db, bus=bus, hosts=hosts, imports=self.images.imports, context=self.own_context)
+        self.caches = Caches(bus=bus, live_hosts=lambda: self.catalogue.live_hosts(host_timeout))
+        report = self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
         self.reconcile = Reconcile(
-            db=db, bus=bus, clock=clock, rng=rng, journal=self.journal, start_report=self.start_report, rules=launches
+            db=db, bus=bus, clock=clock, rng=rng, journal=journal, start_report=report, rules=launches
         )
         self.admission = Admission(
             db=db,
             bus=bus,
             clock=clock,
             rng=rng,
-            journal=self.journal,
+            journal=journal,
             quotas=quotas,
             flavors=flavors,
             build_timeout=launches.build_timeout,
@@ -101,9 +106,7 @@ class Controller(Role):
             life=self.life,
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
-        self.inventory = Inventory(
-            db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=self.catalogue.hosts
-        )
+        self.inventory = Inventory(db=db, bus=bus, clock=clock, journal=journal, reconcile=self.reconcile, hosts=hosts)
         self.access = Access(db=db, clock=clock, rng=rng, rules=access or AccessRules())
         self.accounts = Accounts(db=db, bus=bus, clock=clock, rng=rng, access=self.access, usual=quotas)
         self.attributes = Attributes(journal=self.journal, reconcile=self.reconcile, quotas=quotas, flavors=flavors)
@@ -123,6 +126,8 @@ class Controller(Role):
             *self.tags.routes,
             *self.security_groups.routes,
             *self.catalogue.routes,
+            *self.images.routes,
+            *self.caches.routes,
             *self.reports.routes,
             *self.life.routes,
             *self.attributes.routes,
@@ -141,16 +146,21 @@ class Controller(Role):
             (self.tick, self.start_report.tick),
             (PAUSE, self.refresh.next_round),
             (3600.0, self.prune),
+            (IMAGES_EVERY, self.images.imports.tend),
             *sweep,
         ]
 
     async def start(self) -> None:
         await self.access.keep_admin(self.admin)
-        await self.catalogue.register(self.library)
+        await self.images.start()
 
     async def recover(self) -> None:
         self.refresh.recover()
         await self.reconcile.recover()
+        await self.images.imports.recover()
+
+    async def stop(self) -> None:
+        await self.images.stop()
 
     async def ping(self, ctx: Context, message: Ping) -> None:
         return None

@@ -39,6 +39,7 @@ from launcher.messages.network import ReleaseFixedIp
 from launcher.messaging import Context, Notice, Route
 from launcher.models import InstanceRef
 from launcher.services.controller.audit import compare, due
+from launcher.services.controller.imports import Imports
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -59,8 +60,10 @@ a database put back from a copy and a second launcher on the host do, and then t
 class Sweep:
     """`hosts` names the compute hosts that were ever heard of, `context` is for looks that nobody asked for."""
 
-    def __init__(self, *, db: Database, bus: Bus, hosts: Iterable[str], context: Callable[[], Context]) -> None:
-        self.db, self.bus, self.hosts, self.context = db, bus, hosts, context
+    def __init__(
+        self, *, db: Database, bus: Bus, hosts: Iterable[str], imports: Imports, context: Callable[[], Context]
+    ) -> None:
+        self.db, self.bus, self.hosts, self.imports, self.context = db, bus, hosts, imports, context
         self.seen: dict[Finding, int] = {}
         self.limit = asyncio.Semaphore(AT_ONCE)
 
@@ -128,7 +131,7 @@ class Sweep:
         ids = {artefact.instance_id for artefact in artefacts if artefact.instance_id}
         numbers = {artefact.number for artefact in artefacts if artefact.number}
         after = await self._read(lambda db: owners.list_named(db, ids, numbers))
-        findings = tuple(compare(before, looks, after))
+        findings = (*compare(before, looks, after), *await self.imports.look())
         await self._tell(ctx, HostsAudited(found=findings))
         return Audit(
             findings=findings,
@@ -150,10 +153,11 @@ class Sweep:
 
     async def _refuse_when_lost(self, findings: Sequence[Finding]) -> None:
         """Artefacts without a single row: a lost state directory is no order to end every guest."""
+        lost = [each for each in findings if (each.kind, each.trouble) != (ArtefactKind.IMAGE, Trouble.OWNERLESS)]
         never_used = await self._read(owners.is_empty)
-        if findings and never_used:
+        if lost and never_used:
             raise Conflict(
-                f"{len(findings)} artefacts are on the hosts, this database never had an instance: nothing is removed",
+                f"{len(lost)} artefacts are on the hosts, this database never had an instance: nothing is removed",
                 hint="is this the right state directory? Else remove them by hand: virsh, ip link, iptables-save",
             )
 
@@ -166,7 +170,8 @@ class Sweep:
         kept = set(audit.findings) - (set(findings) - errors.keys())
         left = {finding.instance_id for finding in kept if finding.host}
         for group in of_network:
-            if audit.silent or group[0].instance_id in left:
+            is_image = group[0].kind is ArtefactKind.IMAGE
+            if not is_image and (audit.silent or group[0].instance_id in left):
                 errors |= dict.fromkeys(group, "what is on the hosts comes first")
             else:
                 await self._attempt(ctx, group, errors)
@@ -195,6 +200,8 @@ class Sweep:
             await self.bus.call(ctx, ReleaseFixedIp(instance_id=one.instance_id))
         if kinds & PUBLISHED:
             await self.bus.call(ctx, PublishLeases())
+        if ArtefactKind.IMAGE in kinds:
+            await self.imports.sweep(unknown=True)
 
     async def _tell(self, ctx: Context, notice: Notice) -> None:
         with contextlib.suppress(BusError):
@@ -215,10 +222,11 @@ def _ref(finding: Finding) -> InstanceRef | None:
 
 
 def _grouped(findings: Iterable[Finding]) -> tuple[list[list[Finding]], list[list[Finding]]]:
-    """By host and instance: first those on hosts, then those of the network."""
-    groups: dict[tuple[str | None, str | None, int | None], list[Finding]] = {}
+    """By host and instance: first those on hosts, then those of the network, and of the vault by themselves."""
+    groups: dict[tuple[str | None, str | None, int | None, bool], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault((finding.host, finding.instance_id, finding.number), []).append(finding)
+        is_image = finding.kind is ArtefactKind.IMAGE
+        groups.setdefault((finding.host, finding.instance_id, finding.number, is_image), []).append(finding)
     found = list(groups.values())
     return [group for group in found if group[0].host], [group for group in found if not group[0].host]
 

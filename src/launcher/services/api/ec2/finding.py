@@ -9,8 +9,9 @@ from ipaddress import AddressValueError, IPv4Address
 from pydantic import TypeAdapter, ValidationError
 
 from launcher.groups import Group
+from launcher.images import CatalogueImage, ImageState
 from launcher.messages.instances import ListInstances, NicRequest
-from launcher.models import Image, ImageKind, Instance, Name
+from launcher.models import ImageKind, Instance, Name
 from launcher.networks import Network
 from launcher.services.api.ec2 import ids
 from launcher.services.api.ec2.operation import Ask
@@ -41,19 +42,19 @@ async def instances(ask: Ask, wanted: Sequence[str]) -> list[Instance]:
     return [known[number] for number in numbers] if numbers else found
 
 
-def image_id(image: Image) -> str:
+def image_id(image: CatalogueImage) -> str:
     return ids.of_image(PREFIXES[image.kind], image.id)
 
 
-def image(known: Iterable[Image], wanted: str) -> Image:
-    """By id, or by a name such as `ami-tiny`; of several of one name the newest."""
+def image(known: Iterable[CatalogueImage], wanted: str) -> CatalogueImage:
+    """By id, or by a name such as `ami-tiny`; of several of one name the newest that can be used."""
     images = list(known)
     for found in (
         [each for each in images if image_id(each) == wanted],
         [each for each in images if each.name == wanted],
     ):
         if found:
-            return found[-1]
+            return sorted(found, key=lambda each: each.state is ImageState.ACTIVE)[-1]
     if not re.fullmatch(r"a[mkr]i-([0-9a-f]{8}|[0-9a-f]{17})", wanted):
         raise Refusal(ids.IMAGE.malformed, f'Invalid id: "{wanted}" (expecting "ami-...")')
     raise Refusal(ids.IMAGE.unknown, f"The image id '[{wanted}]' does not exist")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
-from launcher.messages import catalogue
-from launcher.models import Image
+from launcher.images import CatalogueImage, ImageState
+from launcher.messages.images import ListImages
 from launcher.services.api.ec2 import finding, ids, tags
 from launcher.services.api.ec2.instance_shapes import REASONS, ROOT
 from launcher.services.api.ec2.operation import TAG_FILTERS, Ask, Listing, Paged, plain
@@ -15,8 +15,8 @@ from launcher.services.api.ec2.shapes import GROUP_IDS, TAGS, TagSet, tag_set
 from launcher.services.api.ec2.xml import Since
 from launcher.tagging import Tagged
 
-OWNER = "admin"
-"""Whose every image is."""
+STATES = {ImageState.ACTIVE: "available", ImageState.ERROR: "failed"}
+"""In EC2's words; every other one is pending."""
 
 
 class DescribeImages(Paged):
@@ -56,38 +56,35 @@ class Images(NamedTuple):
 
 
 async def find_images(ask: Ask, request: DescribeImages) -> Sequence[ImageItem]:
-    known = await ask.look(catalogue.ListImages())
+    known = await ask.look(ListImages())
     if request.image_id:
         known = list({image.id: image for image in (finding.image(known, each) for each in request.image_id)}.values())
     noted = await tags.of(ask, Tagged.IMAGE)
-    found = [_item(image, noted.get(image.id, {})) for image in known]
+    found = [_item(image, noted.get(image.id, {})) for image in known if _launchable(image, request.executable_by, ask)]
     owners = {ask.ctx.project_id if each == "self" else each for each in request.owner}
-    return [
-        each
-        for each in found
-        if (not owners or each.image_owner_id in owners) and _launchable(each, request.executable_by, ask)
-    ]
+    return [each for each in found if not owners or each.image_owner_id in owners]
 
 
-def _launchable(image: ImageItem, by: Sequence[str], ask: Ask) -> bool:
+def _launchable(image: CatalogueImage, by: Sequence[str], ask: Ask) -> bool:
     """By everybody (`all`), by whoever asks (`self`), by a project."""
-    return not by or image.is_public or ("self" in by and image.image_owner_id == ask.ctx.project_id)
+    projects = {ask.ctx.project_id if each == "self" else each for each in by}
+    return not by or image.public or bool(projects & {image.project_id, *image.projects})
 
 
-def _item(image: Image, noted: dict[str, str]) -> ImageItem:
+def _item(image: CatalogueImage, noted: dict[str, str]) -> ImageItem:
     return ImageItem(
         image_id=finding.image_id(image),
         image_location=image.name,
-        image_state="available",
-        image_owner_id=OWNER,
-        is_public=True,
+        image_state=STATES.get(image.state, "pending"),
+        image_owner_id=image.project_id,
+        is_public=image.public,
         product_codes=(),
-        architecture="x86_64",
+        architecture=image.architecture,
         image_type=image.kind,
         kernel_id=ids.of_image("aki", image.kernel_id) if image.kernel_id else None,
         ramdisk_id=ids.of_image("ari", image.ramdisk_id) if image.ramdisk_id else None,
         name=image.name,
-        description="",
+        description=image.description,
         root_device_type="instance-store",
         root_device_name=ROOT,
         block_device_mapping=(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from launcher.messages import catalogue, floating_ips, key_pairs, network, security_groups
+from launcher.messages import floating_ips, key_pairs, network, security_groups
+from launcher.messages.images import ListImages
 from launcher.models import KeyPair
 from launcher.services.api.ec2 import finding, ids
 from launcher.services.api.ec2.operation import Ask
@@ -30,7 +31,7 @@ async def _instances(ask: Ask) -> Pairs:
 
 
 async def _images(ask: Ask) -> Pairs:
-    return [(each.id, finding.image_id(each)) for each in await ask.look(catalogue.ListImages())]
+    return [(each.id, finding.image_id(each)) for each in await ask.look(ListImages())]
 
 
 async def _key_pairs(ask: Ask) -> Pairs:

@@ -10,8 +10,10 @@ from ipaddress import IPv4Address
 
 from launcher.floating import FloatingIp
 from launcher.groups import Group
+from launcher.images import CatalogueImage
 from launcher.messages import catalogue, floating_ips, network, security_groups
-from launcher.models import HostState, Image, Instance
+from launcher.messages.images import ListImages
+from launcher.models import HostState, Instance
 from launcher.networks import Network
 from launcher.services.api.ec2 import ids
 from launcher.services.api.ec2.operation import Ask
@@ -25,7 +27,7 @@ class World:
     """As the asking project sees it."""
 
     hosts: Mapping[str, HostState]
-    images: Mapping[str, Image]
+    images: Mapping[str, CatalogueImage]
     networks: Mapping[str, Network]
     groups: Mapping[str, Group]
     floating: Mapping[str, Mapping[IPv4Address | None, FloatingIp]]
@@ -35,7 +37,7 @@ class World:
     async def look(cls, ask: Ask) -> World:
         hosts, images, networks, groups, addresses = await asyncio.gather(
             ask.look(catalogue.ListHosts()),
-            ask.look(catalogue.ListImages()),
+            ask.look(ListImages()),
             ask.look(network.ListNetworks()),
             ask.look(security_groups.ListSecurityGroups()),
             ask.look(floating_ips.ListFloatingIps()),

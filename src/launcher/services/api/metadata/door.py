@@ -45,6 +45,11 @@ def source_of(connection: socket.socket) -> Source:
     return Source(socket.if_indextoname(index), IPv4Address(connection.getpeername()[0]))
 
 
+def on(bridge: str) -> Callable[[socket.socket], Source]:
+    """For a listener that only guests on this bridge can reach."""
+    return lambda connection: Source(bridge, IPv4Address(connection.getpeername()[0]))
+
+
 def by_a_bridge(source: Source) -> bool:
     """Whether it may be a guest at all; nobody else takes a place from them."""
     return (DEVICES / source.bridge / "bridge").is_dir()
@@ -80,10 +85,12 @@ class Door:
         factory: Callable[[], asyncio.BaseProtocol],
         *,
         allowance: Allowance,
+        who: Callable[[socket.socket], Source] = source_of,
         admits: Callable[[Source], bool] = by_a_bridge,
         lifetime: float = LIFETIME,
     ) -> None:
-        self.factory, self.allowance, self.admits, self.lifetime = factory, allowance, admits, lifetime
+        self.factory, self.allowance, self.lifetime = factory, allowance, lifetime
+        self.who, self.admits = who, admits
         self.inside: dict[asyncio.BaseTransport, Source] = {}
 
     @contextlib.asynccontextmanager
@@ -112,7 +119,7 @@ class Door:
     async def _let_in(self, connection: socket.socket) -> None:
         self.inside = {each: source for each, source in self.inside.items() if not each.is_closing()}
         try:
-            source = source_of(connection)
+            source = self.who(connection)
             if not (self.admits(source) and self._has_room(source)):
                 raise OSError(f"{source.address} on {source.bridge} is no guest, or has too many connections")
             loop = asyncio.get_running_loop()

@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from random import Random
 
@@ -19,7 +20,7 @@ from launcher.guestdata import ec2, openstack
 from launcher.guestdata.guest import Guest
 from launcher.guestdata.tree import Node, answer, find, split
 from launcher.messaging import Context
-from launcher.services.api.metadata.door import Allowance, Door, by_a_bridge, source_of
+from launcher.services.api.metadata.door import Allowance, Door, by_a_bridge, on, source_of
 from launcher.services.api.metadata.guests import Guests, Source
 from launcher.services.api.metadata.tokens import LONGEST, Tokens
 
@@ -27,6 +28,8 @@ TTL = "X-aws-ec2-metadata-token-ttl-seconds"
 TOKEN = "X-aws-ec2-metadata-token"  # noqa: S105 - the header's name
 TOKEN_PATH = ["latest", "api", "token"]
 SHUTDOWN_TIMEOUT = 1.0
+
+Who = Callable[[socket.socket], Source]
 
 log = logging.getLogger(__name__)
 MUTE = logging.getLogger(f"{__name__}.http")
@@ -61,10 +64,12 @@ class Metadata:
         self.requests, self.connections = Allowance(clock=clock), Allowance(clock=clock)
 
     @contextlib.asynccontextmanager
-    async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
-        server = web.Server(self._answer, access_log=None, logger=MUTE)
+    async def serving(self, listener: socket.socket, room: str | None = None) -> AsyncIterator[None]:
+        """`room` is the bridge of a network whose guests, and nobody else, reach this listener."""
+        who, admits = (source_of, self.rules.admits) if room is None else (on(room), lambda _: True)
+        server = web.Server(partial(self._answer, who), access_log=None, logger=MUTE)
         try:
-            async with Door(server, allowance=self.connections, admits=self.rules.admits).open(listener):
+            async with Door(server, allowance=self.connections, who=who, admits=admits).open(listener):
                 yield
         finally:
             await server.shutdown(SHUTDOWN_TIMEOUT)
@@ -76,9 +81,9 @@ class Metadata:
             return find(openstack.root(guest, rng=self.rng), parts[1:])
         return find(ec2.root(guest, tags=self.rules.tags), parts)
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _answer(self, who: Who, request: web.BaseRequest) -> web.Response:
         try:
-            return await self._respond(request)
+            return await self._respond(request, _source(who, request))
         except Refusal as refusal:
             return _refused(refusal)
         except NotFound:
@@ -90,8 +95,7 @@ class Metadata:
             log.exception("metadata for %s failed", request.remote)
             return _refused(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR))
 
-    async def _respond(self, request: web.BaseRequest) -> web.Response:
-        source = _source(request)
+    async def _respond(self, request: web.BaseRequest, source: Source) -> web.Response:
         if not self.requests.take(source):
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, Retry_After="1")
         about_token = split(request.path) == TOKEN_PATH
@@ -124,11 +128,11 @@ class Metadata:
         return {TTL: str(left)}
 
 
-def _source(request: web.BaseRequest) -> Source:
+def _source(who: Who, request: web.BaseRequest) -> Source:
     connection = request.transport.get_extra_info("socket") if request.transport else None
     try:
         if connection is not None:
-            return source_of(connection)
+            return who(connection)
     except OSError as error:
         log.info("who asks is gone: %s", error)
     raise Refusal(HTTPStatus.BAD_REQUEST)
