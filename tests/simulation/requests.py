@@ -1,4 +1,4 @@
-"""What clients ask for besides launches and their ends: changes of groups, a floating IP moved about, stops, starts …"""
+"""What clients ask for besides launches and their ends: changes of groups, moves of a floating IP, stops, starts …"""
 
 from __future__ import annotations
 
