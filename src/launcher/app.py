@@ -222,6 +222,7 @@ def _controller(
             state_timeouts=config.timeouts.of_states(),
             max_attempts=config.controller.max_attempts,
             restart_missing=config.controller.missing == "restart",
+            shutdown_timeout=config.controller.shutdown_timeout_s,
         ),
         tick=config.controller.tick_s,
         sweep_every=config.controller.sweep_s,

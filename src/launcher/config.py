@@ -199,6 +199,7 @@ class ComputeConfig(Model):
 class ControllerConfig(Model):
     build_timeout_s: float = Field(default=600.0, gt=0)
     max_attempts: int = Field(default=3, ge=1)
+    shutdown_timeout_s: float = Field(default=60.0, ge=0, le=3600)
     missing: Literal["restart", "stop"] = "restart"
     tick_s: float = Field(default=1.0, gt=0)
     sweep_s: float = Field(default=60.0, ge=0)

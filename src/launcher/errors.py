@@ -7,7 +7,10 @@
     │   └── QuotaExceeded              403 quota_exceeded
     ├── NotFound                       404 not_found
     ├── Conflict                       409 conflict
-    │   └── StaleGeneration            409 stale_generation      the instance has moved on; drop the work
+    │   ├── StaleGeneration            409 stale_generation      the instance has moved on; drop the work
+    │   ├── WrongState                 409 wrong_state           not in this state, or while that is under way
+    │   ├── Locked                     409 locked                only an administrator may, until it is unlocked
+    │   └── Protected                  409 protected             from being deleted
     ├── TooManyRequests                429 too_many_requests
     ├── NoValidHost                    503 no_valid_host
     │   └── NoHostYet                  503 no_host_yet           no host has reported; worth waiting
@@ -111,6 +114,18 @@ class Conflict(LauncherError):
 
 class StaleGeneration(Conflict):
     code = "stale_generation"
+
+
+class WrongState(Conflict):
+    code = "wrong_state"
+
+
+class Locked(Conflict):
+    code = "locked"
+
+
+class Protected(Conflict):
+    code = "protected"
 
 
 class TooManyRequests(LauncherError):

@@ -70,12 +70,23 @@ VOLUMES = {
     "volume.fault": "the host's word that it failed",
     "volume.end": "the transaction that makes a move of the host's word",
 }
+LIFE = {
+    "act": "the transaction that accepts what is to be done to an instance",
+    "stopping": "the task: the guest is asked, then its domain is destroyed",
+    "starting": "the task: the steps of a launch, on the disk that is there",
+    "rebooting": "the task: both",
+    "pausing": "the task",
+    "unpausing": "the task",
+    "suspending": "the task: the guest's memory is written to a file, its domain ends",
+    "resuming": "the task: the steps of a launch, but its domain goes on from the file",
+    "report.changed": "the word that a task is done",
+}
 IMPORT = {
     "image.arrive": "a part of an image's bytes is written",
     "image.admit": "an image's file that has passed the gate gets its content's name",
     "image.active": "the transaction that makes an image active",
 }
-POINTS = LAUNCH | FAILURE | TERMINATE | IMPORT | VOLUMES
+POINTS = LAUNCH | FAILURE | TERMINATE | LIFE | IMPORT | VOLUMES
 
 _WORDS = re.compile(r"([\w.]+):(before|after):([1-9]\d*):(kill|raise|sleep=\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)

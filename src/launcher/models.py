@@ -41,13 +41,22 @@ class VmState(StrEnum):
 
     BUILDING = "building"
     ACTIVE = "active"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
     STOPPED = "stopped"
     ERROR = "error"
     DELETED = "deleted"
 
 
+class ShutdownBehaviour(StrEnum):
+    """What becomes of an instance whose guest powers itself off."""
+
+    STOP = "stop"
+    TERMINATE = "terminate"
+
+
 class TaskState(StrEnum):
-    """What is being done to it: the launch's steps by name, and its three ways back.
+    """What is being done to it: the launch's steps by name, its three ways back, what its owner asked for (`life.py`).
 
     `rescheduling` undoes what a host has made of a launch that goes on at another.
     """
@@ -62,6 +71,13 @@ class TaskState(StrEnum):
     RESCHEDULING = "rescheduling"
     CLEANING = "cleaning"
     DELETING = "deleting"
+    STOPPING = "stopping"
+    STARTING = "starting"
+    REBOOTING = "rebooting"
+    PAUSING = "pausing"
+    UNPAUSING = "unpausing"
+    SUSPENDING = "suspending"
+    RESUMING = "resuming"
 
 
 class Flavor(Model):
@@ -226,7 +242,7 @@ class Instance(Model):
     user_id: str
     name: str
     hostname: str
-    status: str = Field(description="one word for lists: BUILD, ACTIVE, STOPPED, DELETING, ERROR or DELETED")
+    status: str = Field(description="one word for lists: BUILD, DELETING, or its state")
     vm_state: VmState
     task_state: TaskState | None
     state_since_ms: int
@@ -240,6 +256,9 @@ class Instance(Model):
     security_groups: tuple[str, ...]
     availability_zone: str | None
     metadata: dict[str, str]
+    shutdown_behaviour: ShutdownBehaviour = ShutdownBehaviour.STOP
+    protected: bool = Field(default=False, description="from being deleted")
+    locked: bool = Field(default=False, description="only administrators may do anything to it")
     reservation_id: str
     launch_index: int
     created_ms: int
@@ -261,7 +280,8 @@ class HostState(Model):
     volumes_free_mb: int = 0
     vcpus_used: int
     memory_used_mb: int
-    instances: int
+    instances: int = Field(description="that count against it, whether their machines run or not")
+    running: int = Field(default=0, description="machines among them, paused ones included")
     highest_number: int = Field(
         default=0, ge=0, le=0x7FFFFFFF, description="of all that was ever seen there; none up to it is free"
     )
@@ -328,6 +348,7 @@ class Event(Model):
     task_state: TaskState | None
     host: str | None
     request_id: str
+    trace_id: str = ""
     message: str = ""
 
 

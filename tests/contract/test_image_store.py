@@ -512,3 +512,15 @@ class NeverAsked(Ways):
 
     def choose(self, order: LaunchOrder, payload: Payload) -> tuple[Injection, ...]:
         raise DriverError(f"{order.name} was opened again")
+
+
+async def test_a_disk_grows_to_its_new_flavors_size_and_keeps_what_was_written(
+    files: LocalImages, orders: Orders
+) -> None:
+    disks = await files.create_disks(orders())
+    await process.run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", disks.root])
+    for root_gb in (10, 10, 0):
+        grown = await files.create_disks(orders(flavor=Flavor(name="big", vcpus=1, memory_mb=512, root_gb=root_gb)))
+        assert (grown, qcow2.read_header(grown.root).virtual_size) == (disks, 10 * GIB)
+    await process.run(["qemu-img", "check", "-f", "qcow2", disks.root])
+    await process.run(["qemu-io", "-f", "qcow2", "-c", "read -P 7 0 64k", disks.root])

@@ -180,3 +180,63 @@ async def test_the_loop_turns_while_a_domain_starts_and_ends(rig: Rig) -> None:
     await rig.virt.destroy(order)
     turning.cancel()
     assert turns > 0
+
+
+# --- between the launch and the end ----------------------------------------------------------------
+
+
+async def power_of(rig: Rig, order: LaunchOrder) -> PowerState | None:
+    found = await rig.virt.find_domain(order.instance_id)
+    return found.power if found else None
+
+
+async def test_a_paused_domain_stands_until_it_may_run_again(rig: Rig) -> None:
+    order = await spawned(rig)
+    for verb, power in ((rig.virt.pause, PowerState.PAUSED), (rig.virt.unpause, PowerState.RUNNING)):
+        for _ in range(2):
+            await verb(order)
+            assert await power_of(rig, order) is power
+    older = order.model_copy(update={"generation": 2})
+    for missing in (order_for(9), older):
+        with pytest.raises(NotFound, match=missing.name):
+            await rig.virt.pause(missing)
+
+
+async def test_a_suspended_domain_goes_on_as_the_next_generation(rig: Rig, tmp_path: Path) -> None:
+    """Its end is no news, its next end is."""
+    order, memory = await spawned(rig), tmp_path / "memory"
+    for _ in range(2):
+        await rig.virt.suspend(order, memory)
+        assert await rig.virt.list_domains() == []
+    assert all(power is not PowerState.STOPPED for _, power, _ in rig.changes)
+    later = order.model_copy(update={"generation": 2})
+    for _ in range(2):
+        await rig.virt.resume(later, memory)
+        (domain,) = await rig.virt.list_domains()
+        assert (domain.generation, domain.power, domain.number) == (2, PowerState.RUNNING, order.number)
+    assert not memory.exists()
+    await rig.kill_guest(order)
+    await until(lambda: (order.instance_id, PowerState.STOPPED, "failed") in rig.changes)
+
+
+async def test_without_its_memory_nothing_goes_on(rig: Rig, tmp_path: Path) -> None:
+    order, memory = await spawned(rig), tmp_path / "memory"
+    await rig.virt.suspend(order, memory)
+    for _ in range(2):
+        await rig.virt.forget(order, memory)
+    assert not memory.exists()
+    with pytest.raises(SpawnFailed, match="memory"):
+        await rig.virt.resume(order.model_copy(update={"generation": 2}), memory)
+    with pytest.raises(NotFound, match=order.name):
+        await rig.virt.suspend(order, memory)
+    assert await rig.virt.list_domains() == []
+
+
+async def test_the_power_button_may_be_pressed_whatever_is_there(rig: Rig) -> None:
+    """A guest without a system does not hear it."""
+    order = await spawned(rig)
+    rig.deafen(order)
+    await rig.virt.shut_down(order)
+    assert await power_of(rig, order) is PowerState.RUNNING
+    await rig.virt.destroy(order)
+    await rig.virt.shut_down(order)

@@ -64,6 +64,9 @@ class Rig(Protocol):
     async def kill_guest(self, order: LaunchOrder) -> None:
         """The guest's process dies."""
 
+    def deafen(self, order: LaunchOrder) -> None:
+        """The guest hears no power button."""
+
 
 class FakeRig:
     def __init__(self, directory: Path) -> None:
@@ -90,6 +93,9 @@ class FakeRig:
 
     async def kill_guest(self, order: LaunchOrder) -> None:
         self.virt.end(order.instance_id, "failed")
+
+    def deafen(self, order: LaunchOrder) -> None:
+        self.virt.deaf.add(order.instance_id)
 
 
 class LibvirtRig:
@@ -123,6 +129,9 @@ class LibvirtRig:
 
     async def kill_guest(self, order: LaunchOrder) -> None:
         os.kill(int((self.pids / f"{order.name}.pid").read_text()), signal.SIGKILL)
+
+    def deafen(self, order: LaunchOrder) -> None:
+        """It has no system that could."""
 
     async def beside(self, work: Callable[[libvirt.virConnect], Any]) -> Any:
         """What somebody else does, through a connection of his own."""

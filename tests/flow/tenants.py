@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from aiohttp import ClientSession
 
 from launcher.accounts import UserRole
+from launcher.life import OPERATIONS
 from tests.flow.house import House, Json
 
 READER, MEMBER, ADMIN = UserRole.READER, UserRole.MEMBER, UserRole.ADMIN
@@ -215,6 +216,13 @@ NATIVE = Dialect(
         Verb(f"POST {FLOATING}/association", body={"instance": "{instance}"}, needs=MEMBER),
         Verb(f"DELETE {FLOATING}/association", needs=MEMBER),
         Verb(f"DELETE {FLOATING}", needs=MEMBER),
+        Verb(f"PATCH {ONE}", INSTANCE, body={"shutdown_behaviour": "stop"}, needs=MEMBER),
+        Verb(f"PUT {ONE}/lock", f"{INSTANCE}/lock", needs=MEMBER),
+        Verb(f"DELETE {ONE}/lock", f"{INSTANCE}/lock", needs=MEMBER),
+        *(
+            Verb(f"POST {ONE}/{verb}", f"{INSTANCE}/{verb}", body={}, needs=MEMBER, works=(202, 409))
+            for verb in OPERATIONS
+        ),
         Verb(f"DELETE {ONE}", INSTANCE, needs=MEMBER),
         Verb(f"DELETE {GROUP}", "/security-groups/another", needs=MEMBER, foreign=204),
         Verb(f"DELETE {GROUP}", needs=MEMBER, works=(204, 409)),

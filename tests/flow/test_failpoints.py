@@ -1,4 +1,4 @@
-"""Every failpoint lies on the way of a launch, of a failed one or of an end.
+"""Every failpoint lies on the way of a launch, of a failed one, of what is done between, or of an end.
 
 Those in the files of real images are passed in `tests/host/test_kills.py`.
 """
@@ -11,7 +11,9 @@ import pytest
 
 from launcher import failpoints
 from launcher.failpoints import Armed
+from launcher.life import OPERATIONS
 from tests.flow.house import House
+from tests.flow.test_life import act, done
 from tests.flow.test_volumes import attach, machine_of, volume_of, volume_until
 from tests.waiting import until
 
@@ -40,6 +42,10 @@ async def test_every_point_is_passed(tmp_path: Path, monkeypatch: pytest.MonkeyP
         failed = await house.launch()
         await house.until(failed["id"], "ERROR")
         assert passed.names >= failpoints.FAILURE.keys()
+        house.broken.clear()
+        for action, operation in OPERATIONS.items():
+            await act(house, launched, action)
+            await done(house, launched, operation.end)
         await house.ask("DELETE", f"/instances/{launched['id']}", status=202)
         await house.until(launched["id"], "DELETED")
         assert passed.names == failpoints.POINTS.keys() - failpoints.VOLUMES.keys() - FILES

@@ -115,6 +115,32 @@ async def test_a_stopped_machine_gets_it_when_it_starts(house: House) -> None:
     await detach(house, volume)
 
 
+async def test_a_suspended_machine_keeps_its_volumes_as_they_are(house: House) -> None:
+    machine, volume = await machine_of(house), await volume_of(house)
+    await attach(house, volume, machine)
+    path = f"/volumes/{volume['id']}"
+    await house.ask("POST", f"/instances/{machine['id']}/suspend", status=202)
+    await house.until(machine["id"], "SUSPENDED")
+    for method, where, body in (("DELETE", f"{path}/attachment", None), ("POST", f"{path}/size", {"size_gb": 2})):
+        refused = await house.ask(method, where, body, status=409)
+        assert "suspended" in refused["detail"]
+    other = await volume_of(house)
+    await house.ask("POST", f"/volumes/{other['id']}/attachment", {"instance": machine["id"]}, status=409)
+
+
+async def test_a_stopped_machine_starts_with_what_it_has_then(house: House) -> None:
+    machine = await machine_of(house)
+    kept, taken = await volume_of(house), await volume_of(house)
+    for volume in (kept, taken):
+        await attach(house, volume, machine)
+    await house.ask("POST", f"/instances/{machine['id']}/stop", {}, status=202)
+    await house.until(machine["id"], "STOPPED")
+    await detach(house, taken)
+    await house.ask("POST", f"/instances/{machine['id']}/start", status=202)
+    await house.until(machine["id"], "ACTIVE")
+    assert plugged(house) == {machine["id"]: ["volume-00000001"]}
+
+
 async def test_terminating_frees_volumes_or_ends_them(house: House) -> None:
     machine = await machine_of(house)
     kept, going = await volume_of(house), await volume_of(house)
@@ -145,7 +171,7 @@ async def test_a_snapshot_keeps_what_was_there_and_outlives_its_volume(house: Ho
     await attach(house, volume, machine)
     made = await house.ask("POST", "/snapshots", {"volume": volume["id"], "force": True}, status=202)
     snapshot = await volume_until(house, made["id"], "available", "snapshots")
-    assert house.virt.paused == [machine["id"]]
+    assert house.virt.copied == [machine["id"]]
     house.volumes.volumes[volume["id"]].content = "as it is"
     await detach(house, volume)
     await house.ask("DELETE", f"/volumes/{volume['id']}", status=202)

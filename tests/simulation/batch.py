@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from tests.simulation.schedule import (
     DO_POINTS,
     KILL_MODES,
+    LIFE_POINTS,
     ODD_FAULTS,
     REST,
     UNDO_POINTS,
@@ -105,6 +106,20 @@ def changes() -> Iterator[Schedule]:
         yield Schedule(faults=(fault,), changes=(number, number + 4, number + 8))
 
 
+def lives() -> Iterator[Schedule]:
+    """What is done between the launch and the end, with a kill, a delete, a fault or bad weather in it."""
+    acts = tuple(range(62, 62 + 11 * 14, 14))
+    for number, mode in itertools.product(range(60, 200, 5), KILL_MODES):
+        yield Schedule(launches=1 + number % 2, acts=acts, kills=(f"{number}:{mode}",))
+    for number in range(60, 200, 4):
+        yield Schedule(acts=acts, deletes=(number,))
+        yield Schedule(acts=(number, number + 4, number + 8), kills=(f"{number + 6}:after",), deletes=(number + 11,))
+    for fault, first in itertools.product(possible(LIFE_POINTS), range(2)):
+        yield Schedule(acts=acts[first:], faults=(fault,), launches=1)
+    for weather, roles, seed in itertools.product(BAD_WEATHERS, ("one", "split"), range(4)):
+        yield Schedule(seed=seed, weather=weather, roles=roles, acts=acts)
+
+
 def floats() -> Iterator[Schedule]:
     """A floating IP is moved from one instance to the other and back, while these come, go, and are killed."""
     for number, mode in itertools.product(POINTS[::3], KILL_MODES):
@@ -171,6 +186,7 @@ FAMILIES: dict[str, Callable[[], Iterable[Schedule]]] = {
         changes,
         floats,
         weathers,
+        lives,
         restarts,
         other_hosts,
         split_kills,

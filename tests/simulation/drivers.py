@@ -82,13 +82,41 @@ class SimVirt(NoVolumes):
     async def destroy(self, order: InstanceRef) -> None:
         await self.life.touch(self.host, "virt.destroy", lambda: self.host.destroy(order), order=order)
 
+    async def shut_down(self, order: InstanceRef) -> None:
+        await self.life.touch(self.host, "virt.shut_down", lambda: self.host.shut_down(order), order=order)
+
+    async def pause(self, order: LaunchOrder) -> None:
+        await self.life.touch(self.host, "virt.pause", lambda: self.host.pause(order), order=order)
+
+    async def unpause(self, order: LaunchOrder) -> None:
+        await self.life.touch(self.host, "virt.unpause", lambda: self.host.unpause(order), order=order)
+
+    async def suspend(self, order: LaunchOrder, memory: Path) -> None:
+        await self.life.touch(self.host, "virt.suspend", lambda: self.host.suspend(order), order=order)
+
+    async def resume(self, order: LaunchOrder, memory: Path) -> None:
+        self.host.check_start(order)
+        await self.life.touch(self.host, "virt.resume", lambda: self.host.resume(order), order=order)
+
+    async def forget(self, order: InstanceRef, memory: Path) -> None:
+        await self.life.touch(self.host, "virt.forget", lambda: self.host.forget(order), order=order)
+
     async def list_domains(self) -> list[Domain]:
         await self.life.look()
-        return [_seen(order) for order in self.host.listed()]
+        return [self._seen(order) for order in self.host.listed()]
 
     async def find_domain(self, instance_id: InstanceId) -> Domain | None:
         await self.life.look()
-        return next((_seen(order) for order in self.host.listed() if order.instance_id == instance_id), None)
+        return next((self._seen(order) for order in self.host.listed() if order.instance_id == instance_id), None)
+
+    def _seen(self, order: LaunchOrder) -> Domain:
+        return Domain(
+            instance_id=order.instance_id,
+            number=order.number,
+            generation=order.generation,
+            name=order.name,
+            power=PowerState.PAUSED if order.instance_id in self.host.paused else PowerState.RUNNING,
+        )
 
     async def get_diagnostics(self, order: LaunchOrder) -> Diagnostics:
         raise NotFound("nobody asks in a simulation")
@@ -236,6 +264,13 @@ class SimImages:
         done = Injected((Injection.METADATA,))
         return await self.life.touch(self.host, "images.inject", lambda: done, order=order)
 
+    async def has_disks(self, order: InstanceRef) -> bool:
+        await self.life.look()
+        return order.instance_id in self.host.directories
+
+    def memory_file(self, order: InstanceRef) -> Path:
+        return Path("/simulated") / order.name / "memory"
+
     async def settle(self, order: InstanceRef) -> None:
         """Whatever is made here is settled."""
 
@@ -268,13 +303,3 @@ class SimImages:
 
     async def free_mb(self) -> int:
         return 100_000
-
-
-def _seen(order: LaunchOrder) -> Domain:
-    return Domain(
-        instance_id=order.instance_id,
-        number=order.number,
-        generation=order.generation,
-        name=order.name,
-        power=PowerState.RUNNING,
-    )

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 
 from launcher.db import events, instances, policies
+from launcher.life import AT_REST, RUNNING
 from launcher.models import InstanceRef, TaskState
 from launcher.policy import Policy
 from tests.simulation.schedule import Schedule
-from tests.simulation.world import World
+from tests.simulation.world import Host, World
 
 HARMLESS = ("fair", "doubling", "reordering", "replaying")
 """Weather that costs time only."""
-ENDS = ("active", "error", "stopped", "deleted")
+ENDS = ("active", "paused", "suspended", "error", "stopped", "deleted")
 
 
 def rows(world: World) -> list[sqlite3.Row]:
@@ -62,7 +63,14 @@ def _of_one(world: World, row: sqlite3.Row) -> Iterator[str]:
         return
     if row["id"] in world.deleted and row["vm_state"] != "deleted":
         yield "its deletion was accepted"
-    kinds = {"active": _running, "stopped": _stopped, "error": _failed, "deleted": _gone}
+    kinds = {
+        "active": _running,
+        "paused": _running,
+        "suspended": _suspended,
+        "stopped": _stopped,
+        "error": _failed,
+        "deleted": _gone,
+    }
     yield from kinds[row["vm_state"]](world, row)
     log = events.list_after(world.files["controller"], 0, project_id=None, instance_id=row["id"])
     if log[-1].vm_state != row["vm_state"]:
@@ -80,9 +88,16 @@ def _running(world: World, row: sqlite3.Row) -> Iterator[str]:
         if has != wanted:
             yield f"{host.name} has {sorted(has)}"
     host = world.hosts[row["host"]]
-    order, chains = host.machines.get(row["id"]), host.chains.get(number)
+    if (row["id"] in host.paused) != (row["vm_state"] == "paused"):
+        yield f"on its host {sorted(host.paused)} are paused"
+    order = host.machines.get(row["id"])
     if order is not None and order.generation != row["generation"]:
         yield f"generation {row['generation']} runs as {order.generation}"
+    yield from _half_made(host, number, leased)
+
+
+def _half_made(host: Host, number: int, leased: tuple[IPv4Address, ...]) -> Iterator[str]:
+    chains = host.chains.get(number)
     if sum(tap.number == number for tap in host.taps) != len(leased):
         yield f"it has {len(leased)} NICs, but of taps {host.taps}"
     if chains is not None and chains.addresses != leased:
@@ -127,6 +142,13 @@ def _stopped(world: World, row: sqlite3.Row) -> Iterator[str]:
         yield f"has {sorted(has)}"
 
 
+def _suspended(world: World, row: sqlite3.Row) -> Iterator[str]:
+    """And its memory."""
+    yield from _stopped(world, row)
+    if row["id"] not in world.hosts[row["host"]].saved:
+        yield "its memory is gone"
+
+
 def _ref(row: sqlite3.Row) -> InstanceRef:
     return InstanceRef(instance_id=row["id"], number=row["number"])
 
@@ -167,8 +189,13 @@ def _usage(world: World, found: list[sqlite3.Row]) -> Iterator[str]:
 
 
 def live_on(world: World, host: str) -> set[str]:
-    """The instances whose machines run on this host, by the rows."""
-    return {row["id"] for row in rows(world) if row["host"] == host and row["vm_state"] == "active"}
+    """The instances that count against this host, by the rows."""
+    return {row["id"] for row in rows(world) if row["host"] == host and row["vm_state"] in AT_REST}
+
+
+def running_on(world: World, host: str) -> int:
+    """How many machines there should be on this host, by the rows."""
+    return sum(row["host"] == host and row["vm_state"] in RUNNING for row in rows(world))
 
 
 def must_run(schedule: Schedule) -> bool:
@@ -184,4 +211,8 @@ def must_run(schedule: Schedule) -> bool:
 
 def must_be_prompt(schedule: Schedule) -> bool:
     """Kills of the whole launcher, and nothing else that could take time."""
-    return schedule.weather == "fair" and schedule.roles == "one" and not schedule.faults and not schedule.deletes
+    return (
+        schedule.weather == "fair"
+        and schedule.roles == "one"
+        and not (schedule.faults or schedule.deletes or schedule.acts)
+    )

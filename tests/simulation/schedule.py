@@ -6,7 +6,8 @@ Its text is what a failing run prints and what `python -m tests.simulation.run` 
 
 A kill is `NUMBER:MODE`, the number counting side effects since the start or since the last kill; a fault is
 `POINT:KIND`, of the first instance; a delete is a number of side effects since the start, `rest` when all is quiet, and
-so are a change of the security groups and one of a floating IP: the kinds of them follow one another.
+so are a change of the security groups, one of a floating IP and an act (stop, start …): the kinds of them follow
+one another.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ error that may pass, and does at the second time; an error that stays (four time
 DO_POINTS = ("network.ensure_bridge", "network.set_leases", "network.plug", "images.create", "images.inject",
              "firewall.apply", "firewall.update", "virt.spawn")  # fmt: skip
 UNDO_POINTS = ("virt.destroy", "firewall.remove", "images.delete", "network.unplug", "network.set_leases")
+LIFE_POINTS = ("virt.shut_down", "virt.pause", "virt.unpause", "virt.suspend", "virt.resume", "virt.destroy")
 ODD_FAULTS = ("virt.spawn:ends", "virt.spawn:stranger", "virt.list:ghost")
 """The guest powers itself off soon; the domain's name is somebody else's; what is gone is listed for a while."""
 INSTANT = {"nat.apply", "network.ensure_bridge", "network.set_leases", "images.inject", "firewall.update"}
@@ -49,6 +51,7 @@ class Schedule:
     faults: tuple[str, ...] = ()
     deletes: tuple[int, ...] = ()
     changes: tuple[int, ...] = ()
+    acts: tuple[int, ...] = ()
     weather: str = "fair"
     roles: str = "one"
     floats: tuple[int, ...] = ()
@@ -80,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faults", type=_words, default=(), metavar="POINT:KIND,…", help=f"kinds: {FAULTS}")
     parser.add_argument("--deletes", type=_numbers, default=(), metavar="NUMBER,…")
     parser.add_argument("--changes", type=_numbers, default=(), metavar="NUMBER,…")
+    parser.add_argument("--acts", type=_numbers, default=(), metavar="NUMBER,…")
     parser.add_argument("--floats", type=_numbers, default=(), metavar="NUMBER,…")
     parser.add_argument("--weather", choices=WEATHERS, default="fair")
     parser.add_argument("--roles", choices=("one", "split"), default="one")
@@ -105,6 +109,7 @@ def draw(seed: int) -> Schedule:
         weather=rng.choice(WEATHERS),
         roles=rng.choice(("one", "one", "split")),
         changes=tuple(rng.randint(0, 90) for _ in range(rng.choice((0, 1, 3)))),
+        acts=tuple(rng.randint(0, 120) for _ in range(rng.choice((0, 0, 2, 4)))),
         floats=tuple(rng.randint(20, 110) for _ in range(rng.choice((0, 2, 5)))),
     )
 

@@ -37,7 +37,7 @@ from tests.simulation.database import InlineDatabase
 from tests.simulation.drivers import SimFirewall, SimImages, SimNat, SimNetwork, SimVirt
 from tests.simulation.life import Client, Life
 from tests.simulation.loop import LoopClock
-from tests.simulation.requests import OUTWARD, changes, floats
+from tests.simulation.requests import OUTWARD, acts, changes, floats
 from tests.simulation.schedule import Schedule
 from tests.simulation.world import BAD_WEATHER, NETWORK, Host, World
 
@@ -95,6 +95,7 @@ class Simulation:
         self.asked: dict[int, str] = {}
         self.time_to_delete = {number: asyncio.Event() for number in schedule.deletes}
         self.time_to_change = {number: asyncio.Event() for number in schedule.changes}
+        self.time_to_act = {number: asyncio.Event() for number in schedule.acts}
         self.time_to_float = {number: asyncio.Event() for number in schedule.floats}
         self.world.on_effect, self.world.on_reboot = self._count, self._reboot
 
@@ -128,6 +129,10 @@ class Simulation:
             for index, number in enumerate(self.schedule.changes)
         ]
         clients += [
+            asyncio.ensure_future(self._change(partial(acts, index), self.time_to_act[number]))
+            for index, number in enumerate(self.schedule.acts)
+        ]
+        clients += [
             asyncio.ensure_future(self._change(partial(floats, index), self.time_to_float[number]))
             for index, number in enumerate(self.schedule.floats)
         ]
@@ -141,6 +146,8 @@ class Simulation:
             live = invariants.live_on(self.world, name)
             if set(compute.holdings.held) != live:
                 yield f"{name} counts {len(compute.holdings.held)} instances, {len(live)} are its"
+            if compute.holdings.running != (running := invariants.running_on(self.world, name)):
+                yield f"{name} counts {compute.holdings.running} machines, {running} are its"
             if compute.holdings.turns._turns:
                 yield f"{name} still has {len(compute.holdings.turns._turns)} instances' turns"
         took = self.busy_until - self.world.last_start
@@ -157,7 +164,7 @@ class Simulation:
                 since = None
             elif not all(client.done() for client in clients):
                 since = None
-                for waiting in (self.time_to_delete, self.time_to_change, self.time_to_float):
+                for waiting in (self.time_to_delete, self.time_to_change, self.time_to_float, self.time_to_act):
                     for event in waiting.values():
                         event.set()
             elif since is None:
@@ -335,7 +342,7 @@ class Simulation:
         return None
 
     def _count(self, total: int) -> None:
-        for waiting in (self.time_to_delete, self.time_to_change, self.time_to_float):
+        for waiting in (self.time_to_delete, self.time_to_change, self.time_to_float, self.time_to_act):
             if event := waiting.get(total):
                 event.set()
 

@@ -18,6 +18,7 @@ from launcher.messaging import Context
 from launcher.models import Fault, HostState, Instance, LaunchOrder
 from launcher.networks import FixedIp
 from launcher.services.compute.launch import Launches
+from launcher.services.compute.life import Life
 from launcher.services.compute.work import Launch
 from launcher.services.controller.controller import Controller
 from launcher.services.controller.reconcile import Reconcile
@@ -70,13 +71,13 @@ def no_turns(patch: Patch) -> None:
 
 
 def no_generation_check(patch: Patch) -> None:
-    move = moves._move
+    move = moves.move
 
     def any_generation(db: sqlite3.Connection, instance_id: str, generation: int, *rest: Any) -> Instance:
         row = db.execute("SELECT generation FROM instances WHERE id = ?", (instance_id,)).fetchone()
         return move(db, instance_id, row["generation"], *rest)
 
-    patch.setattr(moves, "_move", any_generation)
+    patch.setattr(moves, "move", any_generation)
 
 
 def error_before_cleaning(patch: Patch) -> None:
@@ -210,6 +211,10 @@ def only_the_first_nic(patch: Patch) -> None:
     patch.setattr(Launches, "allocate_address", first)
 
 
+def a_stop_that_only_asks(patch: Patch) -> None:
+    patch.setattr(Life, "_shut_down", Life._ask_to_shut_down)
+
+
 @dataclass(frozen=True)
 class Mutation:
     """A rule, how to take it out, and which schedules should notice."""
@@ -243,6 +248,7 @@ MUTATIONS = [
     Mutation(one_filter_does_not_wait_for_another, "changes"),
     Mutation(another_host_at_once, "other_hosts"),
     Mutation(an_address_forgotten_between_two_hosts, "other_hosts", lambda schedule: bool(schedule.deletes)),
+    Mutation(a_stop_that_only_asks, "lives"),
     Mutation(nothing_put_back, "faults", lambda schedule: "ghost" in str(schedule)),
 ]
 

@@ -19,7 +19,7 @@ from launcher.db import schemas
 from launcher.db.database import _migrate
 from launcher.drivers.network.driver import Tap
 from launcher.drivers.virt.driver import PowerWatcher
-from launcher.errors import DomainConflict, HostResourceMissing, NetworkFailed, StaleGeneration
+from launcher.errors import DomainConflict, HostResourceMissing, NetworkFailed, NotFound, StaleGeneration
 from launcher.models import InstanceId, InstanceRef, LaunchOrder, PowerState
 from launcher.networks import FixedIp, Network, NetworkMode
 from launcher.policy import Policy
@@ -71,6 +71,8 @@ class Host:
     partial: set[tuple[str, int]] = field(default_factory=set)
     latecomers: set[tuple[str, int]] = field(default_factory=set)
     strangers: set[str] = field(default_factory=set)
+    paused: set[InstanceId] = field(default_factory=set)
+    saved: dict[InstanceId, LaunchOrder] = field(default_factory=dict)
     led: dict[IPv4Address, IPv4Address] = field(default_factory=dict)
     lost: set[tuple[InstanceId, int]] = field(default_factory=set)
     ghosts: list[tuple[float, LaunchOrder]] = field(default_factory=list)
@@ -123,6 +125,46 @@ class Host:
         if self._end(order.instance_id):
             self.tell(order.instance_id, PowerState.STOPPED, "shutdown")
 
+    def shut_down(self, order: InstanceRef) -> None:
+        """Every other guest powers itself off some seconds after it was asked, the others never do."""
+        machine = self.machines.get(order.instance_id)
+        if machine is not None and machine.number % 2:
+            self.world.later(lambda: self._obey(machine), after=self.world.rng.uniform(0.0, 8.0))
+
+    def _obey(self, machine: LaunchOrder) -> None:
+        if self.machines.get(machine.instance_id) == machine:
+            self.end(machine)
+
+    def pause(self, order: LaunchOrder) -> None:
+        self._must_run(order)
+        self.paused.add(order.instance_id)
+
+    def unpause(self, order: LaunchOrder) -> None:
+        self._must_run(order)
+        self.paused.discard(order.instance_id)
+
+    def suspend(self, order: LaunchOrder) -> None:
+        if order.instance_id not in self.saved or order.instance_id in self.machines:
+            self._must_run(order)
+            self.saved[order.instance_id] = order
+            self._end(order.instance_id)
+
+    def resume(self, order: LaunchOrder) -> None:
+        """The tap and the disk are there, as for a start."""
+        running = self.machines.get(order.instance_id)
+        if running is None or running.generation != order.generation:
+            if self.saved.pop(order.instance_id, None) is None:
+                raise HostResourceMissing(f"{order.name}: there is no memory to go on from")
+            self.spawn(order)
+
+    def forget(self, order: InstanceRef) -> None:
+        self.saved.pop(order.instance_id, None)
+
+    def _must_run(self, order: LaunchOrder) -> None:
+        running = self.machines.get(order.instance_id)
+        if running is None or running.generation != order.generation:
+            raise NotFound(f"{order.name}: there is no such machine")
+
     def listed(self) -> list[LaunchOrder]:
         """The domains that the hypervisor names, ghosts included."""
         haunted = "virt.list:ghost" in self.world.schedule.faults
@@ -131,6 +173,7 @@ class Host:
 
     def _end(self, instance_id: InstanceId) -> bool:
         order = self.machines.pop(instance_id, None)
+        self.paused.discard(instance_id)
         if order is not None:
             self.ghosts.append((self.world.loop.now + GHOSTLY, order))
         return order is not None
@@ -167,6 +210,7 @@ class Host:
     def delete_disks(self, order: InstanceRef) -> None:
         self._check_stopped(order, "its disks were deleted")
         self.directories.pop(order.instance_id, None)
+        self.saved.pop(order.instance_id, None)
         self._made("directory", order)
 
     def apply(self, order: LaunchOrder, nics: Sequence[FixedIp], policy: Policy) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from launcher import __version__
 from launcher.cli import (
     accounts,
+    attributes,
     audit,
     completion,
     environment,
@@ -21,6 +23,7 @@ from launcher.cli import (
     images,
     instances,
     launch,
+    life,
     login,
     metadata,
     networks,
@@ -84,6 +87,10 @@ COMMANDS: dict[str, tuple[str | None, Callable[[argparse.ArgumentParser], None]]
     "metadata": ("what the guest is told about itself", metadata.add_metadata),
     "ssh": ("log in, or run a command in the guest", login.add_ssh),
     "expose": ("a loopback port here that leads to a guest's port", expose.add_expose),
+    **life.commands(),
+    "set": ("change what may be changed of an instance", attributes.add_set),
+    "lock": ("keep others from an instance", functools.partial(attributes.add_lock, True)),
+    "unlock": ("let them at it again", functools.partial(attributes.add_lock, False)),
     "delete": ("end instances, whatever they are doing", instances.add_delete),
     "events": ("the event log", events.add_events),
     "keypair": ("keys that may log in", resources.add_keypair),

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from launcher.models import Event, Instance, InstanceId, Span
 
 
-def add(db: sqlite3.Connection, instance: Instance, *, request_id: str, at_ms: float, message: str = "") -> Event:
+def add(
+    db: sqlite3.Connection, instance: Instance, *, request_id: str, trace_id: str, at_ms: float, message: str = ""
+) -> Event:
     """A line saying where the instance stands now; call it in the transaction that moved it."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     event = Event(
@@ -21,6 +23,7 @@ def add(db: sqlite3.Connection, instance: Instance, *, request_id: str, at_ms: f
         task_state=instance.task_state,
         host=instance.host,
         request_id=request_id,
+        trace_id=trace_id,
         message=message,
     )
     db.execute(

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from launcher.errors import Conflict, NotFound
-from launcher.models import Instance, InstanceId, LaunchOrder, Model, Personality, TaskState, VmState
+from launcher.models import Instance, InstanceId, LaunchOrder, Model, Personality, ShutdownBehaviour, TaskState, VmState
 
 BODY = """json_object(
     'id', id, 'number', number, 'generation', generation, 'project_id', project_id, 'user_id', user_id,
@@ -29,6 +29,8 @@ BODY = """json_object(
         SELECT security_groups.name FROM group_members JOIN security_groups ON security_groups.id = group_id
         WHERE group_members.number = instances.number ORDER BY position)),
     'availability_zone', availability_zone, 'metadata', json(metadata),
+    'shutdown_behaviour', shutdown_behaviour, 'protected', json(iif(protected, 'true', 'false')),
+    'locked', json(iif(locked IS NULL, 'false', 'true')),
     'reservation_id', reservation_id, 'launch_index', launch_index, 'created_ms', CAST(created_ms AS INTEGER),
     'launched_ms', CAST(launched_ms AS INTEGER), 'deleted_ms', CAST(deleted_ms AS INTEGER),
     'fault', json(fault), 'trace_id', trace_id)"""
@@ -80,6 +82,8 @@ def create(
     metadata: dict[str, str],
     user_data: str | None,
     personality: Personality,
+    shutdown_behaviour: ShutdownBehaviour,
+    protected: bool,
     reservation_id: str,
     launch_index: int,
     request_id: str,
@@ -110,6 +114,8 @@ def create(
         "metadata": json.dumps(metadata),
         "user_data": user_data,
         "personality": personality.model_dump_json() if order.personal else None,
+        "shutdown_behaviour": shutdown_behaviour,
+        "protected": protected,
         "reservation_id": reservation_id,
         "launch_index": launch_index,
         "spec": order.model_dump_json(),
@@ -218,8 +224,10 @@ def get_personality(db: sqlite3.Connection, instance_id: InstanceId) -> Personal
 
 
 def get_traces(db: sqlite3.Connection, instance_id: InstanceId) -> list[str]:
-    """The trace of its launch and, when there is one, of its deletion."""
-    row = db.execute("SELECT trace_id, delete_trace_id FROM instances WHERE id = ?", (instance_id,)).fetchone()
+    """The trace of its launch, of the last thing that was done to it, and of its deletion, as far as there are such."""
+    row = db.execute(
+        "SELECT trace_id, task_trace_id, delete_trace_id FROM instances WHERE id = ?", (instance_id,)
+    ).fetchone()
     return [trace for trace in row if trace]
 
 
@@ -229,7 +237,9 @@ def get_injection(db: sqlite3.Connection, instance_id: InstanceId) -> str | None
 
 
 def get_request_id(db: sqlite3.Connection, instance_id: InstanceId) -> str:
-    found: str = db.execute("SELECT request_id FROM instances WHERE id = ?", (instance_id,)).fetchone()[0]
+    """Of the last thing that was asked for: its launch, or what was done to it since."""
+    asked = "SELECT coalesce(task_request_id, request_id) FROM instances WHERE id = ?"
+    found: str = db.execute(asked, (instance_id,)).fetchone()[0]
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from launcher.db import instances, volume_moves
 from launcher.db.instances import BODY
 from launcher.errors import NotFound, StaleGeneration
-from launcher.models import Fault, Instance, InstanceId, InstanceRef, LaunchOrder, Model, Nic, TaskState, VmState
+from launcher.models import Fault, Instance, InstanceId, InstanceRef, Model, Nic, TaskState, VmState
 
 _LAUNCHING = "vm_state = 'building' AND task_state NOT IN ('cleaning', 'deleting')"
 _STEPPING = f"{_LAUNCHING} AND task_state != 'rescheduling'"
@@ -41,7 +41,7 @@ def begin_step(
 ) -> Instance:
     """Claimed by `host`, or already its own, and about to do `step`."""
     stepping = f"{_STEPPING} AND (host IS NULL OR host = :host)"
-    return _move(
+    return move(
         db,
         instance_id,
         generation,
@@ -60,7 +60,7 @@ def become_active(
     injection: str,
     now_ms: float,
 ) -> Instance:
-    _move(
+    move(
         db,
         instance_id,
         generation,
@@ -87,7 +87,7 @@ def try_again(
 ) -> Instance:
     """A step failed and may succeed later: look again at `next_check_ms`."""
     changes = {"attempts": attempts, "next_check_ms": next_check_ms}
-    return _move(db, instance_id, generation, _STEPPING, changes)
+    return move(db, instance_id, generation, _STEPPING, changes)
 
 
 def begin_rescheduling(
@@ -105,7 +105,7 @@ def begin_rescheduling(
     A machine that ran before has its disk where it is: it is not moved.
     """
     tried = dict.fromkeys((*instances.get_order(db, instance_id).tried_hosts, host))
-    return _move(
+    return move(
         db,
         instance_id,
         generation,
@@ -133,7 +133,7 @@ def begin_cleaning(
     next_check_ms: float,
 ) -> Instance:
     """The launch failed for good: its fault is known, its artefacts are about to go."""
-    return _move(
+    return move(
         db,
         instance_id,
         generation,
@@ -153,7 +153,7 @@ def begin_deleting(
     db: sqlite3.Connection, instance: Instance, *, trace_id: str, now_ms: float, next_check_ms: float
 ) -> Instance:
     """From any state but the end; fences everything that still works for the old generation."""
-    return _move(
+    return move(
         db,
         instance.id,
         instance.generation,
@@ -173,7 +173,7 @@ def begin_restart(
     db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float, deadline_ms: float
 ) -> Instance:
     """An active instance whose domain is missing is built again from what it has; one call restarts it once."""
-    return _move(
+    return move(
         db,
         instance_id,
         generation,
@@ -191,11 +191,6 @@ def begin_restart(
     )
 
 
-def become_stopped(db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float) -> Instance:
-    changes = {"vm_state": VmState.STOPPED, "state_since_ms": now_ms}
-    return _move(db, instance_id, generation, "vm_state = 'active' AND task_state IS NULL", changes)
-
-
 def become_gone(
     db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float, next_check_ms: float
 ) -> Instance:
@@ -205,7 +200,7 @@ def become_gone(
     if task_state == TaskState.RESCHEDULING:
         return _begin_again(db, instance_id, generation, now_ms=now_ms, next_check_ms=next_check_ms)
     deleting = task_state == TaskState.DELETING
-    moved = _move(
+    moved = move(
         db,
         instance_id,
         generation,
@@ -234,7 +229,7 @@ def _begin_again(
     db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float, next_check_ms: float
 ) -> Instance:
     """Nobody's any more; its address is still leased."""
-    return _move(
+    return move(
         db,
         instance_id,
         generation,
@@ -300,26 +295,7 @@ def look_at_unfinished(db: sqlite3.Connection, now_ms: float, *, host: str | Non
     return [InstanceRef(instance_id=row["id"], number=row["number"]).name for row in rows]
 
 
-def count_active(db: sqlite3.Connection, host: str) -> int:
-    found: int = db.execute(
-        "SELECT count(*) FROM instances WHERE host = ? AND vm_state = 'active' AND task_state IS NULL", (host,)
-    ).fetchone()[0]
-    return found
-
-
-def list_active_orders(db: sqlite3.Connection, host: str) -> list[LaunchOrder]:
-    rows = db.execute(
-        "SELECT spec, generation FROM instances WHERE host = ? AND vm_state = 'active' AND task_state IS NULL", (host,)
-    ).fetchall()
-    return [
-        LaunchOrder.model_validate_json(row["spec"]).model_copy(
-            update={"generation": row["generation"], "volumes": True}
-        )
-        for row in rows
-    ]
-
-
-def _move(
+def move(
     db: sqlite3.Connection, instance_id: InstanceId, generation: int, condition: str, changes: dict[str, Any]
 ) -> Instance:
     """Change the row if it has this generation and meets the condition; else StaleGeneration."""

@@ -15,6 +15,8 @@ _CONTROLLER = (
     "key_pairs.sql",
     "tags.sql",
     "images.sql",
+    "life.sql",
+    "attributes.sql",
     "volumes.sql",
 )
 _NETWORK = ("network.sql", "networks.sql", "floating_ips.sql")

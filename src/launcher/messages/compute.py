@@ -33,10 +33,14 @@ class TerminateInstance(Cast):
 
 
 class VerifyInstance(Cast):
-    """The controller believes it active: re-apply what a restart may have lost, report what is missing."""
+    """The controller believes it to be on this host, at rest: re-apply what a restart may have lost.
+
+    With `running` there must be a machine; one that is missing is reported.
+    """
 
     topic = "compute"
     order: LaunchOrder
+    running: bool = True
 
 
 class RefreshGroups(Cast):

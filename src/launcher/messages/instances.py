@@ -20,6 +20,7 @@ from launcher.models import (
     Name,
     Personality,
     Readiness,
+    ShutdownBehaviour,
     Span,
 )
 from launcher.networks import MOST_NICS
@@ -53,6 +54,8 @@ class CreateInstances(Call[list[Instance]]):
     user_data: str | None = Field(default=None, description="base64")
     personality: Personality = Personality()
     config_drive: bool = False
+    shutdown_behaviour: ShutdownBehaviour = ShutdownBehaviour.STOP
+    protected: bool = False
     availability_zone: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     idempotency_key: str | None = None

@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 from launcher.auditing import RemoveVolume, UnplugVolume
 from launcher.bus import Bus
 from launcher.drivers.virt.driver import Plugged, VirtDriver
 from launcher.drivers.volumes.driver import VolumeDriver
-from launcher.errors import Conflict, LauncherError
+from launcher.errors import Conflict, DiskHeld, LauncherError
 from launcher.failpoints import failpoint
 from launcher.messages.volumes import (
     ClaimVolume,
@@ -25,7 +26,7 @@ from launcher.messages.volumes import (
     WorkOnVolume,
 )
 from launcher.messaging import Context, Route
-from launcher.models import LaunchOrder, PowerState
+from launcher.models import InstanceRef, LaunchOrder, PowerState
 from launcher.services.turns import Turns
 from launcher.volumes import VolumeDisk, VolumeOrder, VolumeRef, VolumeStatus
 
@@ -45,7 +46,7 @@ class _Queue:
 class Volumes:
     """`turns` are the instances': nobody starts or ends a machine while a volume is plugged into it or pulled.
 
-    `missed` is told of a machine that was reset, so that it is started again.
+    `missed` is told of a machine that was reset, so that it is started again. `memory` is where a suspended one's is.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class Volumes:
         driver: VolumeDriver,
         turns: Turns,
         missed: Callable[[LaunchOrder, str], Awaitable[None]],
+        memory: Callable[[InstanceRef], Path],
     ) -> None:
-        self.host, self.bus, self.virt, self.driver, self.turns, self.missed = host, bus, virt, driver, turns, missed
+        self.host, self.bus, self.virt, self.driver = host, bus, virt, driver
+        self.turns, self.missed, self.memory = turns, missed, memory
         self.locks: dict[int, _Queue] = {}
         self.asked: set[tuple[int, int]] = set()
         self.highest = 0
@@ -142,7 +145,7 @@ class Volumes:
 
     async def detach(self, order: VolumeOrder) -> None:
         """What the guest does not let go of stays its own, unless its machine may be reset."""
-        if order.machine is None or not await self._runs(order.machine):
+        if order.machine is None or not await self._has_disks(order.machine):
             return
         if not order.force:
             await self.virt.unplug_disk(order.machine, order.name)
@@ -155,7 +158,7 @@ class Volumes:
             await self.missed(order.machine, f"reset to take {order.name} away")
 
     async def extend(self, order: VolumeOrder) -> None:
-        runs = order.machine is not None and await self._runs(order.machine)
+        runs = order.machine is not None and await self._has_disks(order.machine)
         await self.driver.extend(order, order.size_gb, in_use=runs)
         if order.machine is not None and runs:
             await self.virt.resize_disk(order.machine, order.name, order.size_gb * GIB)
@@ -211,6 +214,14 @@ class Volumes:
     async def _runs(self, machine: LaunchOrder) -> bool:
         found = await self.virt.find_domain(machine.instance_id)
         return found is not None and found.power is not PowerState.STOPPED
+
+    async def _has_disks(self, machine: LaunchOrder) -> bool:
+        """Whether it runs. Raises DiskHeld for a suspended one, which will know its disks when it goes on."""
+        if await self._runs(machine):
+            return True
+        if await asyncio.to_thread(self.memory(machine).exists):
+            raise DiskHeld(f"{machine.name} is suspended", hint="resume it")
+        return False
 
     async def _plug(self, disk: VolumeDisk) -> Plugged:
         """Raises NotFound when the volume is not here: a machine is never given another's."""

@@ -111,6 +111,12 @@ class FakeImages:
         way = Injection.CONFIG_DRIVE if order.config_drive else Injection.METADATA
         return Injected((way,) if order.public_key or order.config_drive else (), drive)
 
+    async def has_disks(self, order: InstanceRef) -> bool:
+        return order.instance_id in self.disks
+
+    def memory_file(self, order: InstanceRef) -> Path:
+        return Path("/fake") / order.name / "memory"
+
     async def settle(self, order: InstanceRef) -> None:
         """Nothing here survives anything."""
 

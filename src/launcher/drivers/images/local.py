@@ -4,7 +4,7 @@
     <path>/_blank/                   empty disks (`blanks.py`)
     <path>/instance-%08x/{disk, ephemeral, swap}   what a guest writes (`disks.py`)
     <path>/instance-%08x/config-drive    what the guest is told, where it gets one
-    <path>/instance-%08x/{instance-id, injection, console.log, firmware-state}
+    <path>/instance-%08x/{instance-id, injection, console.log, firmware-state, memory}
     <path>/instance-%08x/{base, kernel, ramdisk}   links to what the instance needs of `_base`
     <path>/_work/                    what is being made or thrown away; emptied at start
 
@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import SystemRandom
 
+from launcher.drivers import process
+from launcher.drivers.images import qcow2
 from launcher.drivers.images.blanks import Blanks, blanks_of
 from launcher.drivers.images.cache import BaseCache
 from launcher.drivers.images.config_drive import ConfigDrives
@@ -101,7 +103,10 @@ class LocalImages:
             if not await in_thread(self._is_there, order):
                 await self.blanks.ensure(order.flavor)
                 await self._make(order, await in_thread(self._new_disks, order, size))
-            return await in_thread(self._disks, order)
+            disks = await in_thread(self._disks, order)
+        if await in_thread(_virtual_size, disks) < size:  # it was resized since its last start
+            await process.run(["qemu-img", "resize", "-q", "-f", disks.root_format, disks.root, str(size)])
+        return disks
 
     async def _make(self, order: LaunchOrder, disks: Sequence[NewDisk]) -> None:
         """Aside; it gets its name when it is complete."""
@@ -147,6 +152,12 @@ class LocalImages:
                 await in_thread((Path(draft) / CONFIG_DRIVE).replace, drive)
         finally:
             await in_thread(shutil.rmtree, draft)
+
+    async def has_disks(self, order: InstanceRef) -> bool:
+        return await in_thread(lambda: self._find_owner(order) == order.instance_id)
+
+    def memory_file(self, order: InstanceRef) -> Path:
+        return self._directory(order) / "memory"
 
     async def delete_disks(self, order: InstanceRef) -> None:
         await in_thread(self._delete, order)
@@ -297,6 +308,13 @@ def root_size(order: LaunchOrder) -> int:
             hint="take a bigger flavor",
         )
     return wanted or needed
+
+
+def _virtual_size(disks: Disks) -> int:
+    """Bytes of the root disk as the guest sees it."""
+    if disks.root_format is ImageFormat.RAW:
+        return disks.root.stat().st_size
+    return qcow2.read_header(disks.root).virtual_size
 
 
 def _read_end(path: Path, max_bytes: int) -> bytes:

@@ -59,6 +59,8 @@ class ImageStore(Protocol):
     async def create_disks(self, order: LaunchOrder) -> Disks:
         """Base files (copied once per checksum), overlay of the root; built aside, renamed into place.
 
+        An overlay that is there and smaller than it should be grows.
+
         Raises BadImage, InsufficientSpace (with the numbers), HostResourceMissing.
         """
 
@@ -69,6 +71,12 @@ class ImageStore(Protocol):
         into a disk was read back. A disk that has it all, and whose domain may therefore run, is not touched again.
         Raises InjectionFailed, also when no way can.
         """
+
+    async def has_disks(self, order: InstanceRef) -> bool:
+        """Whether its directory is here."""
+
+    def memory_file(self, order: InstanceRef) -> Path:
+        """Where the memory of a suspended guest is kept; it goes with the disks."""
 
     async def settle(self, order: InstanceRef) -> None:
         """Let what was made survive a power cut. Runs beside the start of the domain, because it may take long."""

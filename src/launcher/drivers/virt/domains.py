@@ -19,7 +19,7 @@ GONE_CHECKS, GONE_PAUSE = 5, 0.2
 
 
 class Seen(NamedTuple):
-    """A domain, and what it is to us."""
+    """A domain as libvirt has it, and what it is to us."""
 
     handle: libvirt.virDomain
     domain: Domain | None
@@ -94,7 +94,7 @@ def diagnose(connection: libvirt.virConnect, *, order: LaunchOrder) -> Diagnosti
 
 
 def look(connection: libvirt.virConnect, instance_id: InstanceId) -> Seen | None:
-    """Whoever's it is; None when there is none."""
+    """A domain with this id, whosever it is."""
     try:
         return _described(connection.lookupByUUIDString(instance_id))
     except libvirt.libvirtError as error:

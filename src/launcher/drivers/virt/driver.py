@@ -89,6 +89,28 @@ class VirtDriver(Protocol):
     async def destroy(self, order: InstanceRef) -> None:
         """Return when the domain is gone; never touches a domain that is not ours."""
 
+    async def shut_down(self, order: InstanceRef) -> None:
+        """Press the power button; the guest may take its time, or not hear it. Success when there is no domain."""
+
+    async def pause(self, order: LaunchOrder) -> None:
+        """Stop its processors; success when they stand. Raises NotFound when there is no domain of this generation."""
+
+    async def unpause(self, order: LaunchOrder) -> None:
+        """Let them run again; success when they do. Raises NotFound as `pause` does."""
+
+    async def suspend(self, order: LaunchOrder, memory: Path) -> None:
+        """Write its memory to the file and end the domain; success when that is done.
+
+        Raises NotFound when there is neither the domain nor the file, and when it cannot be written DriverError; then
+        the domain runs on.
+        """
+
+    async def resume(self, order: LaunchOrder, memory: Path) -> None:
+        """Go on from the file, which is used up; success when a domain of this generation runs. Raises SpawnFailed."""
+
+    async def forget(self, order: InstanceRef, memory: Path) -> None:
+        """Remove the file, if there is one."""
+
     async def list_domains(self) -> list[Domain]:
         """Those that a launcher made, running or not; domains of others are not looked at."""
 

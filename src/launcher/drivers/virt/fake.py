@@ -1,7 +1,8 @@
 """A hypervisor without machines: for trying the product on any laptop, for benchmarks and for tests.
 
-Its whole state is plain to see: `domains` are ours, `foreign` are other people's (uuid to name), `plugged` the volumes
-of ours, `clinging` those that their guests do not let go of, `paused` the machines that were held still.
+Its whole state is plain to see: `domains` are ours, `foreign` are other people's (uuid to name), `saved` are suspended.
+Guests power off when they are asked to, but for the `deaf`, and let go of volumes, but for those that they are
+`clinging` to. `plugged` are the volumes of ours, `copied` the machines that were held still for a copy.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
-from launcher.errors import DiskHeld, DomainConflict, NotFound, StaleGeneration
-from launcher.models import Diagnostics, InstanceId, InstanceRef, LaunchOrder, PowerState
+from launcher.errors import DiskHeld, DomainConflict, NotFound, SpawnFailed, StaleGeneration
+from launcher.models import POWERED_OFF, Diagnostics, InstanceId, InstanceRef, LaunchOrder, PowerState
 
 Fault = Callable[[str, InstanceId], Awaitable[None]]
 """Called with a point and an instance: `spawn`, `destroy` before the effect, `spawned`, `destroyed` after it.
@@ -37,7 +39,9 @@ class FakeVirt:
         self.foreign: dict[InstanceId, str] = {}
         self.plugged: dict[InstanceId, dict[str, Plugged]] = {}
         self.clinging: set[str] = set()
-        self.paused: list[InstanceId] = []
+        self.copied: list[InstanceId] = []
+        self.saved: dict[InstanceId, Domain] = {}
+        self.deaf: set[InstanceId] = set()
         self.watcher: PowerWatcher = _nobody
 
     async def start(self, watcher: PowerWatcher) -> None:
@@ -68,6 +72,39 @@ class FakeVirt:
         self.domains.pop(order.instance_id, None)
         self.plugged.pop(order.instance_id, None)
         await self._reach("destroyed", order.instance_id)
+
+    async def shut_down(self, order: InstanceRef) -> None:
+        await self._reach("shut_down", order.instance_id)
+        domain = self.domains.get(order.instance_id)
+        if domain is not None and domain.power is PowerState.RUNNING and order.instance_id not in self.deaf:
+            self.end(order.instance_id, POWERED_OFF)
+
+    async def pause(self, order: LaunchOrder) -> None:
+        await self._turn(order, PowerState.PAUSED, "paused")
+
+    async def unpause(self, order: LaunchOrder) -> None:
+        await self._turn(order, PowerState.RUNNING, "unpaused")
+
+    async def suspend(self, order: LaunchOrder, memory: Path) -> None:
+        await self._reach("suspend", order.instance_id)
+        domain = self.domains.get(order.instance_id)
+        if domain is None and order.instance_id not in self.saved:
+            raise NotFound(f"{order.name}: there is no domain to suspend")
+        if domain is not None:
+            self.saved[order.instance_id] = self.domains.pop(order.instance_id)
+        await self._reach("suspended", order.instance_id)
+
+    async def resume(self, order: LaunchOrder, memory: Path) -> None:
+        await self._reach("resume", order.instance_id)
+        domain = self.domains.get(order.instance_id)
+        if domain is None or domain.generation < order.generation:
+            if self.saved.pop(order.instance_id, None) is None:
+                raise SpawnFailed(f"{order.name}: there is no memory to resume from: {memory}")
+            self._boot(order)
+        await self._reach("resumed", order.instance_id)
+
+    async def forget(self, order: InstanceRef, memory: Path) -> None:
+        self.saved.pop(order.instance_id, None)
 
     async def list_domains(self) -> list[Domain]:
         return sorted(self.domains.values(), key=lambda domain: domain.name)
@@ -104,7 +141,7 @@ class FakeVirt:
 
     @contextlib.asynccontextmanager
     async def still(self, order: InstanceRef) -> AsyncIterator[None]:
-        self.paused.append(order.instance_id)
+        self.copied.append(order.instance_id)
         yield
 
     async def list_plugged(self) -> Mapping[InstanceId, tuple[str, ...]]:
@@ -115,6 +152,15 @@ class FakeVirt:
         del self.domains[instance_id]
         self.plugged.pop(instance_id, None)
         self.watcher(instance_id, PowerState.STOPPED, cause)
+
+    async def _turn(self, order: LaunchOrder, power: PowerState, cause: str) -> None:
+        await self._reach(cause, order.instance_id)
+        domain = self.domains.get(order.instance_id)
+        if domain is None or domain.generation != order.generation:
+            raise NotFound(f"{order.name}: there is no such domain on this host")
+        if domain.power is not power:
+            self.domains[order.instance_id] = domain.model_copy(update={"power": power})
+            self.watcher(order.instance_id, power, cause)
 
     def _refuse_conflict(self, order: LaunchOrder) -> None:
         names = self.foreign | {domain.instance_id: domain.name for domain in self.domains.values()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.drivers.virt import disk_xml, domain_xml, domains, kvm, plugging
+from launcher.drivers.virt import disk_xml, domain_xml, domains, kvm, life, plugging
 from launcher.drivers.virt.connection import Connection, Lane, Work
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
 from launcher.drivers.virt.power import PowerWatch
@@ -104,15 +104,35 @@ class LibvirtVirt:
             )
         xml = domain_xml.build(order, disks, virt_type=resources.virt_type, launcher=self.launcher)
         await self._quiet(order)
-        start = asyncio.create_task(self._start(order, xml))
-        self.starting[order.instance_id] = start
-        start.add_done_callback(lambda _: self.starting.pop(order.instance_id, None))
-        await asyncio.shield(start)  # a cancelled launch cannot stop the thread; `destroy` waits for it
+        work = functools.partial(domains.ensure_started, xml=xml)
+        await self._to_the_end(order, self._start(order, work, "the domain did not start"))
 
     async def destroy(self, order: InstanceRef) -> None:
         await self._quiet(order)
         self.power.forget(order.instance_id)
         await self._look(functools.partial(domains.ensure_gone, order=order), f"{order.name}: destroying the domain")
+
+    async def shut_down(self, order: InstanceRef) -> None:
+        await self._quiet(order)
+        await self._look(functools.partial(life.shut_down, order=order), f"{order.name}: pressing its power button")
+
+    async def pause(self, order: LaunchOrder) -> None:
+        await self._look(functools.partial(life.pause, order=order), f"{order.name}: pausing the domain")
+
+    async def unpause(self, order: LaunchOrder) -> None:
+        await self._look(functools.partial(life.unpause, order=order), f"{order.name}: letting the domain run again")
+
+    async def suspend(self, order: LaunchOrder, memory: Path) -> None:
+        await self._quiet(order)
+        await self._to_the_end(order, self._suspend(order, memory))
+
+    async def resume(self, order: LaunchOrder, memory: Path) -> None:
+        await self._quiet(order)
+        work = functools.partial(life.resume, memory=memory)
+        await self._to_the_end(order, self._start(order, work, f"the domain did not go on from {memory}"))
+
+    async def forget(self, order: InstanceRef, memory: Path) -> None:
+        await asyncio.to_thread(life.forget, memory)
 
     async def list_domains(self) -> list[Domain]:
         found: list[Domain] = await self._look(domains.census, "listing the domains")
@@ -177,17 +197,36 @@ class LibvirtVirt:
         if start := self.starting.get(order.instance_id):
             await asyncio.wait([start])
 
-    async def _start(self, order: LaunchOrder, xml: str) -> None:
+    async def _to_the_end(self, order: LaunchOrder, work: Coroutine[Any, Any, None]) -> None:
+        """A cancelled caller cannot stop the thread; `destroy` waits for it."""
+        task = asyncio.create_task(work)
+        self.starting[order.instance_id] = task
+        task.add_done_callback(lambda _: self.starting.pop(order.instance_id, None))
+        await asyncio.shield(task)
+
+    async def _start(self, order: LaunchOrder, start: Callable[..., None], what: str) -> None:
         """Start it; where the outcome is unknown, look: only what does not run was not started."""
         hop = asyncio.get_running_loop().call_soon_threadsafe
         announce = functools.partial(hop, self.power.expect, order.instance_id)
-        work = functools.partial(domains.ensure_started, order=order, xml=xml, announce=announce)
+        work = functools.partial(start, order=order, announce=announce)
         try:
-            await self.connection.call(self.starters, work, f"{order.name}: the domain did not start", SpawnFailed)
+            await self.connection.call(self.starters, work, f"{order.name}: {what}", SpawnFailed)
         except (HypervisorUnavailable, HypervisorBusy):
             found = await self.find_domain(order.instance_id)
             if found is None or found.generation != order.generation or found.power is PowerState.STOPPED:
                 raise
+
+    async def _suspend(self, order: LaunchOrder, memory: Path) -> None:
+        """Its end is no news; when its memory could not be written it runs on, and is watched again."""
+        hop = asyncio.get_running_loop().call_soon_threadsafe
+        announce = functools.partial(hop, self.power.forget, order.instance_id)
+        work = functools.partial(life.suspend, order=order, memory=memory, announce=announce)
+        try:
+            await self.connection.call(self.starters, work, f"{order.name}: writing its memory", DriverError)
+        except DriverError:
+            if await self.find_domain(order.instance_id):
+                self.power.watch(order.instance_id)
+            raise
 
     async def _look(self, work: Work[Any], what: str, otherwise: type[DriverError] = DriverError) -> Any:
         return await self.connection.call(self.connection.looking, work, what, otherwise)

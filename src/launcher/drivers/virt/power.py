@@ -54,6 +54,10 @@ class PowerWatch:
         self.expected.discard(instance_id)
         self.watched.discard(instance_id)
 
+    def watch(self, instance_id: InstanceId) -> None:
+        """It runs after all."""
+        self.watched.add(instance_id)
+
     def observe(self, uuid: InstanceId, event: int, detail: int) -> None:
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED and uuid in self.expected:
             self.expected.discard(uuid)

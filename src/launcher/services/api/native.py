@@ -34,6 +34,7 @@ from launcher.models import (
     Name,
     Personality,
     Readiness,
+    ShutdownBehaviour,
     Span,
 )
 from launcher.networks import MOST_NICS
@@ -58,6 +59,8 @@ class InstancesBody(Model):
     user_data: str | None = Field(default=None, max_length=100_000, description="base64 of at most 64 KiB")
     personality: Personality = Personality()
     config_drive: bool = Field(default=False, description="tell the guest all of this by a disk of its own")
+    shutdown_behaviour: ShutdownBehaviour = ShutdownBehaviour.STOP
+    protected: bool = Field(default=False, description="from being deleted")
     availability_zone: str | None = Field(default=None, max_length=255)
     metadata: dict[str, str] = Field(default_factory=dict)
 
@@ -66,7 +69,7 @@ class InstancesQuery(Model):
     limit: int = Field(default=PAGE, ge=1, le=PAGE)
     marker: str | None = None
     name: str | None = None
-    status: Literal["BUILD", "ACTIVE", "STOPPED", "ERROR", "DELETED"] | None = None
+    status: Literal["BUILD", "ACTIVE", "PAUSED", "SUSPENDED", "STOPPED", "ERROR", "DELETED"] | None = None
     host: str | None = None
     all_projects: bool = False
     deleted: bool = False

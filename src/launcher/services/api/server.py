@@ -28,6 +28,7 @@ from launcher.messaging import Context, Route
 from launcher.models import Model, Span
 from launcher.services.api import openapi, problems
 from launcher.services.api.accounts import NativeAccounts
+from launcher.services.api.attributes import NativeAttributes
 from launcher.services.api.callers import REQUEST_ID, Callers
 from launcher.services.api.credentials import NativeCredentials
 from launcher.services.api.ec2.service import Ec2
@@ -35,6 +36,7 @@ from launcher.services.api.endpoint import Answer, Ask, Endpoint
 from launcher.services.api.floating_ips import NativeFloatingIps
 from launcher.services.api.groups import NativeGroups
 from launcher.services.api.images import NativeImages
+from launcher.services.api.life import NativeLife
 from launcher.services.api.metadata.rooms import NoRooms, RoomDoors, Rooms
 from launcher.services.api.metadata.service import Metadata, MetadataRules
 from launcher.services.api.metadata.view import MetadataView
@@ -94,6 +96,8 @@ class ApiServer(Role):
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus, rooms=self.rooms), Metrics()
         parts = (
             Native(bus=bus),
+            NativeLife(bus=bus),
+            NativeAttributes(bus=bus),
             NativeAccounts(bus=bus),
             NativeCredentials(bus=bus),
             NativeGroups(bus=bus),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
+from typing import Any
 
 from launcher.bus import Bus
 from launcher.clock import Clock
@@ -23,6 +24,7 @@ from launcher.models import HostState, InstanceId, PowerState
 from launcher.services.artefacts import Artefacts
 from launcher.services.compute.holdings import Holdings
 from launcher.services.compute.launch import Launches
+from launcher.services.compute.life import Life
 from launcher.services.compute.looks import Looks
 from launcher.services.compute.reporting import Reporting
 from launcher.services.compute.work import Launch
@@ -68,32 +70,29 @@ class Compute(Role):
         self.reporting = Reporting(
             host=host, bus=bus, clock=clock, rng=rng, keep=self.keep, own_context=self.own_context
         )
+        host_has: Any = {"virt": virt, "network": network, "images": images}
+        own: Any = {"holdings": self.holdings, "reporting": self.reporting}
         self.volumes = Volumes(
-            host=host, bus=bus, virt=virt, driver=volumes, turns=self.holdings.turns, missed=self.reporting.missed
-        )
-        self.launches = Launches(
+            host=host,
             bus=bus,
             virt=virt,
-            network=network,
-            images=images,
-            filters=self.filters,
-            volumes=self.volumes,
-            holdings=self.holdings,
-            reporting=self.reporting,
+            driver=volumes,
+            turns=self.holdings.turns,
+            missed=self.reporting.missed,
+            memory=images.memory_file,
         )
+        self.launches = Launches(bus=bus, **host_has, filters=self.filters, volumes=self.volumes, **own)
         self.looks = Looks(
             host=host,
             bus=bus,
             virt=virt,
             images=images,
-            artefacts=Artefacts(
-                virt=virt, firewall=firewall, network=network, images=images, volumes=volumes, launcher=launcher
-            ),
-            holdings=self.holdings,
-            reporting=self.reporting,
+            artefacts=Artefacts(**host_has, firewall=firewall, volumes=volumes, launcher=launcher),
             launches=self.launches,
             second_look=second_look,
+            **own,
         )
+        self.life = Life(clock=clock, virt=virt, images=images, launches=self.launches, **own)
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -101,6 +100,7 @@ class Compute(Role):
             RunInstance.to(self.run_instance),
             TerminateInstance.to(self.terminate_instance),
             *self.looks.routes,
+            *self.life.routes,
             *self.filters.routes,
             *self.volumes.routes,
         ]
@@ -156,6 +156,7 @@ class Compute(Role):
             memory_used_mb=sum(order.flavor.memory_mb for order in held),
             instances=len(held),
             volumes_free_mb=await self.volumes.driver.free_mb(),
+            running=self.holdings.running,
             highest_number=self.holdings.numbers.highest,
             highest_volume=self.volumes.highest,
             virt_type=resources.virt_type,
@@ -171,7 +172,7 @@ class Compute(Role):
         if order is None:
             return
         if power is PowerState.STOPPED:
-            del self.holdings.held[instance_id]
+            self.holdings.hold(order, running=False)
         task = asyncio.ensure_future(self.reporting.power(order, power, cause))
         self.reports.add(task)
         task.add_done_callback(self.reports.discard)

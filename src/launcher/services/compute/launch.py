@@ -64,6 +64,10 @@ class Launches:
         except StepFailed as failure:
             await self._fail(work, failure)
 
+    async def bring_up(self, work: Launch) -> None:
+        """All steps for an instance that has its disk. Raises StepFailed, and what ReportStep is refused with."""
+        await self.saga.run(work)
+
     async def unwind(self, work: Launch) -> None:
         """Undo all; only when nothing is left is the controller told. Otherwise it will ask again."""
         order = work.order
@@ -72,8 +76,7 @@ class Launches:
             if work.keep_address:
                 await self.reporting.agree(work, TaskState.RESCHEDULING)
             await self.saga.unwind(work)
-            self.holdings.held.pop(order.instance_id, None)
-            self.holdings.numbers.release(order)
+            self.holdings.let_go(order)
             await self.reporting.gone(work)
         except (StepFailed, StaleGeneration, BusError) as reason:
             log.warning("%s: not all gone yet: %s", order.name, reason)
@@ -83,7 +86,7 @@ class Launches:
         self.reporting.end_step(work)
         self.holdings.turns.check(work.order)
         await self.reporting.begin(work, step)
-        self.holdings.held[work.order.instance_id] = work.order  # agreed to, so it is this host's
+        self.holdings.hold(work.order, running=True)  # agreed to, so it is this host's
 
     async def _fail(self, work: Launch, failure: StepFailed) -> None:
         """The controller says whether to leave it for another try or to undo it all."""
@@ -148,14 +151,12 @@ class Launches:
             await self.filters.remove(work.order)
 
     async def start_domain(self, work: Launch) -> None:
-        """With the volumes of this moment. What has to reach the host's disk does so meanwhile; before that nobody is
-        told that the machine runs.
+        """A suspended machine goes on where it was, every other one boots. What has to reach the host's disk does so
+        meanwhile; before that nobody is told that the machine runs.
         """
-        assert work.disks
-        plugged = await self.volumes.plugged(work.within_step(), work.order)
         settling = asyncio.ensure_future(self.images.settle(work.order))
         try:
-            await self.virt.spawn(work.order, work.disks.model_copy(update={"volumes": plugged}))
+            await self._start(work)
         finally:
             await asyncio.wait([settling])
         await settling
@@ -164,6 +165,15 @@ class Launches:
         """Into a machine that runs; those that it has stay."""
         for disk in await self.volumes.plugged(work.ctx, work.order):
             await self.virt.plug_disk(work.order, disk)
+
+    async def _start(self, work: Launch) -> None:
+        """One that boots does it with the volumes of this moment; one that goes on knows those it had."""
+        assert work.disks
+        if work.task is TaskState.RESUMING:
+            await self.virt.resume(work.order, self.images.memory_file(work.order))
+            return
+        plugged = await self.volumes.plugged(work.within_step(), work.order)
+        await self.virt.spawn(work.order, work.disks.model_copy(update={"volumes": plugged}))
 
     async def destroy_domain(self, work: Launch) -> None:
         await self.virt.destroy(work.order)

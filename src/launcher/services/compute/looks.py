@@ -57,7 +57,7 @@ class Looks:
         self.holdings.numbers.see(self.found_at_start)
 
     async def verify_instance(self, ctx: Context, message: VerifyInstance) -> None:
-        """After a restart: filters and links of a running machine are put back, a missing one is reported.
+        """After a restart: filters and links are put back, a machine that is missing is reported.
 
         The filters first: the controller refuses their policy where this comes too late. Held last: what is counted is
         not asked for again.
@@ -66,18 +66,22 @@ class Looks:
         async with self.holdings.turns.take(order, "verify") as mine:
             if not mine:
                 return
-            found = await self._find_domain(order)
-            if found is None:
-                await self.reporting.power(order, None, "no domain was found")
-            if found is None or found.generation != order.generation:
+            if not await (self._runs(order) if message.running else self.images.has_disks(order)):
                 return
             work = Launch(ctx, order)
             again = self.launches
             for step in (again.allocate_address, again.apply_firewall, again.plug, again.plug_volumes):
                 await step(work)
-            self.holdings.held[order.instance_id] = order
+            self.holdings.hold(order, running=message.running)
             mended = self.found_at_start.lacks(order.number, {ArtefactKind.TAP, ArtefactKind.CHAIN})
             await self.bus.cast(ctx, ReportVerified(instance_id=order.instance_id, mended=mended))
+
+    async def _runs(self, order: LaunchOrder) -> bool:
+        """Whether this generation does; when none does, that is reported."""
+        found = await self._find_domain(order)
+        if found is None:
+            await self.reporting.power(order, None, "no domain was found")
+        return found is not None and found.generation == order.generation
 
     async def _find_domain(self, order: LaunchOrder) -> Domain | None:
         """None when it runs in neither of two looks: a hypervisor that starts may still be finding its guests again."""

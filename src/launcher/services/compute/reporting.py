@@ -12,6 +12,7 @@ from launcher.clock import Clock
 from launcher.errors import BusError, LauncherError
 from launcher.failpoints import failpoint
 from launcher.identity import new_span_id
+from launcher.messages.life import ReportChanged
 from launcher.messages.reports import NextMove, ReportActive, ReportFault, ReportGone, ReportPower, ReportStep
 from launcher.messaging import Context
 from launcher.models import LaunchOrder, PowerState, Span, TaskState
@@ -42,7 +43,7 @@ class Reporting:
 
     async def begin(self, work: Launch, step: TaskState) -> None:
         """The journal: nothing is done that the controller has not agreed to for this generation."""
-        await self.agree(work, step)
+        await self.agree(work, work.task or step)
         work.step, work.step_span, work.step_since_ms = step, new_span_id(self.rng), self.clock.now_ms()
 
     async def agree(self, work: Launch, step: TaskState) -> None:
@@ -83,6 +84,13 @@ class Reporting:
             injection=work.injection,
         )
         async with failpoint("report.active"):
+            await self.bus.call(work.ctx, report)
+
+    async def changed(self, work: Launch, task: TaskState) -> None:
+        self.end_step(work)
+        order = work.order
+        report = ReportChanged(instance_id=order.instance_id, generation=order.generation, host=self.host, task=task)
+        async with failpoint("report.changed"):
             await self.bus.call(work.ctx, report)
 
     async def fault(self, work: Launch, failure: StepFailed) -> NextMove:

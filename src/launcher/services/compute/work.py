@@ -15,12 +15,13 @@ from launcher.networks import FixedIp
 class Launch:
     """One run of the saga. What a step found is here for the steps after it; undo needs none of it.
 
-    `keep_address` is for an undo after which the launch goes on at another host.
+    `keep_address` is for an undo after which the launch goes on at another host. With a `task` the machine is not new.
     """
 
     ctx: Context
     order: LaunchOrder
     keep_address: bool = False
+    task: TaskState | None = None
     nics: Sequence[FixedIp] = ()
     disks: Disks | None = None
     injection: str = "none"

@@ -124,6 +124,8 @@ class Admission:
             metadata=plan.request.metadata,
             user_data=plan.request.user_data,
             personality=plan.request.personality,
+            shutdown_behaviour=plan.request.shutdown_behaviour,
+            protected=plan.request.protected,
             reservation_id=plan.reservation_id,
             launch_index=index,
             request_id=plan.ctx.request_id,
@@ -195,7 +197,7 @@ def _check(request: CreateInstances) -> None:
     if any(len(text) > 255 for item in request.metadata.items() for text in item):
         raise BadRequest("metadata keys and values have at most 255 characters", field="metadata")
     if request.user_data is not None:
-        _check_encoded(request.user_data, "user_data", USER_DATA_LIMIT)
+        check_user_data(request.user_data)
     for file in request.personality.files:
         _check_encoded(file.content, "personality", FILE_LIMIT)
 
@@ -203,6 +205,11 @@ def _check(request: CreateInstances) -> None:
 def _check_metadata(request: CreateInstances, quotas: Quotas) -> None:
     if len(request.metadata) > quotas.metadata_items:
         raise QuotaExceeded(f"at most {quotas.metadata_items} metadata items are allowed", field="metadata")
+
+
+def check_user_data(encoded: str) -> None:
+    """Raises BadRequest when it is not base64, or of too much."""
+    _check_encoded(encoded, "user_data", USER_DATA_LIMIT)
 
 
 def _check_encoded(encoded: str, field: str, limit: int) -> None:

@@ -3,7 +3,8 @@
     row                          owns                                                    misses what is not there
     building, cleaning, …        whatever it has                                         nothing
     active                       domain, chain, directory, bases, tap, lease, DHCP line  yes
-    stopped                      the same without a domain                               yes
+    paused                       the same                                                yes
+    stopped, suspended           the same without a domain                               yes
     error, deleted               nothing                                                 –
 
 Rows are read before the hosts are looked at and again after: a row that moved meanwhile is in transit, too.
@@ -24,6 +25,8 @@ OF_VOLUMES = frozenset({ArtefactKind.VOLUME, ArtefactKind.PLUGGED})
 RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT, ArtefactKind.FLOATING, ArtefactKind.IMAGE} - OF_VOLUMES
 DUE = {
     VmState.ACTIVE: RUNNING,
+    VmState.PAUSED: RUNNING,
+    VmState.SUSPENDED: RUNNING - {ArtefactKind.DOMAIN},
     VmState.STOPPED: RUNNING - {ArtefactKind.DOMAIN},
     VmState.ERROR: frozenset[ArtefactKind](),
     VmState.DELETED: frozenset[ArtefactKind](),

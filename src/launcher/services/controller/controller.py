@@ -24,6 +24,7 @@ from launcher.models import Flavor, Quotas
 from launcher.services.controller.access import Access, AccessRules
 from launcher.services.controller.accounts import Accounts
 from launcher.services.controller.admission import Admission
+from launcher.services.controller.attributes import Attributes
 from launcher.services.controller.caches import Caches
 from launcher.services.controller.catalogue import Catalogue
 from launcher.services.controller.disks import Disks
@@ -31,6 +32,7 @@ from launcher.services.controller.images import Images, ImageSupply
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
+from launcher.services.controller.life import Life
 from launcher.services.controller.reconcile import LaunchRules, Reconcile
 from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
@@ -52,6 +54,7 @@ class Controller(Role):
     """
 
     topic = "controller"
+    highest_number = 0
 
     def __init__(
         self,
@@ -72,35 +75,35 @@ class Controller(Role):
         access: AccessRules | None = None,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
-        self.db, self.tick, self.admin = db, tick, admin
+        self.db, self.tick, self.sweep_every, self.admin = db, tick, sweep_every, admin
         self.refresh = Refresh(db=db, bus=bus, context=self.own_context)
-        self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
-        self.sweep_every, self.highest_number = sweep_every, 0
+        journal = self.journal = Journal(db=db, bus=bus, clock=clock, refresh=self.refresh)
         self.catalogue = Catalogue(clock=clock, flavors=flavors)
         hosts = self.catalogue.hosts
         self.images = Images(db=db, clock=clock, rng=rng, usual_quotas=quotas, supply=images)
         self.sweep = Sweep(db=db, bus=bus, hosts=hosts, imports=self.images.imports, context=self.own_context)
         self.caches = Caches(bus=bus, live_hosts=lambda: self.catalogue.live_hosts(host_timeout))
-        self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
-        every: Any = {"db": db, "bus": bus, "clock": clock, "rng": rng, "journal": self.journal}
-        self.reconcile = Reconcile(**every, start_report=self.start_report, rules=launches)
+        report = self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
+        every: Any = {"db": db, "bus": bus, "clock": clock, "rng": rng, "journal": journal}
+        self.reconcile = Reconcile(**every, start_report=report, rules=launches)
         self.admission = Admission(
             **every, quotas=quotas, flavors=flavors, build_timeout=launches.build_timeout, first_look=FIRST_LOOK
         )
+        self.life = Life(db=db, clock=clock, journal=self.journal, reconcile=self.reconcile, rules=launches)
         self.reports = Reports(
             db=db,
             clock=clock,
             journal=self.journal,
             reconcile=self.reconcile,
             rules=launches,
+            life=self.life,
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
-        self.inventory = Inventory(
-            db=db, bus=bus, clock=clock, journal=self.journal, reconcile=self.reconcile, hosts=hosts
-        )
+        self.inventory = Inventory(db=db, bus=bus, clock=clock, journal=journal, reconcile=self.reconcile, hosts=hosts)
         self.access = Access(db=db, clock=clock, rng=rng, rules=access or AccessRules())
         self.accounts = Accounts(db=db, bus=bus, clock=clock, rng=rng, access=self.access, usual=quotas)
         self.disks = Disks(**every, context=self.own_context, usual=quotas, rules=launches)
+        self.attributes = Attributes(journal=self.journal, reconcile=self.reconcile, quotas=quotas, flavors=flavors)
         self.key_pairs = KeyPairs(db=db, clock=clock, quotas=quotas)
         self.tags = Tags(db=db, quotas=quotas)
         self.security_groups = SecurityGroups(db=db, bus=bus, quotas=quotas, journal=self.journal)
@@ -121,6 +124,8 @@ class Controller(Role):
             *self.images.routes,
             *self.caches.routes,
             *self.reports.routes,
+            *self.life.routes,
+            *self.attributes.routes,
             *self.sweep.routes,
         ]
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.db import events, instances, moves
+from launcher.db import attributes, events, instances, moves
 from launcher.db.database import Database
 from launcher.errors import BadRequest, Forbidden, LauncherError, NotFound, StaleGeneration
 from launcher.failpoints import failpoint
@@ -39,6 +39,8 @@ DEFAULT_ZONE = "nova"
 STATES = {
     "BUILD": VmState.BUILDING,
     "ACTIVE": VmState.ACTIVE,
+    "PAUSED": VmState.PAUSED,
+    "SUSPENDED": VmState.SUSPENDED,
     "STOPPED": VmState.STOPPED,
     "ERROR": VmState.ERROR,
     "DELETED": VmState.DELETED,
@@ -105,6 +107,8 @@ class Inventory:
         instance = await resolve(self.db, ctx, message.instance_id)
         if instance.vm_state is VmState.DELETED or instance.task_state is TaskState.DELETING:
             return instance
+        attributes.refuse_locked(instance, by_admin=ctx.is_admin)
+        attributes.refuse_protected(instance)
         now = self.clock.now_ms()
         later = now + self.reconcile.wait(1) * 1000
         async with failpoint("delete"):

@@ -45,8 +45,14 @@ class Journal:
 
     def note(self, db: sqlite3.Connection, instance: Instance, *, message: str = "") -> Event:
         """The event's row, within the caller's transaction."""
-        request_id = instances.get_request_id(db, instance.id)
-        return events.add(db, instance, request_id=request_id, at_ms=self.clock.now_ms(), message=message)
+        return events.add(
+            db,
+            instance,
+            request_id=instances.get_request_id(db, instance.id),
+            trace_id=instances.get_traces(db, instance.id)[-1],
+            at_ms=self.clock.now_ms(),
+            message=message,
+        )
 
     async def publish(self, ctx: Context, *published: Event) -> None:
         """Watchers that miss a notice find the event in the log."""

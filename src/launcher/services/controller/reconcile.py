@@ -15,12 +15,14 @@ from random import Random
 from launcher.accounts import UserRole
 from launcher.bus import Bus
 from launcher.clock import Clock
-from launcher.db import instances, moves
+from launcher.db import instances, life, moves
 from launcher.db.database import Database
 from launcher.db.moves import Due
 from launcher.errors import BadRequest, BusError, StaleGeneration
 from launcher.failpoints import failpoint
+from launcher.life import BY_TASK
 from launcher.messages.compute import RunInstance, TerminateInstance, VerifyInstance
+from launcher.messages.life import ChangeInstance
 from launcher.messages.network import ReleaseFixedIp
 from launcher.messages.scheduler import ScheduleInstance
 from launcher.messaging import Context
@@ -39,13 +41,14 @@ LONGEST_WAIT, STEP_PATIENCE = 60.0, 10.0
 @dataclass(frozen=True)
 class LaunchRules:
     """Seconds that a whole launch may last and each of its states, how often it is tried, and whether a machine that is
-    gone for another reason than its own is started again.
+    gone for another reason than its own is started again. `shutdown_timeout`: seconds that a guest may take to stop.
     """
 
     build_timeout: float
     state_timeouts: Mapping[TaskState, float]
     max_attempts: int
     restart_missing: bool
+    shutdown_timeout: float = 60.0
 
 
 class Reconcile:
@@ -75,21 +78,23 @@ class Reconcile:
         """A compute process is new: go on with what its predecessor had begun, verify what it had finished."""
         now = self.clock.now_ms()
         await self.db.write(lambda db: moves.look_at_unfinished(db, now, host=host))
-        orders = await self.db.read(lambda db: moves.list_active_orders(db, host))
-        self.start_report.expect({order.instance_id: order.name for order in orders})
-        await self._verify(host, orders)
+        held = await self.db.read(lambda db: life.list_held(db, host))
+        self.start_report.expect({each.order.instance_id: each.order.name for each in held})
+        await self.verify(host, held)
         await self.tick()
 
     async def recount(self, host: HostState) -> None:
         """A host that counts less than the rows do has not heard of some of its own since its start."""
-        if host.instances < await self.db.read(lambda db: moves.count_active(db, host.name)):
-            await self._verify(host.name, await self.db.read(lambda db: moves.list_active_orders(db, host.name)))
+        held, running = await self.db.read(lambda db: life.count_held(db, host.name))
+        if host.instances < held or host.running < running:
+            await self.verify(host.name, await self.db.read(lambda db: life.list_held(db, host.name)))
 
-    async def _verify(self, host: str, orders: Sequence[LaunchOrder]) -> None:
-        for order in orders:
-            ctx = await self.context_of(order.instance_id)
+    async def verify(self, host: str, held: Sequence[life.Held]) -> None:
+        """Have the host look after these; what it does not hear it is told another time."""
+        for each in held:
+            ctx = await self.context_of(each.order.instance_id)
             with contextlib.suppress(BusError):
-                await self.bus.cast(ctx, VerifyInstance(order=order), host=host)
+                await self.bus.cast(ctx, VerifyInstance(order=each.order, running=each.running), host=host)
 
     async def tick(self) -> None:
         """Look at everything that is due."""
@@ -127,6 +132,10 @@ class Reconcile:
             await self.bus.cast(ctx, TerminateInstance(order=order, keep_address=leaving), host=instance.host)
         elif instance.host is None:
             await self.bus.cast(ctx, ScheduleInstance(order=order))
+        elif instance.task_state in BY_TASK:
+            due = await self.db.read(lambda db: moves.get_due(db, instance.id))
+            change = ChangeInstance(order=order, task=instance.task_state, deadline_ms=due.deadline_ms)
+            await self.bus.cast(ctx, change, host=instance.host)
         else:
             await self.bus.cast(ctx, RunInstance(order=order), host=instance.host)
 

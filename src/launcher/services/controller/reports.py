@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from launcher.clock import Clock
 from launcher.db import events, instances, moves
+from launcher.db import life as life_moves
 from launcher.db.database import Database
+from launcher.db.moves import Due
 from launcher.errors import BusUnavailable, NoHostYet, NoRoute, RpcTimeout, StaleGeneration
+from launcher.life import BY_TASK, RUNNING
 from launcher.messages.reports import (
     NextMove,
     RecordSpans,
@@ -21,8 +24,9 @@ from launcher.messages.reports import (
     ReportVerified,
 )
 from launcher.messaging import Context, Route
-from launcher.models import POWERED_OFF, Fault, Instance, PowerState, TaskState, VmState
+from launcher.models import POWERED_OFF, Fault, Instance, PowerState, ShutdownBehaviour, TaskState, VmState
 from launcher.services.controller.journal import Journal
+from launcher.services.controller.life import Life
 from launcher.services.controller.reconcile import LaunchRules, Reconcile
 
 log = logging.getLogger(__name__)
@@ -43,10 +47,11 @@ class Reports:
         journal: Journal,
         reconcile: Reconcile,
         rules: LaunchRules,
+        life: Life,
         live_hosts: Callable[[], Iterable[str]],
     ) -> None:
         self.db, self.clock, self.journal, self.reconcile = db, clock, journal, reconcile
-        self.live_hosts = live_hosts
+        self.live_hosts, self.life = live_hosts, life
         self.rules = rules
 
     @property
@@ -62,6 +67,9 @@ class Reports:
         ]
 
     async def report_step(self, ctx: Context, report: ReportStep) -> None:
+        if report.step in BY_TASK:
+            await self.life.report_step(report)
+            return
         now = self.clock.now_ms()
         await self.journal.record(
             ctx,
@@ -99,6 +107,9 @@ class Reports:
         if due.instance.generation != report.generation:
             raise StaleGeneration(f"instance {report.instance_id} has moved on from generation {report.generation}")
         attempts = due.attempts + (report.code not in WAITING)
+        if due.instance.task_state in BY_TASK:
+            await self._task_failed(ctx, due, report, attempts)
+            return NextMove(order=None)
         if report.retriable and attempts < self.rules.max_attempts and self.clock.now_ms() < due.deadline_ms:
             if await self._may_succeed_elsewhere(due.instance, report):
                 return await self._try_elsewhere(ctx, due.instance, report, attempts)
@@ -108,20 +119,31 @@ class Reports:
         order = await self.db.read(lambda db: instances.get_order(db, failed.id))
         return NextMove(order=order if failed.host else None)
 
+    async def _task_failed(self, ctx: Context, due: Due, report: ReportFault, attempts: int) -> None:
+        """A stop is tried for ever: the machine is ours to end."""
+        ending = due.instance.task_state is TaskState.STOPPING
+        if ending or (report.retriable and attempts < self.rules.max_attempts):
+            await self.life.try_again(ctx, due.instance, report, attempts=attempts)
+        else:
+            await self.life.give_up(ctx, due.instance, self._fault(ctx, report))
+
     async def report_gone(self, ctx: Context, report: ReportGone) -> None:
         await self.reconcile.gone(ctx, report.instance_id, report.generation)
 
     async def report_power(self, ctx: Context, report: ReportPower) -> None:
         """A guest that powered itself off is stopped; what becomes of others that are gone, the policy says."""
         instance = await self.db.read(lambda db: instances.get(db, report.instance_id))
-        if instance.vm_state is not VmState.ACTIVE or instance.task_state or instance.host != report.host:
+        if instance.vm_state not in RUNNING or instance.task_state or instance.host != report.host:
             return
         if report.generation != instance.generation:
             return  # said of a machine that has been started anew since
         ctx = await self.reconcile.context_of(instance.id)
         self.reconcile.start_report.missed(instance.id)
+        ends = report.power is PowerState.STOPPED and report.cause == POWERED_OFF
         try:
-            if self._starts_again(instance, report):
+            if ends and instance.shutdown_behaviour is ShutdownBehaviour.TERMINATE:
+                await self._terminate(ctx, instance)
+            elif self._starts_again(instance, report):
                 await self._restart(ctx, instance, report.cause)
             elif report.power in (None, PowerState.STOPPED):
                 await self._stopped(ctx, instance, report.cause)
@@ -130,7 +152,7 @@ class Reports:
 
     def _starts_again(self, instance: Instance, report: ReportPower) -> bool:
         """One that was seen to end right after its start would do so again."""
-        if not self.rules.restart_missing:
+        if not self.rules.restart_missing or instance.vm_state is not VmState.ACTIVE:
             return False
         ran = (self.clock.now_ms() - instance.state_since_ms) / 1000
         return report.power is None or (
@@ -190,9 +212,20 @@ class Reports:
         )
         await self.reconcile.nudge(restarted)
 
+    async def _terminate(self, ctx: Context, instance: Instance) -> None:
+        """As its owner wished for when its guest powers off; protection is against others' deletes."""
+        now = self.clock.now_ms()
+        later = now + self.reconcile.wait(1) * 1000
+
+        def move(db: sqlite3.Connection) -> Instance:
+            return moves.begin_deleting(db, instance, trace_id=ctx.trace_id, now_ms=now, next_check_ms=later)
+
+        deleting = await self.journal.record(ctx, move, message="its guest powered off")
+        await self.reconcile.nudge(deleting, ctx)
+
     async def _stopped(self, ctx: Context, instance: Instance, cause: str) -> None:
         def move(db: sqlite3.Connection) -> Instance:
-            return moves.become_stopped(db, instance.id, instance.generation, now_ms=self.clock.now_ms())
+            return life_moves.become_stopped(db, instance.id, instance.generation, now_ms=self.clock.now_ms())
 
         await self.journal.record(ctx, move, message=f"stopped: {cause}")
 

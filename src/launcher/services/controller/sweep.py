@@ -34,7 +34,7 @@ from launcher.auditing import (
     UnplugVolume,
 )
 from launcher.bus import Bus
-from launcher.db import moves, owners, volume_owners
+from launcher.db import life, owners, volume_owners
 from launcher.db.database import Database
 from launcher.errors import BusError, Conflict, LauncherError
 from launcher.messages.compute import VerifyInstance
@@ -113,10 +113,10 @@ class Sweep:
                 await self.bus.call(ctx, PublishLeases())
         for host in {finding.host for finding in findings if finding.trouble is Trouble.MISSING and finding.host}:
             missing = {finding.instance_id for finding in findings if finding.host == host and finding.kind in VERIFIED}
-            for order in await self._read(functools.partial(moves.list_active_orders, host=host)):
-                if order.instance_id in missing:
+            for each in await self._read(functools.partial(life.list_held, host=host)):
+                if each.order.instance_id in missing:
                     with contextlib.suppress(BusError):
-                        await self.bus.cast(ctx, VerifyInstance(order=order), host=host)
+                        await self.bus.cast(ctx, VerifyInstance(order=each.order, running=each.running), host=host)
 
     # --- looking ---------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from launcher.volumes import BEGINNINGS, DEVICES, LARGEST_GB, Device, Volume, Vo
 GIB = 2**30
 ROOT = "vda"
 PLUGGABLE = (VmState.ACTIVE, VmState.STOPPED)
+"""A suspended machine's memory knows the disks it had: until it goes on, none is given, taken or changed."""
 HELD = (VolumeStatus.ATTACHING, VolumeStatus.IN_USE)
 GOING = (VolumeStatus.DELETING, VolumeStatus.DELETED)
 
@@ -167,11 +168,13 @@ class Volumes:
             raise Conflict(f"{held(db, volume)}: it is its root", hint="delete the instance", field="volume")
         if volume.status not in BEGINNINGS[VolumeStatus.DETACHING]:
             raise Conflict(held(db, volume), field="volume")
+        check_awake(db, volume)
         return self._begin(db, volume, VolumeStatus.DETACHING, {"forced": int(message.force)})
 
     def _extend(self, db: sqlite3.Connection, volume: Volume, size_gb: int) -> bool:
         if volume.status not in BEGINNINGS[VolumeStatus.EXTENDING]:
             raise Conflict(held(db, volume), field="volume")
+        check_awake(db, volume)
         if size_gb <= volume.size_gb:
             raise BadRequest(f"{volume.name} has {volume.size_gb} GB; volumes only grow", field="size_gb")
         check_quota(db, volume.project_id, self.usual, gigabytes_more=size_gb - volume.size_gb)
@@ -231,6 +234,14 @@ def held(db: sqlite3.Connection, volume: Volume) -> str:
         return f"the volume {volume.name} is {volume.status}"
     machine = instances.get(db, there.instance_id)
     return f"the volume {volume.name} is {volume.status}, at instance {machine.name} as /dev/{there.device}"
+
+
+def check_awake(db: sqlite3.Connection, volume: Volume) -> None:
+    """A machine that has it is not suspended."""
+    if volume.attachment is not None:
+        machine = instances.get(db, volume.attachment.instance_id)
+        if machine.vm_state is VmState.SUSPENDED:
+            raise Conflict(f"{held(db, volume)}, which is suspended", hint="resume it first", field="volume")
 
 
 def resolve(db: sqlite3.Connection, ctx: Context, name_or_id: str) -> Volume:

@@ -1,0 +1,49 @@
+"""What is done to instances between their launch and their end: asked of the controller, told to a host, reported."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from launcher.life import Action
+from launcher.messaging import Call, Cast
+from launcher.models import Generation, Instance, InstanceId, LaunchOrder, TaskState
+
+LONGEST_PATIENCE = 3600
+
+
+class ActOnInstance(Call[Instance]):
+    """Begin to do it; the answer comes before it is done. Raises WrongState.
+
+    `stop` and `reboot` ask the guest to shut down and force it after `timeout_s` (without one, after what the settings
+    say). `force` does not ask, also where the guest was asked before.
+    """
+
+    topic = "controller"
+    traced = True
+    instance_id: str
+    action: Action
+    force: bool = False
+    timeout_s: float | None = Field(default=None, ge=0, le=LONGEST_PATIENCE)
+
+
+class ChangeInstance(Cast):
+    """To the host of an instance: do what its task says, then report it. May be repeated: what is done stays done.
+
+    Until `deadline_ms` a guest that was asked to shut down is waited for.
+    """
+
+    topic = "compute"
+    traced = True
+    order: LaunchOrder
+    task: TaskState
+    deadline_ms: float
+
+
+class ReportChanged(Call[None]):
+    """The task is done. Raises StaleGeneration when it is not wanted any more."""
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: Generation
+    host: str
+    task: TaskState

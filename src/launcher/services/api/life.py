@@ -1,0 +1,66 @@
+"""The native dialect's verbs on an instance between its launch and its end; it translates and decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from pydantic import Field
+
+from launcher.bus import Bus
+from launcher.errors import Conflict
+from launcher.life import OPERATIONS, Action
+from launcher.messages.life import LONGEST_PATIENCE, ActOnInstance
+from launcher.models import Instance, Model
+from launcher.services.api.endpoint import Answer, Ask, Endpoint
+
+SUMMARIES = {
+    Action.STOP: "End its machine; its disk and its address stay",
+    Action.START: "Start a stopped instance",
+    Action.REBOOT: "Shut it down and start it again",
+    Action.PAUSE: "Stop its processors",
+    Action.UNPAUSE: "Let its processors run again",
+    Action.SUSPEND: "Write its memory to a file and end its machine",
+    Action.RESUME: "Go on with a suspended instance",
+}
+
+
+class ShutdownBody(Model):
+    """POST /instances/{id}/stop and …/reboot: how the guest is made to end."""
+
+    force: bool = Field(default=False, description="do not ask the guest, or do not wait for it any more")
+    timeout_s: float | None = Field(
+        default=None, ge=0, le=LONGEST_PATIENCE, description="seconds that the guest may take; else as in the settings"
+    )
+
+
+class NativeLife:
+    """One endpoint for each action."""
+
+    def __init__(self, *, bus: Bus) -> None:
+        self.bus = bus
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        return [
+            Endpoint(
+                "POST",
+                f"/instances/{{id}}/{action}",
+                self._act(action),
+                SUMMARIES[action],
+                status=202,
+                body=ShutdownBody if operation.patient else None,
+                response=Instance,
+                raises=(Conflict,),
+                traced=True,
+            )
+            for action, operation in OPERATIONS.items()
+        ]
+
+    def _act(self, action: Action) -> Callable[[Ask], Awaitable[Answer]]:
+        async def act(ask: Ask) -> Answer:
+            wanted = ActOnInstance(
+                instance_id=ask.path["id"], action=action, **(ask.body.model_dump() if ask.body else {})
+            )
+            return Answer(await self.bus.call(ask.ctx, wanted))
+
+        return act
