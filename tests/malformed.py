@@ -197,6 +197,6 @@ class Forger:
         digits = f"{self.rng.getrandbits(256):064x}"
         uuid = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"
         mac = ":".join(digits[at : at + 2] for at in range(0, 12, 2))
-        known = (uuid, mac, digits, "web", "br100", "novalocal", "10.0.0.0/8", "10.0.0.1", "fd00:1:2:3::/64")
+        known = (uuid, mac, digits, "web", "vdb", "br100", "novalocal", "10.0.0.0/8", "10.0.0.1", "fd00:1:2:3::/64")
         more = (f"sha256:{digits}", "/etc/motd", f"$6${digits}")
         return next(text for text in (*known, *more) if re.search(pattern, text))

@@ -24,11 +24,8 @@ from launcher.db import schemas
 from launcher.db.database import Database
 from launcher.drivers.images.local_vault import LocalVault
 from launcher.drivers.network.namespaces import Namespaces
-from launcher.drivers.scheduler.chance import ChanceScheduler
-from launcher.drivers.scheduler.driver import SchedulerDriver
-from launcher.drivers.scheduler.simple import SimpleScheduler
-from launcher.drivers.scheduler.zone import ZoneScheduler
-from launcher.equipment import firewall_settings, make_drivers, outward, sandboxed
+from launcher.drivers.scheduler.choice import choose_scheduler
+from launcher.equipment import Drivers, firewall_settings, make_drivers, outward, sandboxed
 from launcher.errors import BadRequest
 from launcher.image_supply import image_supply, vault_path
 from launcher.services.api.door import DoorRules, tls_context
@@ -88,7 +85,7 @@ async def _roles(
         roles.append(_controller(config, state, host, bus=bus, clock=clock, rng=rng, db=db, admin=admin))
     if RoleName.SCHEDULER in wanted:
         timeout = config.scheduler.host_timeout_s
-        chooser = _scheduler(config, rng)
+        chooser = choose_scheduler(config.scheduler.driver, rng=rng, max_vcpus=config.scheduler.max_vcpus)
         roles.append(Scheduler(host=host, bus=bus, clock=clock, rng=rng, driver=chooser, host_timeout=timeout))
     if RoleName.NETWORK in wanted:
         db = await house.enter_async_context(Database.open(state / "network.db", schemas.NETWORK))
@@ -108,25 +105,30 @@ async def _roles(
             )
         )
     if RoleName.COMPUTE in wanted:
-        roles.append(
-            Compute(
-                host=host,
-                bus=bus,
-                clock=clock,
-                rng=rng,
-                availability_zone=config.host.availability_zone,
-                heartbeat=config.compute.heartbeat_s,
-                virt=drivers.virt,
-                firewall=drivers.firewall,
-                network=drivers.network,
-                images=drivers.images,
-                settings=firewall_settings(config),
-                launcher=keep_identity(state),
-            )
-        )
+        roles.append(_compute(config, state, host, drivers, bus=bus, clock=clock, rng=rng))
     if RoleName.API in wanted:
         roles.append(_api(house, config, state, host, listener, bus=bus, clock=clock, rng=rng))
     return roles
+
+
+def _compute(
+    config: Config, state: Path, host: str, drivers: Drivers, *, bus: Bus, clock: Clock, rng: Random
+) -> Compute:
+    return Compute(
+        host=host,
+        bus=bus,
+        clock=clock,
+        rng=rng,
+        availability_zone=config.host.availability_zone,
+        heartbeat=config.compute.heartbeat_s,
+        virt=drivers.virt,
+        firewall=drivers.firewall,
+        network=drivers.network,
+        images=drivers.images,
+        volumes=drivers.volumes,
+        settings=firewall_settings(config),
+        launcher=keep_identity(state),
+    )
 
 
 def _api(
@@ -190,16 +192,6 @@ def _controller(
         ),
         host_timeout=config.scheduler.host_timeout_s,
     )
-
-
-def _scheduler(config: Config, rng: Random) -> SchedulerDriver:
-    match config.scheduler.driver:
-        case "chance":
-            return ChanceScheduler(rng=rng)
-        case "zone":
-            return ZoneScheduler(rng=rng)
-        case "simple":
-            return SimpleScheduler(max_vcpus=config.scheduler.max_vcpus)
 
 
 @contextlib.asynccontextmanager

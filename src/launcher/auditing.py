@@ -12,6 +12,7 @@ from enum import StrEnum
 from launcher.accounts import UserRole
 from launcher.messaging import Call, Notice
 from launcher.models import InstanceId, InstanceRef, Model
+from launcher.volumes import VolumeRef
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
 """Stands for the id where only the number is known: taps and chains bear no more, and their removal needs no more."""
@@ -19,8 +20,9 @@ NOBODY = "00000000-0000-0000-0000-000000000000"
 
 class ArtefactKind(StrEnum):
     """A base is an image's file that overlays stand on; an export is a disk that an injection never closed.
-    A floating IP is its rules and its address on the host; what of it leads to no lease is nobody's. An image is the
-    bytes of one in the controller's vault, or what has come of them.
+    A volume may be a snapshot; it is plugged where a machine has it. A floating IP is its rules and its address on the
+    host; what of it leads to no lease is nobody's. An image is the bytes of one in the controller's vault, or what has
+    come of them.
     """
 
     DOMAIN = "domain"
@@ -28,6 +30,8 @@ class ArtefactKind(StrEnum):
     DIRECTORY = "directory"
     BASE = "base"
     TAP = "tap"
+    VOLUME = "volume"
+    PLUGGED = "plugged"
     EXPORT = "export"
     LEASE = "lease"
     DHCP = "dhcp"
@@ -46,6 +50,7 @@ class Artefact(Model):
     instance_id: InstanceId | None = None
     number: int | None = None
     generation: int | None = None
+    volume: VolumeRef | None = None
     whole: bool = True
 
 
@@ -88,6 +93,7 @@ class Finding(Model):
     host: str | None
     instance_id: InstanceId | None = None
     number: int | None = None
+    volume: VolumeRef | None = None
     reason: str
 
 
@@ -158,6 +164,21 @@ class RemoveArtefacts(Call[None]):
     needs = UserRole.ADMIN
     ref: InstanceRef | None
     kinds: frozenset[ArtefactKind]
+
+
+class RemoveVolume(Call[None]):
+    """Delete a volume that no row owns. Raises Conflict while somebody is at work for it."""
+
+    topic = "compute"
+    ref: VolumeRef
+
+
+class UnplugVolume(Call[None]):
+    """Pull it out of a machine that no row gave it to. Raises Conflict while somebody is at work for that, DiskHeld."""
+
+    topic = "compute"
+    ref: InstanceRef
+    name: str
 
 
 # --- to the network role ---------------------------------------------------------------------------

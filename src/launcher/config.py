@@ -132,6 +132,14 @@ class ImagesConfig(Model):
         return listen
 
 
+class VolumesConfig(Model):
+    driver: Literal["local", "lvm"] = "local"
+    format: ImageFormat = ImageFormat.RAW
+    path: str = ""
+    group: str = Field(default="launcher", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,126}$")
+    thin_pool: str = Field(default="", pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.+-]{0,126})?$")
+
+
 class NetworkConfig(Model):
     mode: NetworkMode = NetworkMode.FLAT_DHCP
     name: Name = "default"
@@ -277,6 +285,7 @@ class Config(Model):
     bus: BusConfig = BusConfig()
     virt: VirtConfig = VirtConfig()
     images: ImagesConfig = ImagesConfig()
+    volumes: VolumesConfig = VolumesConfig()
     network: NetworkConfig = NetworkConfig()
     metadata: MetadataConfig = MetadataConfig()
     firewall: FirewallConfig = FirewallConfig()

@@ -35,6 +35,9 @@ from launcher.drivers.virt import embed
 from launcher.drivers.virt.driver import VirtDriver
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.drivers.virt.libvirt import LibvirtVirt
+from launcher.drivers.volumes.choice import choose_volumes
+from launcher.drivers.volumes.driver import VolumeDriver
+from launcher.drivers.volumes.fake import FakeVolumes
 from launcher.explaining import Settings
 from launcher.floating import Outward
 from launcher.image_supply import host_downloads, library_path, vault_path
@@ -55,6 +58,7 @@ class Drivers:
     network: NetworkDriver
     nat: NatDriver
     images: ImageStore
+    volumes: VolumeDriver
 
 
 async def make_drivers(config: Config, state: Path) -> Drivers:
@@ -67,6 +71,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             network=FakeNetwork(delay=delay),
             nat=FakeNat(),
             images=FakeImages(delay=delay),
+            volumes=FakeVolumes(delay=delay),
         )
     return Drivers(
         virt=LibvirtVirt(
@@ -92,6 +97,11 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
             ),
             cache_limit=config.images.cache_gb * 2**30,
             downloads=host_downloads(clock=SystemClock(), rng=SystemRandom()),
+        ),
+        volumes=choose_volumes(
+            Path(config.volumes.path or state / "volumes"),
+            sources=[library_path(config, state), vault_path(state)],
+            **config.volumes.model_dump(exclude={"path"}),
         ),
     )
 

@@ -38,7 +38,9 @@
         ├── HostResourceMissing        500 host_resource_missing
         ├── InjectionFailed            500 injection_failed
         ├── FirewallFailed             500 firewall_failed
-        └── NetworkFailed              500 network_failed
+        ├── NetworkFailed              500 network_failed
+        ├── VolumeFailed               500 volume_failed
+        └── DiskHeld                   409 disk_held             the guest does not let go of it
 
 `code` crosses the bus and the HTTP API; the receiver raises the same class again. `retriable` says
 that the same work may succeed if it is simply tried again. `hint` is the next thing to try.
@@ -236,3 +238,11 @@ class FirewallFailed(DriverError):
 
 class NetworkFailed(DriverError):
     code = "network_failed"
+
+
+class VolumeFailed(DriverError):
+    code, retriable = "volume_failed", True
+
+
+class DiskHeld(DriverError):
+    code, status, retriable = "disk_held", 409, True

@@ -54,6 +54,22 @@ TERMINATE = {
     "release": "the transaction that gives it back",
     "report.gone": "the word that nothing is left",
 }
+VOLUMES = {
+    "volume.accept": "the transaction that accepts a volume or a snapshot",
+    "volume.move": "the transaction that accepts an attachment, a detachment, an extension or a deletion",
+    "volume.nudge": "the cast that moves a volume on",
+    "volume.claim": "the host's word that it is at it",
+    "volume.creating": "a volume or snapshot is made",
+    "volume.file": "its files, built aside, get their name",
+    "volume.attaching": "it is plugged into the machine",
+    "volume.detaching": "it is pulled",
+    "volume.extending": "it grows",
+    "volume.deleting": "it is deleted",
+    "volume.trash": "its files are moved away, to be deleted there",
+    "volume.report": "the host's word that it is done",
+    "volume.fault": "the host's word that it failed",
+    "volume.end": "the transaction that makes a move of the host's word",
+}
 LIFE = {
     "act": "the transaction that accepts what is to be done to an instance",
     "stopping": "the task: the guest is asked, then its domain is destroyed",
@@ -70,7 +86,7 @@ IMPORT = {
     "image.admit": "an image's file that has passed the gate gets its content's name",
     "image.active": "the transaction that makes an image active",
 }
-POINTS = LAUNCH | FAILURE | TERMINATE | LIFE | IMPORT
+POINTS = LAUNCH | FAILURE | TERMINATE | LIFE | IMPORT | VOLUMES
 
 _WORDS = re.compile(r"([\w.]+):(before|after):([1-9]\d*):(kill|raise|sleep=\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)

@@ -147,6 +147,9 @@ class Quotas(Model):
     groups_per_instance: int = Field(default=10, ge=1)
     metadata_items: int = Field(default=128, ge=0)
     floating_ips: int = Field(default=10, ge=0)
+    volumes: int = Field(default=10, ge=0)
+    snapshots: int = Field(default=10, ge=0, description="of volumes")
+    gigabytes: int = Field(default=1000, ge=0, description="of all volumes and snapshots")
     images: int = Field(default=50, ge=0)
 
 
@@ -214,6 +217,7 @@ class LaunchOrder(InstanceRef):
     personal: bool = Field(default=False, description="there is a personality to ask the controller for")
     config_drive: bool = Field(default=False, description="its owner wants one, whatever else the host does")
     availability_zone: str | None = None
+    volumes: bool = Field(default=False, description="it may have some: the controller is asked when it starts")
     tried_hosts: tuple[str, ...] = Field(default=(), description="where a step failed that may succeed elsewhere")
 
 
@@ -273,6 +277,7 @@ class HostState(Model):
     vcpus: int
     memory_mb: int
     disk_free_mb: int
+    volumes_free_mb: int = 0
     vcpus_used: int
     memory_used_mb: int
     instances: int = Field(description="that count against it, whether their machines run or not")
@@ -280,6 +285,7 @@ class HostState(Model):
     highest_number: int = Field(
         default=0, ge=0, le=0x7FFFFFFF, description="of all that was ever seen there; none up to it is free"
     )
+    highest_volume: int = Field(default=0, ge=0, le=0x7FFFFFFF, description="the same of volumes and snapshots")
     virt_type: str
     virt_reason: str
     policy_version: int = Field(default=0, description="up to which it knows what its packet filters are to be")

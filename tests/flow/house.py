@@ -32,6 +32,7 @@ from launcher.drivers.network.fake import FakeNetwork
 from launcher.drivers.scheduler.chance import ChanceScheduler
 from launcher.drivers.scheduler.driver import SchedulerDriver
 from launcher.drivers.virt.fake import FakeVirt
+from launcher.drivers.volumes.fake import FakeVolumes
 from launcher.errors import SpawnFailed
 from launcher.floating import FloatingPool, Outward
 from launcher.images import KnownImage
@@ -103,6 +104,7 @@ class House:
     network: FakeNetwork = field(default_factory=FakeNetwork)
     nat: FakeNat = field(default_factory=FakeNat)
     images: FakeImages = field(default_factory=FakeImages)
+    volumes: FakeVolumes = field(default_factory=FakeVolumes)
     known_images: Mapping[str, KnownImage] = field(default_factory=dict)
     downloads: Downloads = field(default_factory=FakeDownloads)
     largest_image: int = 2**30
@@ -203,6 +205,7 @@ class House:
             firewall=self.firewall,
             network=self.network,
             images=self.images,
+            volumes=self.volumes,
             second_look=0.05,
         )
         compute.launches.saga.steps = [replace(step, do=self._troubled(step)) for step in compute.launches.saga.steps]
@@ -245,6 +248,7 @@ class House:
             network=self.network,
             nat=self.nat,
             images=self.images,
+            volumes=self.volumes,
         )
 
     def order_of(self, instance: Json) -> LaunchOrder:
@@ -312,6 +316,7 @@ class House:
             "rules": sorted(self.firewall.applied),
             "taps": self.network.taps,
             "directories": self.images.disks,
+            "volumes": self.volumes.volumes,
             "floating IPs": self.nat.applied.floating,
             "leases": [lease for leases in self.network.leases.values() for lease in leases],
         }

@@ -14,8 +14,10 @@ from launcher.failpoints import Armed
 from launcher.life import OPERATIONS
 from tests.flow.house import House
 from tests.flow.test_life import act, done
+from tests.flow.test_volumes import attach, machine_of, volume_of, volume_until
+from tests.waiting import until
 
-FILES = {name for name in failpoints.POINTS if name.startswith("image.")}
+FILES = {name for name in failpoints.POINTS if name.startswith("image.")} | {"volume.file", "volume.trash"}
 
 
 class Passed(dict[str, Armed]):
@@ -46,4 +48,22 @@ async def test_every_point_is_passed(tmp_path: Path, monkeypatch: pytest.MonkeyP
             await done(house, launched, operation.end)
         await house.ask("DELETE", f"/instances/{launched['id']}", status=202)
         await house.until(launched["id"], "DELETED")
-        assert passed.names == failpoints.POINTS.keys() - FILES
+        assert passed.names == failpoints.POINTS.keys() - failpoints.VOLUMES.keys() - FILES
+
+
+async def test_every_point_of_volumes_is_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = Passed()
+    monkeypatch.setattr(failpoints, "ARMED", passed)
+    async with House(tmp_path).open() as house:
+        machine, volume = await machine_of(house), await volume_of(house)
+        await attach(house, volume, machine)
+        await house.ask("POST", f"/volumes/{volume['id']}/size", {"size_gb": 2}, status=202)
+        await volume_until(house, volume["id"], "in-use")
+        house.virt.clinging.add("volume-00000001")
+        await house.ask("DELETE", f"/volumes/{volume['id']}/attachment", status=202)
+        await until(lambda: "volume.fault" in passed.names)
+        house.virt.clinging.clear()
+        await volume_until(house, volume["id"], "available")
+        await house.ask("DELETE", f"/volumes/{volume['id']}", status=202)
+        await volume_until(house, volume["id"], "deleted")
+        assert passed.names & failpoints.VOLUMES.keys() == failpoints.VOLUMES.keys() - FILES

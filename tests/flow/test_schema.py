@@ -20,6 +20,7 @@ CONFIGURATION = """
 include-name = [
   "GET /instances/{id}/explain", "POST /instances", "POST /keypairs", "POST /networks",
   "POST /images", "PATCH /images/{image}",
+  "POST /volumes", "POST /volumes/{id}/size", "POST /snapshots",
   "POST /floating-ips", "POST /security-groups", "POST /tokens", "PUT /projects/{project}/quotas",
   "POST /security-groups/{group}/rules", "DELETE /security-groups/{group}/rules",
 ]

@@ -18,6 +18,7 @@ from launcher.drivers.nat.nftables import NftablesNat
 from launcher.drivers.network.flat_dhcp import FlatDhcpNetwork
 from launcher.drivers.virt.driver import Disks, Domain
 from launcher.drivers.virt.fake import FakeVirt
+from launcher.drivers.volumes.fake import FakeVolumes
 from launcher.equipment import Drivers, firewall_settings
 from launcher.models import InstanceRef, LaunchOrder
 from launcher.services.controller import start_report
@@ -53,6 +54,7 @@ async def make_drivers(config: Config, state: Path) -> Drivers:
         network=FlatDhcpNetwork(state, lease_seconds=config.network.lease_s),
         nat=NftablesNat(note=None),
         images=FakeImages(),
+        volumes=FakeVolumes(),
     )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.images.store import Injected, Injection, Tell
 from launcher.drivers.network.driver import Tap
-from launcher.drivers.virt.driver import Disks, Domain, HostResources, PowerWatcher
+from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
 from launcher.errors import NetworkFailed, NotFound
 from launcher.floating import Translation
 from launcher.images import Ticket
@@ -32,7 +33,27 @@ from tests.simulation.world import Host
 RESOURCES = HostResources(vcpus=64, memory_mb=65536, virt_type="simulated", virt_reason="a simulation")
 
 
-class SimVirt:
+class NoVolumes:
+    """Nobody has any in a simulation."""
+
+    async def plug_disk(self, order: InstanceRef, disk: Plugged) -> None:
+        raise NotFound("nobody plugs in a simulation")
+
+    async def unplug_disk(self, order: InstanceRef, name: str) -> None:
+        raise NotFound("nobody unplugs in a simulation")
+
+    async def resize_disk(self, order: InstanceRef, name: str, size: int) -> None:
+        raise NotFound("nothing grows in a simulation")
+
+    @contextlib.asynccontextmanager
+    async def still(self, order: InstanceRef) -> AsyncIterator[None]:
+        yield
+
+    async def list_plugged(self) -> Mapping[InstanceId, tuple[str, ...]]:
+        return {}
+
+
+class SimVirt(NoVolumes):
     """The contract is `VirtDriver`'s."""
 
     def __init__(self, life: Life, host: Host) -> None:

@@ -17,6 +17,7 @@ from launcher.config import FLAVORS, TimeoutsConfig
 from launcher.drivers.images.fake import FAKE_IMAGES
 from launcher.drivers.images.fake_vault import FakeDownloads, FakeVault
 from launcher.drivers.scheduler.chance import ChanceScheduler
+from launcher.drivers.volumes.fake import FakeVolumes
 from launcher.errors import BusError, Conflict, InsufficientSpace, LauncherError, NotFound
 from launcher.messages.instances import CreateInstances, DeleteInstance, NicRequest
 from launcher.messaging import Call, Context
@@ -275,6 +276,7 @@ class Simulation:
                     firewall=SimFirewall(life, host),
                     network=SimNetwork(life, host),
                     images=SimImages(life, host),
+                    volumes=FakeVolumes(),
                 )
                 yield self.computes[name]
 

@@ -13,9 +13,10 @@ import pytest
 from launcher import failpoints
 from launcher.failpoints import FailpointReached, failpoint, parse
 from launcher.models import TaskState
+from launcher.volumes import ENDINGS
 
 SOURCES = Path(failpoints.__file__).parent
-STEPS = {step.value for step in TaskState}
+STEPS = {step.value for step in TaskState} | {f"volume.{status}" for status in ENDINGS}
 
 
 def arm(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -29,6 +30,7 @@ def test_the_list_names_every_point_of_the_source_and_no_other() -> None:
     steps = {name for name in failpoints.POINTS if name.removeprefix("undo.") in STEPS}
     assert named | steps == set(failpoints.POINTS)
     assert "failpoint(step.name)" in (SOURCES / "services" / "saga.py").read_text()
+    assert 'failpoint(f"volume.{order.status}")' in (SOURCES / "services" / "volumes.py").read_text()
 
 
 def test_the_command_lists_them() -> None:

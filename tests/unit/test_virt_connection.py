@@ -38,7 +38,7 @@ class Listed:
     async def connect(self, *lists: list[str]) -> list[str]:
         """The list that is believed when libvirt gives these one after the other."""
         self.lists, self.looks = list(lists), 0
-        await self.connection._settle(_Link(None, 0, asyncio.Event()))
+        await self.connection._settle(_Link(None, (), asyncio.Event()))
         await asyncio.sleep(0)
         return self.believed[-1]
 

@@ -29,6 +29,7 @@ from launcher.cli import (
     networks,
     output,
     resources,
+    volumes,
 )
 from launcher.cli.client import Failure
 
@@ -95,6 +96,8 @@ COMMANDS: dict[str, tuple[str | None, Callable[[argparse.ArgumentParser], None]]
     "keypair": ("keys that may log in", resources.add_keypair),
     "network": ("networks", networks.add_network),
     "floating-ip": ("addresses that lead to an instance from outside", floating_ips.add_floating_ip),
+    "volume": ("disks with a life of their own", volumes.add_volume),
+    "snapshot": ("what was in a volume at one moment", volumes.add_snapshot),
     "group": ("security groups", groups.add_group),
     "project": ("projects, and what they may hold", accounts.add_project),
     "user": ("users and their roles", accounts.add_user),

@@ -197,10 +197,18 @@ def list_page(
 
 def get_order(db: sqlite3.Connection, instance_id: InstanceId) -> LaunchOrder:
     """The order of its present generation."""
-    row = db.execute("SELECT spec, generation, tried_hosts FROM instances WHERE id = ?", (instance_id,)).fetchone()
+    row = db.execute(
+        "SELECT spec, generation, tried_hosts, launched_ms IS NOT NULL OR EXISTS"
+        " (SELECT 1 FROM volumes WHERE instance_id = instances.id) AS volumes FROM instances WHERE id = ?",
+        (instance_id,),
+    ).fetchone()
     if row is None:
         raise NotFound(f"there is no instance {instance_id}")
-    moved = {"generation": row["generation"], "tried_hosts": tuple(json.loads(row["tried_hosts"]))}
+    moved = {
+        "generation": row["generation"],
+        "tried_hosts": tuple(json.loads(row["tried_hosts"])),
+        "volumes": bool(row["volumes"]),
+    }
     return LaunchOrder.model_validate_json(row["spec"]).model_copy(update=moved)
 
 

@@ -125,7 +125,9 @@ def list_held(db: sqlite3.Connection, host: str) -> list[Held]:
     ).fetchall()
     return [
         Held(
-            order=LaunchOrder.model_validate_json(row["spec"]).model_copy(update={"generation": row["generation"]}),
+            order=LaunchOrder.model_validate_json(row["spec"]).model_copy(
+                update={"generation": row["generation"], "volumes": True}
+            ),
             running=row["vm_state"] in RUNNING,
         )
         for row in rows

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from launcher.db import instances
+from launcher.db import instances, volume_moves
 from launcher.db.instances import BODY
 from launcher.errors import NotFound, StaleGeneration
 from launcher.models import Fault, Instance, InstanceId, InstanceRef, Model, Nic, TaskState, VmState
@@ -217,6 +217,7 @@ def become_gone(
         db.execute("DELETE FROM nics WHERE number = ?", (moved.number,))
     else:
         db.execute("UPDATE nics SET address = NULL, address6 = NULL WHERE number = ?", (moved.number,))
+    volume_moves.release(db, instance_id, now_ms=now_ms)
     return instances.get(db, instance_id)
 
 

@@ -17,6 +17,7 @@ _CONTROLLER = (
     "images.sql",
     "life.sql",
     "attributes.sql",
+    "volumes.sql",
 )
 _NETWORK = ("network.sql", "networks.sql", "floating_ips.sql")
 

@@ -9,6 +9,7 @@ from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.images.store import ImageStore
 from launcher.drivers.network.driver import NetworkDriver, Tap
 from launcher.drivers.virt.driver import Domain, VirtDriver
+from launcher.drivers.volumes.driver import VolumeDriver
 from launcher.models import InstanceRef
 
 KINDS = frozenset(ArtefactKind) - {ArtefactKind.LEASE, ArtefactKind.DHCP, ArtefactKind.FLOATING, ArtefactKind.IMAGE}
@@ -21,16 +22,25 @@ class Artefacts:
     """
 
     def __init__(
-        self, *, virt: VirtDriver, firewall: FirewallDriver, network: NetworkDriver, images: ImageStore, launcher: str
+        self,
+        *,
+        virt: VirtDriver,
+        firewall: FirewallDriver,
+        network: NetworkDriver,
+        images: ImageStore,
+        volumes: VolumeDriver,
+        launcher: str,
     ) -> None:
-        self.launcher = launcher
+        self.launcher, self.volumes = launcher, volumes
         self.virt, self.firewall, self.network, self.images = virt, firewall, network, images
 
     async def look(self, host: str) -> Look:
         domains, filters = await self.virt.list_domains(), await self.firewall.list_instances()
         others = frozenset(domain.number for domain in domains if domain.launcher not in ("", self.launcher))
+        plugged = await self.virt.list_plugged()
         numbered = [
             *map(_domain, domains),
+            *(_plugged(domain, name) for domain in domains for name in plugged.get(domain.instance_id, ())),
             *(_chain(ref, filters[ref.number]) for ref in _refs(filters)),
             *(_tap(tap) for tap in await self.network.list_taps() if tap.number > 0),
         ]
@@ -39,6 +49,9 @@ class Artefacts:
             *map(_directory, await self.images.list_instances()),
             *(Artefact(kind=ArtefactKind.BASE, name=name) for name in await self.images.list_bases()),
             *(Artefact(kind=ArtefactKind.EXPORT, name=name) for name in await self.images.list_exports()),
+        ]
+        found += [
+            Artefact(kind=ArtefactKind.VOLUME, name=ref.name, volume=ref) for ref in await self.volumes.list_volumes()
         ]
         return Look(host=host, kinds=KINDS, artefacts=tuple(found), others=others)
 
@@ -63,6 +76,10 @@ def _domain(domain: Domain) -> Artefact:
         number=domain.number,
         generation=domain.generation,
     )
+
+
+def _plugged(domain: Domain, name: str) -> Artefact:
+    return Artefact(kind=ArtefactKind.PLUGGED, name=name, instance_id=domain.instance_id, number=domain.number)
 
 
 def _directory(ref: InstanceRef) -> Artefact:

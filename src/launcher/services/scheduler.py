@@ -9,15 +9,18 @@ from random import Random
 from launcher.bus import Bus
 from launcher.clock import Clock
 from launcher.drivers.scheduler.driver import SchedulerDriver
+from launcher.drivers.scheduler.volumes import roomiest
 from launcher.errors import BusError, NoValidHost, StaleGeneration
 from launcher.failpoints import failpoint
 from launcher.messages.compute import RunInstance
 from launcher.messages.notices import HostHeartbeat
 from launcher.messages.reports import ReportFault
 from launcher.messages.scheduler import ScheduleInstance
+from launcher.messages.volumes import ReportVolumeFault, ScheduleVolume, WorkOnVolume
 from launcher.messaging import Context, Route
 from launcher.models import HostState, LaunchOrder
 from launcher.services.role import Role
+from launcher.volumes import VolumeOrder
 
 
 class Scheduler(Role):
@@ -34,7 +37,7 @@ class Scheduler(Role):
 
     @property
     def routes(self) -> Sequence[Route]:
-        return [ScheduleInstance.to(self.schedule_instance)]
+        return [ScheduleInstance.to(self.schedule_instance), ScheduleVolume.to(self.schedule_volume)]
 
     @property
     def notices(self) -> Sequence[Route]:
@@ -53,6 +56,16 @@ class Scheduler(Role):
         self._count(chosen, order)
         async with failpoint("cast.run"):
             await self.bus.cast(ctx, RunInstance(order=order), host=chosen.name)
+
+    async def schedule_volume(self, ctx: Context, message: ScheduleVolume) -> None:
+        """The live host with the most room."""
+        order = message.order
+        try:
+            chosen = roomiest(order, self._live_hosts())
+        except NoValidHost as error:
+            await self._report_volume(ctx, order, error)
+            return
+        await self.bus.cast(ctx, WorkOnVolume(order=order), host=chosen.name)
 
     def _select(self, order: LaunchOrder, hosts: Sequence[HostState]) -> HostState:
         """A host on which it has not failed yet; where none of those will do, any."""
@@ -75,6 +88,20 @@ class Scheduler(Role):
                 "instances": host.instances + 1,
             }
         )
+
+    async def _report_volume(self, ctx: Context, order: VolumeOrder, error: NoValidHost) -> None:
+        fault = ReportVolumeFault(
+            volume_id=order.volume_id,
+            generation=order.generation,
+            status=order.status,
+            host=None,
+            code=error.code,
+            message=error.message,
+            hint=error.hint,
+            retriable=error.retriable,
+        )
+        with contextlib.suppress(StaleGeneration, BusError):
+            await self.bus.call(ctx, fault)
 
     async def _report(self, ctx: Context, order: LaunchOrder, error: NoValidHost) -> None:
         fault = ReportFault(

@@ -33,6 +33,7 @@ from launcher.errors import DriverError, HostResourceMissing, HypervisorUnavaila
 T = TypeVar("T")
 Work = Callable[[libvirt.virConnect], T]
 OnEvent = Callable[[str, int, int], None]
+OnUnplugged = Callable[[str, str], None]
 
 KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 5, 3
 """Seconds and misses: a frozen daemon is noticed after 20 s."""
@@ -75,10 +76,10 @@ class Lane:
 
 @dataclass
 class _Link:
-    """One opened handle, the number of its event subscription, and the news of its end."""
+    """One opened handle, the numbers of its event subscriptions, and the news of its end."""
 
     handle: libvirt.virConnect
-    events: int
+    events: tuple[int, ...]
     lost: asyncio.Event
 
 
@@ -94,9 +95,10 @@ class Connection(Generic[T]):
         on_event: OnEvent,
         patience: float,
         settle: float,
+        on_unplugged: OnUnplugged = lambda uuid, alias: None,
     ) -> None:
         self.uri, self.embedded, self.patience, self.settle = uri, embed.embed_root(uri), patience, settle
-        self.census, self.on_up, self.on_event = census, on_up, on_event
+        self.census, self.on_up, self.on_event, self.on_unplugged = census, on_up, on_event, on_unplugged
         self.opening, self.looking = Lane("open", 1, limit=OPEN_LIMIT), Lane("look", 2)
         self.up, self.settled = asyncio.Event(), False
         self.link: _Link | None = None
@@ -195,14 +197,22 @@ class Connection(Generic[T]):
         def on_lifecycle(_: Any, domain: libvirt.virDomain, event: int, detail: int, __: Any) -> None:
             _hop(loop, functools.partial(self.on_event, domain.UUIDString(), event, detail))
 
+        def on_unplugged(_: Any, domain: libvirt.virDomain, alias: str, __: Any) -> None:
+            _hop(loop, functools.partial(self.on_unplugged, domain.UUIDString(), alias))
+
+        subscriptions = (
+            (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_lifecycle),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, on_unplugged),
+        )
+
         def furnished() -> _Link:
             handle = _embedded(self.uri) if self.embedded else libvirt.open(self.uri)
             if given_up.is_set():
-                return _Link(handle, 0, lost)  # let go of: nobody may be told twice
+                return _Link(handle, (), lost)  # let go of: nobody may be told twice
             if not self.embedded:
                 handle.setKeepAlive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
                 handle.registerCloseCallback(lambda *_: _hop(loop, lost.set), None)
-            events = handle.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_lifecycle, None)
+            events = tuple(handle.domainEventRegisterAny(None, kind, told, None) for kind, told in subscriptions)
             return _Link(handle, events, lost)
 
         try:
@@ -218,7 +228,9 @@ class Connection(Generic[T]):
     def _release(self, link: _Link) -> None:
         """Let go of a handle, dead or alive; a subscription left behind would keep it open and calling back."""
         handle = link.handle
-        steps: list[Callable[[], object]] = [lambda: handle.domainEventDeregisterAny(link.events)]
+        steps: list[Callable[[], object]] = [
+            functools.partial(handle.domainEventDeregisterAny, number) for number in link.events
+        ]
         if not self.embedded:
             steps += [handle.unregisterCloseCallback, handle.close]
         for step in steps:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
+from launcher.drivers.virt import disk_xml
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import InvalidDomainConfig
 from launcher.models import ImageFormat, InstanceId, LaunchOrder, Machine
@@ -120,6 +121,7 @@ def _add_devices(devices: Element, order: LaunchOrder, disks: Disks) -> None:
     writable = [path for path in (disks.root, disks.ephemeral, disks.swap) if path is not None]
     for letter, path in zip("abc", writable, strict=False):
         _add_disk(devices, path, f"vd{letter}", disks.root_format)
+    devices.extend(map(disk_xml.build, disks.volumes))
     if disks.config_drive is not None:
         SubElement(_add_disk(devices, disks.config_drive, CONFIG_DRIVE, ImageFormat.RAW), "readonly")
 

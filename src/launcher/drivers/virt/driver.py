@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import Field
 
 from launcher.models import Diagnostics, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Model, PowerState
+
+
+class Plugged(Model):
+    """A volume as a disk of a machine: `name` is the volume's own, `serial` what the guest can know it by."""
+
+    name: str
+    serial: str
+    device: str
+    path: Path
+    format: ImageFormat
+    block: bool = False
 
 
 class Disks(Model):
@@ -19,6 +31,7 @@ class Disks(Model):
     kernel: Path | None = None
     ramdisk: Path | None = None
     console_log: Path
+    volumes: tuple[Plugged, ...] = ()
     config_drive: Path | None = None
     ephemeral: Path | None = None
     swap: Path | None = None
@@ -105,3 +118,21 @@ class VirtDriver(Protocol):
 
     async def get_diagnostics(self, order: LaunchOrder) -> Diagnostics:
         """Raises NotFound when there is no such domain."""
+
+    async def plug_disk(self, order: InstanceRef, disk: Plugged) -> None:
+        """Give a running domain a volume; one that it has already is success.
+
+        Raises NotFound when it does not run, DomainConflict when the device is taken.
+        """
+
+    async def unplug_disk(self, order: InstanceRef, name: str) -> None:
+        """Return when the guest has let go of the volume, or there is nothing to let go of. Raises DiskHeld."""
+
+    async def resize_disk(self, order: InstanceRef, name: str, size: int) -> None:
+        """Let a running domain see at least so many bytes. Raises NotFound when it has no such volume."""
+
+    def still(self, order: InstanceRef) -> AbstractAsyncContextManager[None]:
+        """Inside the block the domain, if it runs, is paused, and all that it wrote is in its disks' files."""
+
+    async def list_plugged(self) -> Mapping[InstanceId, tuple[str, ...]]:
+        """The names of the volumes that our domains have."""

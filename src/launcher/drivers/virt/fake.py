@@ -1,17 +1,19 @@
 """A hypervisor without machines: for trying the product on any laptop, for benchmarks and for tests.
 
 Its whole state is plain to see: `domains` are ours, `foreign` are other people's (uuid to name), `saved` are suspended.
-Guests power off when they are asked to, but for the `deaf`.
+Guests power off when they are asked to, but for the `deaf`, and let go of volumes, but for those that they are
+`clinging` to. `plugged` are the volumes of ours, `copied` the machines that were held still for a copy.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
-from launcher.drivers.virt.driver import Disks, Domain, HostResources, PowerWatcher
-from launcher.errors import DomainConflict, NotFound, SpawnFailed, StaleGeneration
+from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
+from launcher.errors import DiskHeld, DomainConflict, NotFound, SpawnFailed, StaleGeneration
 from launcher.models import POWERED_OFF, Diagnostics, InstanceId, InstanceRef, LaunchOrder, PowerState
 
 Fault = Callable[[str, InstanceId], Awaitable[None]]
@@ -35,6 +37,9 @@ class FakeVirt:
         self.fault = fault
         self.domains: dict[InstanceId, Domain] = {}
         self.foreign: dict[InstanceId, str] = {}
+        self.plugged: dict[InstanceId, dict[str, Plugged]] = {}
+        self.clinging: set[str] = set()
+        self.copied: list[InstanceId] = []
         self.saved: dict[InstanceId, Domain] = {}
         self.deaf: set[InstanceId] = set()
         self.watcher: PowerWatcher = _nobody
@@ -57,6 +62,7 @@ class FakeVirt:
         if running is None or running.generation < order.generation:
             await asyncio.sleep(self.delay)
             self._boot(order)
+            self.plugged[order.instance_id] = {disk.name: disk for disk in disks.volumes}
         await self._reach("spawned", order.instance_id)
 
     async def destroy(self, order: InstanceRef) -> None:
@@ -64,6 +70,7 @@ class FakeVirt:
         if order.instance_id in self.domains:
             await asyncio.sleep(self.delay)
         self.domains.pop(order.instance_id, None)
+        self.plugged.pop(order.instance_id, None)
         await self._reach("destroyed", order.instance_id)
 
     async def shut_down(self, order: InstanceRef) -> None:
@@ -111,9 +118,39 @@ class FakeVirt:
             raise NotFound(f"{order.name}: there is no such domain on this host")
         return Diagnostics(power=domain.power, cpu_time_ms=0, memory_mb=order.flavor.memory_mb)
 
+    async def plug_disk(self, order: InstanceRef, disk: Plugged) -> None:
+        await self._reach("plug", order.instance_id)
+        there = self._plugged(order)
+        if disk.name not in there and disk.device in {each.device for each in there.values()}:
+            raise DomainConflict(f"{order.name}: /dev/{disk.device} is another volume's")
+        there.setdefault(disk.name, disk)
+        await self._reach("plugged", order.instance_id)
+
+    async def unplug_disk(self, order: InstanceRef, name: str) -> None:
+        await self._reach("unplug", order.instance_id)
+        there = self.plugged.get(order.instance_id, {})
+        if name in there and name in self.clinging:
+            raise DiskHeld(f"{order.name}: the guest does not let go of {name}", hint="unmount it there")
+        there.pop(name, None)
+        await self._reach("unplugged", order.instance_id)
+
+    async def resize_disk(self, order: InstanceRef, name: str, size: int) -> None:
+        await self._reach("resize", order.instance_id)
+        if name not in self._plugged(order):
+            raise NotFound(f"{order.name} has no {name}")
+
+    @contextlib.asynccontextmanager
+    async def still(self, order: InstanceRef) -> AsyncIterator[None]:
+        self.copied.append(order.instance_id)
+        yield
+
+    async def list_plugged(self) -> Mapping[InstanceId, tuple[str, ...]]:
+        return {instance_id: tuple(self.plugged.get(instance_id, ())) for instance_id in self.domains}
+
     def end(self, instance_id: InstanceId, cause: str) -> None:
         """The guest ends by itself, as a power-off in the guest (`shutdown`) or a dying QEMU (`failed`) would."""
         del self.domains[instance_id]
+        self.plugged.pop(instance_id, None)
         self.watcher(instance_id, PowerState.STOPPED, cause)
 
     async def _turn(self, order: LaunchOrder, power: PowerState, cause: str) -> None:
@@ -130,6 +167,11 @@ class FakeVirt:
         others = {name for instance_id, name in names.items() if instance_id != order.instance_id}
         if order.instance_id in self.foreign or order.name in others:
             raise DomainConflict(f"{order.name}: the name or the uuid {order.instance_id} is another domain's")
+
+    def _plugged(self, order: InstanceRef) -> dict[str, Plugged]:
+        if order.instance_id not in self.domains:
+            raise NotFound(f"{order.name}: there is no such domain on this host")
+        return self.plugged.setdefault(order.instance_id, {})
 
     def _boot(self, order: LaunchOrder) -> None:
         self.domains[order.instance_id] = Domain(

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.drivers.virt import domain_xml, domains, kvm, life
+from launcher.drivers.virt import disk_xml, domain_xml, domains, kvm, life, plugging
 from launcher.drivers.virt.connection import Connection, Lane, Work
-from launcher.drivers.virt.driver import Disks, Domain, HostResources, PowerWatcher
+from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
 from launcher.drivers.virt.power import PowerWatch
-from launcher.errors import DriverError, HostResourceMissing, HypervisorBusy, HypervisorUnavailable, SpawnFailed
+from launcher.drivers.virt.unplugging import Unplugging
+from launcher.errors import (
+    DiskHeld,
+    DriverError,
+    HostResourceMissing,
+    HypervisorBusy,
+    HypervisorUnavailable,
+    SpawnFailed,
+    VolumeFailed,
+)
 from launcher.models import Diagnostics, InstanceId, InstanceRef, LaunchOrder, PowerState
 
 STARTERS = 4
@@ -27,7 +37,8 @@ class LibvirtVirt:
     `uri`: qemu:///system, qemu+unix:///system?socket=PATH, or qemu:///embed?root=DIR. `virt_type` kvm and qemu are
     taken as given; auto asks `kvm.choose_virt_type`, which needs a `kernel` to try. `launcher` is written into each
     domain, so that it is known whose it is. Once connected, a lost connection
-    is opened again and calls wait `patience` seconds for it; `settle` is explained in connection.py.
+    is opened again and calls wait `patience` seconds for it; `settle` is explained in connection.py. A guest has
+    `unplug_patience` seconds to let go of a disk.
     """
 
     def __init__(
@@ -40,10 +51,13 @@ class LibvirtVirt:
         kernel: Path | None = None,
         patience: float = 20.0,
         settle: float = 3.0,
+        unplug_patience: float = 20.0,
     ) -> None:
+        self.unplug_patience = unplug_patience
         self.state_dir, self.asked_type, self.kernel = state_dir, virt_type, kernel
         self.launcher = launcher
         self.power = PowerWatch()
+        self.unplugging = Unplugging()
         self.starting: dict[InstanceId, asyncio.Task[None]] = {}
         self.starters = Lane("start", STARTERS)
         self.connection = Connection(
@@ -51,6 +65,7 @@ class LibvirtVirt:
             census=domains.census,
             on_up=self.power.resume,
             on_event=self.power.observe,
+            on_unplugged=self.unplugging.observe,
             patience=patience,
             settle=settle,
         )
@@ -133,6 +148,43 @@ class LibvirtVirt:
         found: Diagnostics = await self._look(
             functools.partial(domains.diagnose, order=order), f"{order.name}: reading the domain's state"
         )
+        return found
+
+    async def plug_disk(self, order: InstanceRef, disk: Plugged) -> None:
+        work = functools.partial(plugging.plug, order=order, disk=disk)
+        await self._look(work, f"{order.name}: plugging {disk.name} in", VolumeFailed)
+
+    async def unplug_disk(self, order: InstanceRef, name: str) -> None:
+        """Asked, the guest answers with an event; what counts is whether the domain still has it."""
+        what = f"{order.name}: unplugging {name}"
+        with self.unplugging.expected(order.instance_id, disk_xml.PREFIX + name) as answered:
+            work = functools.partial(plugging.begin_unplugging, order=order, name=name)
+            if not await self._look(work, what, VolumeFailed):
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.unplug_patience):
+                    await answered.wait()
+            if await self._look(functools.partial(plugging.has, order=order, name=name), what, VolumeFailed):
+                raise DiskHeld(
+                    f"{order.name}: the guest does not let go of {name}",
+                    hint="has it started? unmount it there; with `--force` the machine is reset without it",
+                )
+
+    async def resize_disk(self, order: InstanceRef, name: str, size: int) -> None:
+        work = functools.partial(plugging.resize, order=order, name=name, size=size)
+        await self._look(work, f"{order.name}: growing {name}", VolumeFailed)
+
+    @contextlib.asynccontextmanager
+    async def still(self, order: InstanceRef) -> AsyncIterator[None]:
+        """A machine that an earlier attempt left paused goes on after this one."""
+        await self._look(functools.partial(plugging.pause, order=order), f"{order.name}: pausing", VolumeFailed)
+        try:
+            yield
+        finally:
+            await self._look(functools.partial(plugging.go_on, order=order), f"{order.name}: going on", VolumeFailed)
+
+    async def list_plugged(self) -> Mapping[InstanceId, tuple[str, ...]]:
+        found: Mapping[InstanceId, tuple[str, ...]] = await self._look(plugging.list_plugged, "listing the volumes")
         return found
 
     async def _choose_type(self) -> kvm.Verdict:

@@ -56,6 +56,7 @@ from launcher.services.api.openstack.service import OpenStack
 from launcher.services.api.problems import HttpError
 from launcher.services.api.rate import Rate
 from launcher.services.api.tunnel import Tunnel
+from launcher.services.api.volumes import NativeVolumes
 from launcher.services.api.watch import LAST_EVENT_ID, EventsQuery, Watch
 from launcher.services.role import Role
 
@@ -119,6 +120,7 @@ class ApiServer(Role):
             NativeImages(bus=bus, vault=vault),
             NativeNetworks(bus=bus),
             NativeFloatingIps(bus=bus),
+            NativeVolumes(bus=bus),
             MetadataView(bus=bus, metadata=self.metadata),
         )
         self.endpoints = [*(each for part in parts for each in part.endpoints), *self._own_endpoints()]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
+from typing import Any
 
 from launcher.bus import Bus
 from launcher.clock import Clock
@@ -13,6 +14,7 @@ from launcher.drivers.firewall.driver import FirewallDriver
 from launcher.drivers.images.store import ImageStore
 from launcher.drivers.network.driver import NetworkDriver
 from launcher.drivers.virt.driver import VirtDriver
+from launcher.drivers.volumes.driver import VolumeDriver
 from launcher.explaining import Settings
 from launcher.identity import new_span_id
 from launcher.messages.compute import RunInstance, TerminateInstance
@@ -28,6 +30,7 @@ from launcher.services.compute.reporting import Reporting
 from launcher.services.compute.work import Launch
 from launcher.services.filters import Filters
 from launcher.services.role import Role
+from launcher.services.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ class Compute(Role):
         firewall: FirewallDriver,
         network: NetworkDriver,
         images: ImageStore,
+        volumes: VolumeDriver,
         settings: Settings | None = None,
         launcher: str = "",
         second_look: float = 3.0,
@@ -66,34 +70,29 @@ class Compute(Role):
         self.reporting = Reporting(
             host=host, bus=bus, clock=clock, rng=rng, keep=self.keep, own_context=self.own_context
         )
-        self.launches = Launches(
+        host_has: Any = {"virt": virt, "network": network, "images": images}
+        own: Any = {"holdings": self.holdings, "reporting": self.reporting}
+        self.volumes = Volumes(
+            host=host,
             bus=bus,
             virt=virt,
-            network=network,
-            images=images,
-            filters=self.filters,
-            holdings=self.holdings,
-            reporting=self.reporting,
+            driver=volumes,
+            turns=self.holdings.turns,
+            missed=self.reporting.missed,
+            memory=images.memory_file,
         )
+        self.launches = Launches(bus=bus, **host_has, filters=self.filters, volumes=self.volumes, **own)
         self.looks = Looks(
             host=host,
             bus=bus,
             virt=virt,
             images=images,
-            artefacts=Artefacts(virt=virt, firewall=firewall, network=network, images=images, launcher=launcher),
-            holdings=self.holdings,
-            reporting=self.reporting,
+            artefacts=Artefacts(**host_has, firewall=firewall, volumes=volumes, launcher=launcher),
             launches=self.launches,
             second_look=second_look,
+            **own,
         )
-        self.life = Life(
-            clock=clock,
-            virt=virt,
-            images=images,
-            launches=self.launches,
-            holdings=self.holdings,
-            reporting=self.reporting,
-        )
+        self.life = Life(clock=clock, virt=virt, images=images, launches=self.launches, **own)
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -103,6 +102,7 @@ class Compute(Role):
             *self.looks.routes,
             *self.life.routes,
             *self.filters.routes,
+            *self.volumes.routes,
         ]
 
     @property
@@ -111,6 +111,7 @@ class Compute(Role):
 
     async def start(self) -> None:
         await self.images.start()
+        await self.volumes.start()
         await self.network.start()
         await self.firewall.start()
         await self.virt.start(self.see_power)
@@ -154,8 +155,10 @@ class Compute(Role):
             vcpus_used=sum(order.flavor.vcpus for order in held),
             memory_used_mb=sum(order.flavor.memory_mb for order in held),
             instances=len(held),
+            volumes_free_mb=await self.volumes.driver.free_mb(),
             running=self.holdings.running,
             highest_number=self.holdings.numbers.highest,
+            highest_volume=self.volumes.highest,
             virt_type=resources.virt_type,
             virt_reason=resources.virt_reason,
             policy_version=self.filters.version,

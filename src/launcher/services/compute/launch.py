@@ -20,6 +20,7 @@ from launcher.services.compute.reporting import Reporting
 from launcher.services.compute.work import Launch
 from launcher.services.filters import Filters
 from launcher.services.saga import Saga, Step, StepFailed
+from launcher.services.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,12 @@ class Launches:
         network: NetworkDriver,
         images: ImageStore,
         filters: Filters,
+        volumes: Volumes,
         holdings: Holdings,
         reporting: Reporting,
     ) -> None:
         self.bus, self.virt, self.network, self.images, self.filters = bus, virt, network, images, filters
+        self.volumes = volumes
         self.holdings, self.reporting = holdings, reporting
         self.injecting = Injecting(bus=bus, images=images)
         self.saga: Saga[Launch] = Saga(
@@ -158,12 +161,19 @@ class Launches:
             await asyncio.wait([settling])
         await settling
 
+    async def plug_volumes(self, work: Launch) -> None:
+        """Into a machine that runs; those that it has stay."""
+        for disk in await self.volumes.plugged(work.ctx, work.order):
+            await self.virt.plug_disk(work.order, disk)
+
     async def _start(self, work: Launch) -> None:
+        """One that boots does it with the volumes of this moment; one that goes on knows those it had."""
         assert work.disks
         if work.task is TaskState.RESUMING:
             await self.virt.resume(work.order, self.images.memory_file(work.order))
-        else:
-            await self.virt.spawn(work.order, work.disks)
+            return
+        plugged = await self.volumes.plugged(work.within_step(), work.order)
+        await self.virt.spawn(work.order, work.disks.model_copy(update={"volumes": plugged}))
 
     async def destroy_domain(self, work: Launch) -> None:
         await self.virt.destroy(work.order)

@@ -69,7 +69,8 @@ class Looks:
             if not await (self._runs(order) if message.running else self.images.has_disks(order)):
                 return
             work = Launch(ctx, order)
-            for step in (self.launches.allocate_address, self.launches.apply_firewall, self.launches.plug):
+            again = self.launches
+            for step in (again.allocate_address, again.apply_firewall, again.plug, again.plug_volumes):
                 await step(work)
             self.holdings.hold(order, running=message.running)
             mended = self.found_at_start.lacks(order.number, {ArtefactKind.TAP, ArtefactKind.CHAIN})

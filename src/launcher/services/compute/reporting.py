@@ -118,6 +118,10 @@ class Reporting:
         async with failpoint("report.gone"):
             await self.bus.call(work.ctx, ReportGone(instance_id=order.instance_id, generation=order.generation))
 
+    async def missed(self, order: LaunchOrder, cause: str) -> None:
+        """The machine was ended here, and its owner did not ask for that."""
+        await self.power(order, None, cause)
+
     async def power(self, order: LaunchOrder, power: PowerState | None, cause: str) -> None:
         report = ReportPower(
             instance_id=order.instance_id, generation=order.generation, host=self.host, power=power, cause=cause

@@ -20,7 +20,9 @@ from launcher.db.owners import Owner
 from launcher.models import InstanceId, InstanceRef, VmState
 
 Present = tuple[ArtefactKind, InstanceId | None, str]
-RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT, ArtefactKind.FLOATING, ArtefactKind.IMAGE}
+OF_VOLUMES = frozenset({ArtefactKind.VOLUME, ArtefactKind.PLUGGED})
+"""Whose these are, `volume_audit.py` knows."""
+RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT, ArtefactKind.FLOATING, ArtefactKind.IMAGE} - OF_VOLUMES
 DUE = {
     VmState.ACTIVE: RUNNING,
     VmState.PAUSED: RUNNING,
@@ -78,8 +80,8 @@ class _Comparison:
                         yield from _missing(look, owner, kind, present)
 
     def _judge(self, look: Look, artefact: Artefact) -> tuple[Trouble, str] | None:
-        if artefact.kind is ArtefactKind.BASE:
-            return None  # one that nobody uses is kept for the next launch
+        if artefact.kind is ArtefactKind.BASE or artefact.kind in OF_VOLUMES:
+            return None  # a base that nobody uses is kept for the next launch
         if artefact.kind is ArtefactKind.EXPORT:
             return Trouble.OWNERLESS, "left by an injection that was cut off"
         if artefact.kind is ArtefactKind.FLOATING:

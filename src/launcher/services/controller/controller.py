@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
+from typing import Any
 
 from launcher.accounts import AdminAccess
 from launcher.bus import Bus
@@ -26,6 +27,7 @@ from launcher.services.controller.admission import Admission
 from launcher.services.controller.attributes import Attributes
 from launcher.services.controller.caches import Caches
 from launcher.services.controller.catalogue import Catalogue
+from launcher.services.controller.disks import Disks
 from launcher.services.controller.images import Images, ImageSupply
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
@@ -82,19 +84,10 @@ class Controller(Role):
         self.sweep = Sweep(db=db, bus=bus, hosts=hosts, imports=self.images.imports, context=self.own_context)
         self.caches = Caches(bus=bus, live_hosts=lambda: self.catalogue.live_hosts(host_timeout))
         report = self.start_report = StartReport(clock=clock, sweep=self.sweep.sweep if sweep_every else None)
-        self.reconcile = Reconcile(
-            db=db, bus=bus, clock=clock, rng=rng, journal=journal, start_report=report, rules=launches
-        )
+        every: Any = {"db": db, "bus": bus, "clock": clock, "rng": rng, "journal": journal}
+        self.reconcile = Reconcile(**every, start_report=report, rules=launches)
         self.admission = Admission(
-            db=db,
-            bus=bus,
-            clock=clock,
-            rng=rng,
-            journal=journal,
-            quotas=quotas,
-            flavors=flavors,
-            build_timeout=launches.build_timeout,
-            first_look=FIRST_LOOK,
+            **every, quotas=quotas, flavors=flavors, build_timeout=launches.build_timeout, first_look=FIRST_LOOK
         )
         self.life = Life(db=db, clock=clock, journal=self.journal, reconcile=self.reconcile, rules=launches)
         self.reports = Reports(
@@ -109,6 +102,7 @@ class Controller(Role):
         self.inventory = Inventory(db=db, bus=bus, clock=clock, journal=journal, reconcile=self.reconcile, hosts=hosts)
         self.access = Access(db=db, clock=clock, rng=rng, rules=access or AccessRules())
         self.accounts = Accounts(db=db, bus=bus, clock=clock, rng=rng, access=self.access, usual=quotas)
+        self.disks = Disks(**every, context=self.own_context, usual=quotas, rules=launches)
         self.attributes = Attributes(journal=self.journal, reconcile=self.reconcile, quotas=quotas, flavors=flavors)
         self.key_pairs = KeyPairs(db=db, clock=clock, quotas=quotas)
         self.tags = Tags(db=db, quotas=quotas)
@@ -125,6 +119,7 @@ class Controller(Role):
             *self.key_pairs.routes,
             *self.tags.routes,
             *self.security_groups.routes,
+            *self.disks.routes,
             *self.catalogue.routes,
             *self.images.routes,
             *self.caches.routes,
@@ -144,6 +139,7 @@ class Controller(Role):
         return [
             (self.tick, self.reconcile.tick),
             (self.tick, self.start_report.tick),
+            (self.tick, self.disks.work.tick),
             (PAUSE, self.refresh.next_round),
             (3600.0, self.prune),
             (IMAGES_EVERY, self.images.imports.tend),
@@ -157,6 +153,7 @@ class Controller(Role):
     async def recover(self) -> None:
         self.refresh.recover()
         await self.reconcile.recover()
+        await self.disks.work.recover()
         await self.images.imports.recover()
 
     async def stop(self) -> None:
@@ -171,6 +168,7 @@ class Controller(Role):
             self.highest_number = message.host.highest_number
             await self.db.write(lambda db: instances.skip_numbers(db, message.host.highest_number))
         if is_new:
+            await self.disks.work.hear_of(message.host)
             await self.reconcile.host_started(message.host.name)
         else:
             await self.reconcile.recount(message.host)

@@ -18,7 +18,7 @@ from launcher.clock import Clock
 from launcher.db import instances, life, moves
 from launcher.db.database import Database
 from launcher.db.moves import Due
-from launcher.errors import BusError, StaleGeneration
+from launcher.errors import BadRequest, BusError, StaleGeneration
 from launcher.failpoints import failpoint
 from launcher.life import BY_TASK
 from launcher.messages.compute import RunInstance, TerminateInstance, VerifyInstance
@@ -198,8 +198,13 @@ class Reconcile:
             await self.nudge(failed)
 
     def first_look(self, state: TaskState) -> float:
-        """When to look at an instance that comes to this state now, if nothing is heard of it before, in ms."""
-        return self.clock.now_ms() + min(STEP_PATIENCE, self.rules.state_timeouts.get(state, STEP_PATIENCE)) * 1000
+        """When to look at an instance that comes to this state now, if nothing is heard of it before, in ms.
+
+        Raises BadRequest for one that no host begins.
+        """
+        if state not in self.rules.state_timeouts:
+            raise BadRequest(f"{state} is no step that a host begins")
+        return self.clock.now_ms() + min(STEP_PATIENCE, self.rules.state_timeouts[state]) * 1000
 
     def wait(self, nudges: int) -> float:
         """Seconds until the next look: 1, 2, 4 … 60, give or take a fifth."""

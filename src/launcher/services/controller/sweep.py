@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from launcher.auditing import (
     NOBODY,
+    Artefact,
     ArtefactKind,
     ArtefactsRemoved,
     Audit,
@@ -28,18 +29,21 @@ from launcher.auditing import (
     Look,
     PublishLeases,
     RemoveArtefacts,
+    RemoveVolume,
     Trouble,
+    UnplugVolume,
 )
 from launcher.bus import Bus
-from launcher.db import life, owners
+from launcher.db import life, owners, volume_owners
 from launcher.db.database import Database
 from launcher.errors import BusError, Conflict, LauncherError
 from launcher.messages.compute import VerifyInstance
 from launcher.messages.network import ReleaseFixedIp
 from launcher.messaging import Context, Notice, Route
 from launcher.models import InstanceRef
-from launcher.services.controller.audit import compare, due
+from launcher.services.controller.audit import OF_VOLUMES, compare, due
 from launcher.services.controller.imports import Imports
+from launcher.services.controller.volume_audit import compare_volumes
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -50,7 +54,7 @@ LOOKS = 2
 """In so many looks in a row the sweep must have seen a thing."""
 
 COLLECTED = {Trouble.OWNERLESS, Trouble.STALE, Trouble.UNKNOWN}
-VERIFIED = {ArtefactKind.DOMAIN, ArtefactKind.CHAIN, ArtefactKind.TAP}
+VERIFIED = {ArtefactKind.DOMAIN, ArtefactKind.CHAIN, ArtefactKind.TAP, ArtefactKind.PLUGGED}
 PUBLISHED = {ArtefactKind.DHCP, ArtefactKind.FLOATING}
 SWEPT = {Trouble.OWNERLESS, Trouble.STALE}
 """What is unknown is left to a person. No crash makes such things, because the row comes first and stays for ever;
@@ -93,9 +97,9 @@ class Sweep:
         for finding, looks in self.seen.items():
             if looks == LOOKS and finding.trouble not in SWEPT:
                 log.warning("sweep: %s; see `launcher audit`", words(finding))
-        fresh = {(finding.host, finding.instance_id) for finding, looks in self.seen.items() if looks < LOOKS}
+        fresh = {_whose(finding) for finding, looks in self.seen.items() if looks < LOOKS}
         swept = [finding for finding in audit.findings if finding.trouble in SWEPT]
-        wanted = [each for each in swept if (each.host, each.instance_id) not in fresh]
+        wanted = [each for each in swept if _whose(each) not in fresh]
         collected = await self._remove(ctx, audit, wanted)
         await self._put_back(ctx, [finding for finding, looks in self.seen.items() if looks >= LOOKS])
         return collected.removed
@@ -118,7 +122,7 @@ class Sweep:
 
     async def _look(self, ctx: Context) -> Audit:
         """The rows before and after the hosts, so that what moves meanwhile is not judged."""
-        before = await self._read(owners.list_live)
+        before, volumes_before = await self._read(owners.list_live), await self._read(volume_owners.list_live)
         hosts = {*self.hosts, *(owner.host for owner in before if owner.host and due(owner))}
         asked: dict[str, Callable[[], Awaitable[Look]]] = {
             host: functools.partial(self.bus.call, ctx, ListArtefacts(), host=host, timeout=LOOK_TIMEOUT)
@@ -131,7 +135,10 @@ class Sweep:
         ids = {artefact.instance_id for artefact in artefacts if artefact.instance_id}
         numbers = {artefact.number for artefact in artefacts if artefact.number}
         after = await self._read(lambda db: owners.list_named(db, ids, numbers))
-        findings = (*compare(before, looks, after), *await self.imports.look())
+        volumes = {number for artefact in artefacts if (number := _volume_number(artefact))}
+        volumes_after = await self._read(lambda db: volume_owners.list_named(db, volumes))
+        of_volumes = compare_volumes(volumes_before, looks, volumes_after)
+        findings = (*compare(before, looks, after), *of_volumes, *await self.imports.look())
         await self._tell(ctx, HostsAudited(found=findings))
         return Audit(
             findings=findings,
@@ -168,7 +175,7 @@ class Sweep:
         on_hosts, of_network = _grouped(findings)
         await asyncio.gather(*(self._attempt(ctx, group, errors) for group in on_hosts))
         kept = set(audit.findings) - (set(findings) - errors.keys())
-        left = {finding.instance_id for finding in kept if finding.host}
+        left = {finding.instance_id for finding in kept if finding.host and finding.instance_id}
         for group in of_network:
             is_image = group[0].kind is ArtefactKind.IMAGE
             if not is_image and (audit.silent or group[0].instance_id in left):
@@ -194,7 +201,9 @@ class Sweep:
     async def _undo(self, ctx: Context, group: Sequence[Finding]) -> None:
         """Everything of one instance on one host, or in the network."""
         one, kinds = group[0], frozenset(finding.kind for finding in group)
-        if one.host is not None:
+        if one.host is not None and kinds & OF_VOLUMES:
+            await self._undo_volumes(ctx, one.host, group)
+        elif one.host is not None:
             await self.bus.call(ctx, RemoveArtefacts(ref=_ref(one), kinds=kinds), host=one.host)
         if ArtefactKind.LEASE in kinds and one.instance_id is not None:
             await self.bus.call(ctx, ReleaseFixedIp(instance_id=one.instance_id))
@@ -202,6 +211,16 @@ class Sweep:
             await self.bus.call(ctx, PublishLeases())
         if ArtefactKind.IMAGE in kinds:
             await self.imports.sweep(unknown=True)
+
+    async def _undo_volumes(self, ctx: Context, host: str, group: Sequence[Finding]) -> None:
+        """What is still plugged in first: it is in use."""
+        for finding in group:
+            ref = _ref(finding)
+            if finding.kind is ArtefactKind.PLUGGED and ref is not None:
+                await self.bus.call(ctx, UnplugVolume(ref=ref, name=finding.name), host=host)
+        for finding in group:
+            if finding.kind is ArtefactKind.VOLUME and finding.volume is not None:
+                await self.bus.call(ctx, RemoveVolume(ref=finding.volume), host=host)
 
     async def _tell(self, ctx: Context, notice: Notice) -> None:
         with contextlib.suppress(BusError):
@@ -221,12 +240,30 @@ def _ref(finding: Finding) -> InstanceRef | None:
     return InstanceRef(instance_id=finding.instance_id or NOBODY, number=finding.number)
 
 
+def _whose(finding: Finding) -> tuple[str | None, ...]:
+    """What is removed together: all of an instance on a host, and all of a volume."""
+    if finding.kind in OF_VOLUMES:
+        return finding.host, finding.name
+    return finding.host, finding.instance_id
+
+
+def _volume_number(artefact: Artefact) -> int | None:
+    """Volumes and snapshots count together."""
+    if artefact.kind not in OF_VOLUMES:
+        return None
+    try:
+        return int(artefact.name.rpartition("-")[2], 16)
+    except ValueError:
+        return None
+
+
 def _grouped(findings: Iterable[Finding]) -> tuple[list[list[Finding]], list[list[Finding]]]:
-    """By host and instance: first those on hosts, then those of the network, and of the vault by themselves."""
-    groups: dict[tuple[str | None, str | None, int | None, bool], list[Finding]] = {}
+    """By host and instance or volume: first those on hosts, then the network's, and the vault's by themselves."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
+        number = None if finding.kind in OF_VOLUMES else finding.number
         is_image = finding.kind is ArtefactKind.IMAGE
-        groups.setdefault((finding.host, finding.instance_id, finding.number, is_image), []).append(finding)
+        groups.setdefault((*_whose(finding), number, is_image), []).append(finding)
     found = list(groups.values())
     return [group for group in found if group[0].host], [group for group in found if not group[0].host]
 
