@@ -63,4 +63,5 @@ class NativeLife:
             )
             return Answer(await self.bus.call(ask.ctx, wanted))
 
+        act.__name__ = action.value
         return act
