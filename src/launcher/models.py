@@ -90,6 +90,12 @@ class Flavor(Model):
     ephemeral_gb: int = Field(default=0, ge=0, le=2**31)
     swap_mb: int = Field(default=0, ge=0, le=2**22)
 
+    @property
+    def devices(self) -> dict[str, str]:
+        """What the guest finds its own disks under, by EC2's names for them; the root is `vda`."""
+        own = (("ephemeral0", self.ephemeral_gb), ("swap", self.swap_mb))
+        return {name: f"vd{letter}" for letter, name in zip("bc", (name for name, size in own if size), strict=False)}
+
 
 class ImageKind(StrEnum):
     MACHINE = "machine"

@@ -21,13 +21,13 @@ from launcher.guestdata.tree import Directory, Node, find, leaves, split
 from launcher.messages.instances import GetGuestMetadata
 from launcher.messages.network import FindLease, ListAddresses
 from launcher.messaging import Context
-from launcher.models import GuestMetadata, Instance, VmState
+from launcher.models import Flavor, GuestMetadata, Instance, VmState
 from launcher.networks import FixedIp, NetworkMode
 from launcher.services.api.metadata import door
 from launcher.services.api.metadata.door import Allowance, Door
 from launcher.services.api.metadata.guests import Guests, Source
 from launcher.services.api.metadata.tokens import Tokens
-from tests.orders import NETWORK, TINY, instance_id, make_lease, make_order
+from tests.orders import NETWORK, TINY, instance_id, make_instance, make_lease, make_order, make_told
 from tests.waiting import until
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -335,3 +335,13 @@ async def test_who_comes_by_no_bridge_is_not_let_in() -> None:
         assert await ended(await entrance.enter())
         assert entrance.door.inside == {}
         await entrance.leave()
+
+
+def test_disks_of_the_flavor_are_told_by_ec2s_names() -> None:
+    """cloud-init mounts the one and swaps to the other."""
+    flavor = Flavor(name="m1.disks", vcpus=1, memory_mb=512, root_gb=0, ephemeral_gb=1, swap_mb=64)
+    assert flavor.devices == {"ephemeral0": "vdb", "swap": "vdc"}
+    assert flavor.model_copy(update={"ephemeral_gb": 0}).devices == {"swap": "vdb"}
+    guest = Guest(make_told(make_instance(flavor=flavor)), (make_lease(make_order()),))
+    told = find(ec2.root(guest, tags=False), ["latest", "meta-data", "block-device-mapping"])
+    assert dict(leaves(told, "")).keys() == {"/ami", "/root", "/ephemeral0", "/swap"}

@@ -80,12 +80,7 @@ def _meta_data(guest: Guest, *, tags: bool) -> dict[str, Node]:
 
 def _block_devices(guest: Guest) -> Directory:
     """cloud-init mounts the one and swaps to the other."""
-    flavor, names = guest.told.instance.flavor, {"ami": ROOT_DEVICE, "root": f"/dev/{ROOT_DEVICE}"}
-    spare = iter(("vdb", "vdc"))
-    if flavor.ephemeral_gb:
-        names["ephemeral0"] = next(spare)
-    if flavor.swap_mb:
-        names["swap"] = next(spare)
+    names = {"ami": ROOT_DEVICE, "root": f"/dev/{ROOT_DEVICE}", **guest.told.instance.flavor.devices}
     return Directory({name: text(device) for name, device in names.items()})
 
 
