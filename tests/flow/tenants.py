@@ -16,6 +16,7 @@ from aiohttp import ClientSession
 from launcher.accounts import UserRole
 from launcher.life import OPERATIONS
 from tests.flow.house import House, Json
+from tests.waiting import eventually
 
 READER, MEMBER, ADMIN = UserRole.READER, UserRole.MEMBER, UserRole.ADMIN
 PEOPLE = {"alice": ("alpha", MEMBER), "rita": ("alpha", READER), "bob": ("beta", MEMBER)}
@@ -124,7 +125,16 @@ async def make_things(house: House, owner: ClientSession) -> Things:
     disk = (await made("/images", {"name": "alphas-image", "source": "upload"}))["images"][0]
     async with owner.put(f"/images/{disk['id']}/file", data=b"alphas-disk" * 100) as response:
         assert response.status == 200, await response.text()
+    volume = await made("/volumes", {"name": "alphas-volume", "size_gb": 1})
+
+    async def available() -> bool:
+        async with owner.get(f"/volumes/{volume['id']}") as response:
+            return bool((await response.json())["status"] == "available")
+
+    await eventually(available, what="the volume")
     return {
+        "volume": volume["id"],
+        "snapshot": (await made("/snapshots", {"name": "alphas-snapshot", "volume": volume["id"]}))["id"],
         "instance": instance["id"],
         "key": "alphas-key",
         "group": "alphas-group",
@@ -149,7 +159,7 @@ def _native_served(house: House) -> set[str]:
 
 
 ONE, INSTANCE = "/instances/{id}", "/instances/{instance}"
-IMAGE = "/images/{disk}"
+IMAGE, VOLUME, SNAPSHOT = "/images/{disk}", "/volumes/{volume}", "/snapshots/{snapshot}"
 GROUP, FLOATING, PROJECT = "/security-groups/{group}", "/floating-ips/{address}", "/projects/{project}"
 ROLE = f"{PROJECT}/users/{{user}}/roles/{{role}}"
 RULES = {"rules": [{"protocol": "tcp", "from_port": 443}]}
@@ -217,6 +227,23 @@ NATIVE = Dialect(
         Verb("PATCH /images/{image}", IMAGE, body={"description": "mine"}, needs=MEMBER),
         Verb("PUT /images/{image}/file", f"{IMAGE}/file", needs=MEMBER, works=(409,)),
         Verb("DELETE /images/{image}", IMAGE, needs=MEMBER),
+        Verb("GET /volumes", foreign=200),
+        Verb("GET /volumes/{id}", VOLUME),
+        Verb("GET /snapshots", foreign=200),
+        Verb("GET /snapshots/{id}", SNAPSHOT),
+        Verb("POST /volumes", body={"name": "another", "size_gb": 1}, needs=MEMBER, foreign=202),
+        Verb("POST /snapshots", body={"volume": "{volume}"}, needs=MEMBER, works=(202, 409)),
+        Verb("POST /volumes/{id}/size", f"{VOLUME}/size", body={"size_gb": 2}, needs=MEMBER, works=(202, 409)),
+        Verb(
+            "POST /volumes/{id}/attachment",
+            f"{VOLUME}/attachment",
+            body={"instance": "{instance}"},
+            needs=MEMBER,
+            works=(202, 409),
+        ),
+        Verb("DELETE /volumes/{id}/attachment", f"{VOLUME}/attachment", needs=MEMBER, works=(202, 409)),
+        Verb("DELETE /snapshots/{id}", SNAPSHOT, needs=MEMBER, works=(202, 409)),
+        Verb("DELETE /volumes/{id}", VOLUME, needs=MEMBER, works=(202, 409)),
         Verb("POST /keypairs", body={"name": "another"}, needs=MEMBER, foreign=201),
         Verb("POST /security-groups", body={"name": "another"}, needs=MEMBER, foreign=201),
         Verb(f"POST {GROUP}/rules", body=RULES, needs=MEMBER),
