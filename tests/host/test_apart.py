@@ -371,7 +371,8 @@ async def test_only_the_flows_of_the_right_zone_are_cut(site: Site) -> None:
     flows.close()
 
 
-async def test_the_next_process_takes_over_without_a_gap(site: Site) -> None:
+async def test_the_next_process_takes_over_and_hardly_a_packet_is_lost(site: Site) -> None:
+    """In one of twelve runs one packet is lost (docs/decisions/0017): no more than that is taken here."""
     _, red = await site.twins(UDP)
     await site.lead(TO_RED, red)
     client, at_red = site.internet.open(address=CLIENT), red.open(OPEN)
@@ -384,11 +385,15 @@ async def test_the_next_process_takes_over_without_a_gap(site: Site) -> None:
             await site.serve()
             await site.nat.check()
 
-    taking, count = asyncio.create_task(take_over()), 0
+    taking, count, lost = asyncio.create_task(take_over()), 0, 0
     while not taking.done():
-        assert (await exchange(client, (str(TO_RED), OPEN), at_red))[0] == CLIENT
+        try:
+            assert (await exchange(client, (str(TO_RED), OPEN), at_red))[0] == CLIENT
+        except TimeoutError:
+            lost += 1
         count += 1
         await asyncio.sleep(0)
+    assert lost <= 1
     await taking
     assert count > 10
     assert dict(site.namespaces.list_all()) == known

@@ -111,7 +111,10 @@ def gateway_lines(network: Network, mtu: int) -> list[str]:
 
 
 def gateway_rules(network: Network, metadata_port: int | None) -> str:
-    """For nft, in the namespace: the gateway's services and nothing else, and nobody's own addresses cross the link."""
+    """For nft, in the namespace: the gateway's services and nothing else, and nobody's own addresses cross the link.
+
+    Flushed, not made anew: a chain that drops what no rule lets through is hooked in before its rules are.
+    """
     bridge, six = network.bridge, network.gateway6_interface
     services = [
         f"ip daddr {network.gateway} meta l4proto {{ tcp, udp }} th dport 53 accept",
@@ -127,7 +130,7 @@ def gateway_rules(network: Network, metadata_port: int | None) -> str:
     lines = "\n\t\t".join(services)
     return f"""\
 add table inet {TABLE}
-delete table inet {TABLE}
+flush table inet {TABLE}
 table inet {TABLE} {{
 	chain input {{
 		type filter hook input priority 0; policy drop;
