@@ -150,7 +150,7 @@ def other_hosts() -> Iterator[Schedule]:
     """A step fails on one of two hosts; while the launch moves to the other, something else happens, too."""
     faults = [fault for fault in possible(DO_POINTS) if not fault.endswith((":slow", ":broken"))]
     modes, weathers = itertools.cycle(KILL_MODES), itertools.cycle(BAD_WEATHERS)
-    for fault, seed in itertools.product(faults, range(2)):
+    for fault, seed in itertools.product(faults, range(3)):
         yield Schedule(seed=seed, hosts=2, faults=(fault,))
         yield Schedule(seed=seed, hosts=2, roles="split", faults=(fault,), weather=next(weathers))
     for fault, number in itertools.product(
