@@ -1,6 +1,5 @@
-"""The nouns, frozen. They cross the bus as JSON; fields nobody declared are refused.
-
-Units stand in the names: `_mb` mebibytes, `_gb` gibibytes, `_ms` milliseconds since the epoch (UTC).
+"""The nouns, frozen. They cross the bus as JSON; fields nobody declared are refused. Units: `_mb` and `_gb` are 2^20 and
+2^30 bytes, `_ms` milliseconds since the epoch (UTC).
 """
 
 from __future__ import annotations
@@ -93,8 +92,8 @@ class Flavor(Model):
     @property
     def devices(self) -> dict[str, str]:
         """What the guest finds its own disks under, by EC2's names for them; the root is `vda`."""
-        own = (("ephemeral0", self.ephemeral_gb), ("swap", self.swap_mb))
-        return {name: f"vd{letter}" for letter, name in zip("bc", (name for name, size in own if size), strict=False)}
+        own = [name for name, size in (("ephemeral0", self.ephemeral_gb), ("swap", self.swap_mb)) if size]
+        return dict(zip(own, ("vdb", "vdc"), strict=False))
 
 
 class ImageKind(StrEnum):
@@ -161,7 +160,6 @@ class Quotas(Model):
 
 class KeyPair(Model):
     """A public key. The private half is returned once by its creation and kept nowhere.
-
     `ec2_fingerprint` is EC2's: of a created RSA key the SHA-1 of the private one, of an imported one the MD5.
     """
 
