@@ -1,4 +1,4 @@
-"""The nouns, frozen. They cross the bus as JSON; fields nobody declared are refused. Units: `_mb` and `_gb` are 2^20 and
+"""The nouns, frozen. They cross the bus as JSON; fields nobody declared are refused. Units: `_mb`, `_gb` are 2^20 and
 2^30 bytes, `_ms` milliseconds since the epoch (UTC).
 """
 
