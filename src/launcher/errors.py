@@ -80,6 +80,11 @@ class LauncherError(Exception):
         return error if isinstance(error, LauncherError) else None
 
     @staticmethod
+    def told(error: Exception) -> LauncherError:
+        """The error as a fault tells it; the words of one that has no name stay in the server's log."""
+        return LauncherError.named(error) or LauncherError(f"unexpected {type(error).__name__}; see the server's log")
+
+    @staticmethod
     def from_wire(code: str, message: str, *, hint: str = "", field: str = "") -> LauncherError:
         """The error a peer sent, as the class it was there; an unknown code gives RemoteError."""
         known = LauncherError.registry.get(code)

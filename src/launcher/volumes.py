@@ -90,8 +90,8 @@ class Attachment(Model):
     attached_ms: int | None = None
 
 
-class Volume(Model):
-    """A volume as its owner sees it."""
+class Stored(Model):
+    """What a volume and a snapshot have in common: a row, and files on one host."""
 
     id: VolumeId
     number: int
@@ -105,6 +105,11 @@ class Volume(Model):
     state_since_ms: int
     size_gb: int
     host: str | None
+
+
+class Volume(Stored):
+    """A volume as its owner sees it."""
+
     availability_zone: str | None
     snapshot_id: VolumeId | None = Field(default=None, description="what it was made of")
     image_id: str | None = Field(default=None, description="what it was made of; then an instance can boot from it")
@@ -114,21 +119,9 @@ class Volume(Model):
     deleted_ms: int | None = None
 
 
-class Snapshot(Model):
+class Snapshot(Stored):
     """A volume's content at one moment; it does not change and outlives the volume."""
 
-    id: VolumeId
-    number: int
-    generation: int
-    project_id: str
-    user_id: str
-    name: str
-    description: str
-    metadata: dict[str, str]
-    status: VolumeStatus
-    state_since_ms: int
-    size_gb: int
-    host: str | None
     volume_id: VolumeId
     image_id: str | None = None
     fault: Fault | None = None

@@ -184,8 +184,8 @@ class Volumes:
 
     async def _fail(self, ctx: Context, order: VolumeOrder, cause: Exception) -> None:
         """Undo what the attempt may have left, then say why. While that cannot be undone it is asked for again."""
-        named = LauncherError.named(cause)
-        if named is None:
+        told = LauncherError.told(cause)
+        if LauncherError.named(cause) is None:
             log.error("%s: %s failed", order.name, order.status, exc_info=cause)
         try:
             await self._undo(order)
@@ -197,10 +197,10 @@ class Volumes:
             generation=order.generation,
             status=order.status,
             host=self.host,
-            code=named.code if named else LauncherError.code,
-            message=named.message if named else f"unexpected {type(cause).__name__}; see the server's log",
-            hint=named.hint if named else "",
-            retriable=named.retriable if named else False,
+            code=told.code,
+            message=told.message,
+            hint=told.hint,
+            retriable=told.retriable,
         )
         async with failpoint("volume.fault"):
             await self.bus.call(ctx, report)

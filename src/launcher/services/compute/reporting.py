@@ -97,18 +97,18 @@ class Reporting:
         """Tell why; the controller says whether to leave it for another try or to undo it all."""
         self.end_step(work, failure.cause)
         order, cause = work.order, failure.cause
-        named = LauncherError.named(cause)
-        if named is None:
+        told = LauncherError.told(cause)
+        if LauncherError.named(cause) is None:
             log.error("%s: %s failed", order.name, failure.step, exc_info=cause)
         report = ReportFault(
             instance_id=order.instance_id,
             generation=order.generation,
             host=self.host,
             step=failure.step,
-            code=named.code if named else LauncherError.code,
-            message=named.message if named else f"unexpected {type(cause).__name__}; see the server's log",
-            hint=named.hint if named else "",
-            retriable=named.retriable if named else False,
+            code=told.code,
+            message=told.message,
+            hint=told.hint,
+            retriable=told.retriable,
         )
         async with failpoint("report.fault"):
             return await self.bus.call(work.ctx, report)

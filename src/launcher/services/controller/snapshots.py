@@ -11,7 +11,6 @@ from launcher.clock import Clock
 from launcher.db import volume_moves, volumes
 from launcher.db.database import Database
 from launcher.errors import Conflict
-from launcher.failpoints import failpoint
 from launcher.identity import new_uuid
 from launcher.messages.volumes import CreateSnapshot, DeleteSnapshot, GetSnapshot, ListSnapshots
 from launcher.messaging import Context, Route
@@ -39,9 +38,7 @@ class Snapshots:
         ]
 
     async def create_snapshot(self, ctx: Context, message: CreateSnapshot) -> Snapshot:
-        async with failpoint("volume.accept"):
-            snapshot_id = await self.db.write(lambda db: self._accept(db, ctx, message))
-        await self.work.nudge(ctx, snapshot_id)
+        snapshot_id = await self.work.accept(ctx, lambda db: self._accept(db, ctx, message))
         return await self.db.read(lambda db: volumes.get_snapshot(db, snapshot_id))
 
     async def list_snapshots(self, ctx: Context, message: ListSnapshots) -> list[Snapshot]:
@@ -56,10 +53,7 @@ class Snapshots:
             snapshot = resolve_snapshot(db, ctx, message.snapshot)
             return snapshot.id, self._delete(db, snapshot)
 
-        async with failpoint("volume.move"):
-            snapshot_id, moved = await self.db.write(work)
-        if moved:
-            await self.work.nudge(ctx, snapshot_id)
+        snapshot_id = await self.work.move(ctx, work)
         return await self.db.read(lambda db: volumes.get_snapshot(db, snapshot_id))
 
     def _accept(self, db: sqlite3.Connection, ctx: Context, message: CreateSnapshot) -> str:

@@ -175,6 +175,21 @@ class VolumeWork:
         await self.db.write(lambda db: volume_moves.nudged(db, due, next_check_ms=later))
         await self.nudge(self.context(), due.ref.volume_id)
 
+    async def accept(self, ctx: Context, work: Callable[[sqlite3.Connection], VolumeId]) -> VolumeId:
+        """Keep the new row that `work` makes, and have it made."""
+        async with failpoint("volume.accept"):
+            volume_id = await self.db.write(work)
+        await self.nudge(ctx, volume_id)
+        return volume_id
+
+    async def move(self, ctx: Context, work: Callable[[sqlite3.Connection], tuple[VolumeId, bool]]) -> VolumeId:
+        """`work` moves a row, or says that there is nothing to do."""
+        async with failpoint("volume.move"):
+            volume_id, moved = await self.db.write(work)
+        if moved:
+            await self.nudge(ctx, volume_id)
+        return volume_id
+
     async def nudge(self, ctx: Context, volume_id: VolumeId) -> None:
         """Cast what moves it on; nothing is lost when that does not arrive."""
         order, host = await self.db.read(lambda db: _order(db, volume_id))

@@ -12,7 +12,6 @@ from launcher.clock import Clock
 from launcher.db import images, instances, limits, volume_moves, volumes
 from launcher.db.database import Database
 from launcher.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
-from launcher.failpoints import failpoint
 from launcher.identity import new_uuid
 from launcher.messages.volumes import (
     AttachVolume,
@@ -59,9 +58,7 @@ class Volumes:
     async def create_volume(self, ctx: Context, message: CreateVolume) -> Volume:
         if message.snapshot is not None and message.image is not None:
             raise BadRequest("a volume is made of a snapshot or of an image, not of both", field="image")
-        async with failpoint("volume.accept"):
-            volume_id = await self.db.write(lambda db: self._accept(db, ctx, message))
-        await self.work.nudge(ctx, volume_id)
+        volume_id = await self.work.accept(ctx, lambda db: self._accept(db, ctx, message))
         return await self.db.read(lambda db: volumes.get(db, volume_id))
 
     async def list_volumes(self, ctx: Context, message: ListVolumes) -> list[Volume]:
@@ -92,10 +89,7 @@ class Volumes:
             volume = resolve(db, ctx, name_or_id)
             return volume.id, decide(db, volume)
 
-        async with failpoint("volume.move"):
-            volume_id, moved = await self.db.write(work)
-        if moved:
-            await self.work.nudge(ctx, volume_id)
+        volume_id = await self.work.move(ctx, work)
         return await self.db.read(lambda db: volumes.get(db, volume_id))
 
     def _accept(self, db: sqlite3.Connection, ctx: Context, message: CreateVolume) -> str:
