@@ -35,8 +35,8 @@ How things are told apart from EC2, because they are so here:
   can be named by its name, too, as in `ami-tiny`.
 * A root disk is no volume, so `rootDeviceType` is `instance-store`, and `blockDeviceMapping` lists the volumes that are
   attached. It is kept by a stop and ends with its instance.
-* The last letter of a device's name counts: `/dev/sdf` and `/dev/xvdf` are `/dev/vdf`, and are told so. A volume is `in-use`
-  when its instance has it, not before. It lies on one host, and only that host's instances can have it
+* The last letter of a device's name counts: `/dev/sdf` and `/dev/xvdf` are `/dev/vdf`, and are told so. A volume is
+  `in-use` when its instance has it, not before. It lies on one host, and only that host's instances can have it
   (`InvalidVolume.ZoneMismatch`).
 * The tags of instances, volumes and snapshots are their metadata here, `Name` is their name if it can be one.
 * A signature is good for five minutes on either side; a request that changes something is answered once (a repetition
