@@ -10,7 +10,7 @@ from pydantic import StringConstraints
 from launcher.models import Model
 
 TagKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-TagValue = Annotated[str, StringConstraints(max_length=255)]
+TagValue = Annotated[str, StringConstraints(max_length=256)]
 
 
 class Tagged(StrEnum):
