@@ -139,12 +139,7 @@ class Images:
             known = images.find_import(db, ctx.project_id, request.name, request.source)
             if known is not None:
                 return known
-        used, limit = images.count(db, ctx.project_id), limits.get(db, ctx.project_id, self.quotas).images
-        if used >= limit:
-            raise QuotaExceeded(
-                f"quota of images exceeded: {used} of {limit} in use",
-                hint="delete an image, or raise [quotas] in config.toml",
-            )
+        self.refuse_beyond_quota(db, ctx.project_id)
         boot = self._boot_ids(db, ctx, request.kind, request.kernel_id, request.ramdisk_id)
         now = int(self.clock.now_ms())
         image = CatalogueImage(
@@ -156,6 +151,15 @@ class Images:
             updated_ms=now,
         )
         return images.create(db, image, now)
+
+    def refuse_beyond_quota(self, db: sqlite3.Connection, project_id: str) -> None:
+        """Unless the project may have one more."""
+        used, limit = images.count(db, project_id), limits.get(db, project_id, self.quotas).images
+        if used >= limit:
+            raise QuotaExceeded(
+                f"quota of images exceeded: {used} of {limit} in use",
+                hint="delete an image, or raise [quotas] in config.toml",
+            )
 
     def _boot_ids(
         self, db: sqlite3.Connection, ctx: Context, kind: ImageKind, kernel: str | None, ramdisk: str | None
