@@ -126,6 +126,8 @@ class Admission:
             personality=plan.request.personality,
             shutdown_behaviour=plan.request.shutdown_behaviour,
             protected=plan.request.protected,
+            description=plan.request.description,
+            labels=plan.request.labels,
             reservation_id=plan.reservation_id,
             launch_index=index,
             request_id=plan.ctx.request_id,
