@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -81,12 +81,10 @@ def create(
     user_id: str,
     key_name: str | None,
     metadata: dict[str, str],
-    user_data: str | None,
     personality: Personality,
     shutdown_behaviour: ShutdownBehaviour,
     protected: bool,
-    description: str | None,
-    labels: Sequence[str],
+    words: Mapping[str, str | None],
     reservation_id: str,
     launch_index: int,
     request_id: str,
@@ -95,7 +93,7 @@ def create(
     next_check_ms: float,
     deadline_ms: float,
 ) -> None:
-    """The row of an accepted instance, in `building`/`scheduling`."""
+    """The row of an accepted instance, in `building`/`scheduling`. `words`: user_data, description, labels (JSON)."""
     columns = {
         "number": order.number,
         "id": order.instance_id,
@@ -115,12 +113,10 @@ def create(
         "key_name": key_name,
         "availability_zone": order.availability_zone,
         "metadata": json.dumps(metadata),
-        "user_data": user_data,
         "personality": personality.model_dump_json() if order.personal else None,
         "shutdown_behaviour": shutdown_behaviour,
         "protected": protected,
-        "description": description,
-        "labels": json.dumps(list(labels)),
+        **words,
         "reservation_id": reservation_id,
         "launch_index": launch_index,
         "spec": order.model_dump_json(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from launcher.accounts import UserRole
 from launcher.bus import Bus
@@ -65,7 +65,12 @@ class ResizeFields(Model):
 class ActionRequest(Model):
     """POST /servers/{id}/action: one action's name and what it takes."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    action: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _any(cls, whole: Any) -> Any:
+        return {"action": whole}
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class Actions:
         ]
 
     async def act(self, ask: Ask) -> Reply:
-        given = dict(ask.body.model_extra or {})
+        given: dict[str, Any] = ask.body.action
         if len(given) != 1:
             raise BadRequest("There must be one action, and no more")
         name, value = next(iter(given.items()))
