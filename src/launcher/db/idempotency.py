@@ -1,4 +1,4 @@
-"""Which instances an Idempotency-Key stands for."""
+"""Which instances, or which volume, an Idempotency-Key stands for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from launcher.models import InstanceId
 
 
 def find(db: sqlite3.Connection, project_id: str, key: str, request_sha256: str) -> list[InstanceId] | None:
-    """The instances made by an earlier request with this key; Conflict when that request was another one."""
+    """The ids of what was made by an earlier request with this key; Conflict when that request was another one."""
     row = db.execute(
         "SELECT request_sha256, instance_ids FROM idempotency_keys WHERE project_id = ? AND key = ?", (project_id, key)
     ).fetchone()

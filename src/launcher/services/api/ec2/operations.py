@@ -15,12 +15,15 @@ from launcher.services.api.ec2 import (
     modifying,
     networks,
     places,
+    snapshots,
     tags,
+    volumes,
 )
 from launcher.services.api.ec2.operation import Operation
 
 
 def operations() -> Sequence[Operation]:
     """By noun."""
-    nouns = (instances, life, attributes, modifying, key_pairs, images, groups, addresses, tags, networks, places)
+    machines = (instances, life, attributes, modifying, key_pairs, images, volumes, snapshots)
+    nouns = (*machines, groups, addresses, tags, networks, places)
     return [each for noun in nouns for each in noun.OPERATIONS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from launcher.messages import floating_ips, key_pairs, network, security_groups
+from launcher.messages import floating_ips, key_pairs, network, security_groups, volumes
 from launcher.messages.images import ListImages
 from launcher.models import KeyPair
 from launcher.services.api.ec2 import finding, ids
@@ -52,12 +52,22 @@ async def _networks(ask: Ask) -> Pairs:
     return [(str(each.id), ids.VPC.id(each.id)) for each in await ask.look(network.ListNetworks())]
 
 
+async def _volumes(ask: Ask) -> Pairs:
+    return [(each.id, ids.VOLUME.id(each.number)) for each in await ask.look(volumes.ListVolumes())]
+
+
+async def _snapshots(ask: Ask) -> Pairs:
+    return [(each.id, ids.SNAPSHOT.id(each.number)) for each in await ask.look(volumes.ListSnapshots())]
+
+
 FINDERS: Mapping[str, tuple[Tagged, Callable[[Ask], Awaitable[Pairs]], str]] = {
     "i": (Tagged.INSTANCE, _instances, ids.INSTANCE.unknown),
     **dict.fromkeys(("ami", "aki", "ari"), (Tagged.IMAGE, _images, ids.IMAGE.unknown)),
     "key": (Tagged.KEY_PAIR, _key_pairs, ids.KEY.unknown),
     "sg": (Tagged.SECURITY_GROUP, _groups, ids.GROUP.unknown),
     "eipalloc": (Tagged.FLOATING_IP, _addresses, ids.ALLOCATION.unknown),
+    "vol": (Tagged.VOLUME, _volumes, ids.VOLUME.unknown),
+    "snap": (Tagged.SNAPSHOT, _snapshots, ids.SNAPSHOT.unknown),
     "vpc": (Tagged.NETWORK, _networks, ids.VPC.unknown),
 }
 
