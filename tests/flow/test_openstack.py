@@ -229,9 +229,9 @@ async def test_lists_are_paged_and_filtered_as_novas(house: House, http: ClientS
     for name in ("web-1", "web-2", "db"):
         await house.launch(name=name)
     first = await get(http, "/compute/v2.1/servers?limit=2")
-    assert [each["name"] for each in first["servers"]] == ["web-1", "web-2"]
+    assert [each["name"] for each in first["servers"]] == ["db", "web-2"]
     rest = await get(http, first["servers_links"][0]["href"].removeprefix(house.url))
-    assert [each["name"] for each in rest["servers"]] == ["db"]
-    named = await get(http, "/compute/v2.1/servers/detail?name=^web")
+    assert [each["name"] for each in rest["servers"]] == ["web-1"]
+    named = await get(http, "/compute/v2.1/servers/detail?name=^web&sort_key=name&sort_dir=asc")
     assert [each["name"] for each in named["servers"]] == ["web-1", "web-2"]
     assert (await get(http, "/compute/v2.1/servers?name=(a%2B)%2B$"))["servers"] == []
