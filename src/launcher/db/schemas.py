@@ -19,6 +19,7 @@ _CONTROLLER = (
     "attributes.sql",
     "volumes.sql",
     "words.sql",
+    "extensions.sql",
 )
 _NETWORK = ("network.sql", "networks.sql", "floating_ips.sql")
 
