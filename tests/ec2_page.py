@@ -39,6 +39,8 @@ How things are told apart from EC2, because they are so here:
   `in-use` when its instance has it, not before. It lies on one host, and only that host's instances can have it
   (`InvalidVolume.ZoneMismatch`).
 * The tags of instances, volumes and snapshots are their metadata here, `Name` is their name if it can be one.
+* An image is registered from a URL, whose bytes are then fetched and checked, and has no block devices; a copy shares
+  its bytes with its source. Accounts are projects, by name or id.
 * A signature is good for five minutes on either side; a request that changes something is answered once (a repetition
   within the first five seconds is the client's own).
 """
@@ -64,7 +66,8 @@ def _fate(field: FieldInfo) -> str:
         if isinstance(mark, Ignored):
             return f"ignored: {mark.why}"
         if isinstance(mark, Refused):
-            return f"refused: {mark.why}"
+            unless = "" if mark.harmless is None else f" unless `{mark.harmless}`"
+            return f"refused{unless}: {mark.why}"
     return ""
 
 

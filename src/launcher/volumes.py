@@ -93,6 +93,14 @@ class Attachment(Model):
     attached_ms: int | None = None
 
 
+class Extension(Model):
+    """The last one of a volume: what it had, and what it has since or is to have."""
+
+    from_gb: int
+    to_gb: int
+    began_ms: int
+
+
 class Stored(Model):
     """What a volume and a snapshot have in common: a row, and files on one host."""
 
@@ -118,6 +126,7 @@ class Volume(Stored):
     snapshot_number: int | None = None
     image_id: str | None = Field(default=None, description="what it was made of; then an instance can boot from it")
     attachment: Attachment | None
+    extension: Extension | None = None
     fault: Fault | None = Field(default=None, description="of the last thing that was tried")
     created_ms: int
     deleted_ms: int | None = None

@@ -20,6 +20,8 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "ec2"
 WRITE = os.environ.get("LAUNCHER_WRITE_GOLDEN") == "1"
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJvVBXXQ6XmWfbAmXxQNS3yTHWe0F0GqNQ2TuyN4nGd1 somebody"
 VOLUME = {"VolumeId": "vol-00000001"}
+TINY = {"SourceRegion": "RegionOne"}
+COPY = {"ImageId": "copy"}
 ONE = {"InstanceId.1": "i-00000001"}
 WEB = {"IpPermissions.1.IpProtocol": "tcp", "IpPermissions.1.FromPort": "80", "IpPermissions.1.ToPort": "443"}
 MEMBERS = {"IpPermissions.1.Groups.1.GroupId": "sg-00000001"}
@@ -63,6 +65,8 @@ AFTER: list[Step] = [
     ("DescribeSnapshots", {}),
     ("DetachVolume", VOLUME),
     ("DeleteSnapshot", {"SnapshotId": "snap-00000002"}),
+    ("ModifyVolume", {**VOLUME, "Size": "2"}),
+    ("DescribeVolumesModifications", {}),
     ("DeleteVolume", VOLUME),
     ("DescribeInstanceStatus", ONE),
     ("DescribeInstanceAttribute", {"InstanceId": "i-00000001", "Attribute": "userData"}),
@@ -70,6 +74,12 @@ AFTER: list[Step] = [
     ("DescribeVpcs", {}),
     ("DescribeSubnets", {}),
     ("DescribeImages", {}),
+    ("CopyImage", {**TINY, "SourceImageId": "ami-tiny", "Name": "copy"}),
+    ("ModifyImageAttribute", {**COPY, "LaunchPermission.Add.1.UserId": "admin"}),
+    ("DescribeImageAttribute", {**COPY, "Attribute": "launchPermission"}),
+    ("ResetImageAttribute", {**COPY, "Attribute": "launchPermission"}),
+    ("DeregisterImage", COPY),
+    ("RegisterImage", {"Name": "far", "ImageLocation": "http://127.0.0.1:9/far.img"}),
     ("DescribeInstanceTypes", {"InstanceType.1": "m1.small"}),
     ("DescribeRegions", {}),
     ("DescribeAvailabilityZones", {}),

@@ -97,8 +97,13 @@ async def test_addresses_by_address_and_by_id(house: House) -> None:
         assert ec2.describe_addresses()["Addresses"] == []
         again = ec2.allocate_address(Address=held["PublicIp"])
         assert ec2.describe_addresses(AllocationIds=[again["AllocationId"]])["Addresses"][0]["Tags"] == []
+        ec2.create_tags(Resources=[again["AllocationId"]], Tags=tags[0]["Tags"])
 
     await told(house, story)
+    for method, path in (("DELETE", "/203.0.113.1"), ("POST", "")):
+        await house.ask(method, f"/floating-ips{path}", {"address": "203.0.113.1"})
+    (found,) = (await told(house, lambda ec2: ec2.describe_addresses()))["Addresses"]
+    assert (found["PublicIp"], found["Tags"]) == ("203.0.113.1", [])
 
 
 async def test_everything_can_be_tagged(house: House) -> None:

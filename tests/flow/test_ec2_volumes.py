@@ -166,3 +166,28 @@ async def test_quotas_of_volumes_have_ec2s_codes(house: House) -> None:
         assert code(ec2.create_snapshot, VolumeId=made) == "SnapshotLimitExceeded"
 
     await told(house, story)
+
+
+async def test_a_volume_grows_and_says_so(house: House) -> None:
+    def story(ec2: Ec2) -> None:
+        data = volume(ec2)
+        asked = {"VolumeIds": [data]}
+        assert code(ec2.describe_volumes_modifications, **asked) == "InvalidVolumeModification.NotFound"
+        assert ec2.describe_volumes_modifications()["VolumesModifications"] == []
+        made = ec2.modify_volume(VolumeId=data, Size=3, VolumeType="gp3")["VolumeModification"]
+        assert (made["OriginalSize"], made["TargetSize"]) == (1, 3)
+        assert made["ModificationState"] in ("modifying", "completed")
+        done = [{"Name": "modification-state", "Values": ["completed"]}]
+        for _ in range(500):
+            if ec2.describe_volumes_modifications(**asked, Filters=done)["VolumesModifications"]:
+                break
+        (found,) = ec2.describe_volumes(**asked)["Volumes"]
+        assert (found["Size"], found["State"]) == (3, "available")
+        assert code(ec2.modify_volume, VolumeId=data, Size=3) == "InvalidParameterValue"
+        ec2.delete_volume(VolumeId=data)
+        assert code(ec2.modify_volume, VolumeId=data, Size=4) in (
+            "IncorrectModificationState",
+            "InvalidVolume.NotFound",
+        )
+
+    await told(house, story)

@@ -31,7 +31,7 @@ _BOTH = """'id', id, 'number', number, 'generation', generation, 'project_id', p
     'created_ms', CAST(created_ms AS INTEGER), 'deleted_ms', CAST(deleted_ms AS INTEGER)"""
 _NUMBER = "(SELECT number FROM {} AS other WHERE other.id = volumes.{})"
 VOLUME = f"""json_object({_BOTH}, 'availability_zone', availability_zone, 'snapshot_id', source,
-    'snapshot_number', {_NUMBER.format("volumes", "source")},
+'extension', json(extension), 'snapshot_number', {_NUMBER.format("volumes", "source")},
     'attachment', CASE WHEN instance_id IS NOT NULL THEN json_object('instance_id', instance_id,
         'instance_number', {_NUMBER.format("instances", "instance_id")}, 'device', device,
         'delete_on_termination', json(iif(delete_on_termination, 'true', 'false')),

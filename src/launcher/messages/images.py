@@ -17,7 +17,7 @@ from launcher.images import (
     Ticket,
 )
 from launcher.messaging import Call
-from launcher.models import Firmware, ImageFormat, ImageKind, Machine, Model, Name
+from launcher.models import Firmware, Generation, ImageFormat, ImageKind, InstanceId, Machine, Model, Name
 
 
 class ImageRequest(Properties):
@@ -42,6 +42,31 @@ class CreateImage(Call[CatalogueImage]):
 
     topic = "controller"
     request: ImageRequest
+
+
+class CreateImageOf(Call[CatalogueImage]):
+    """Begin to make a machine image of an instance's root disk as it is now; the instance runs on.
+
+    The answer is the image, which is saving, while the instance has the task `image_snapshot`; then it is active, or in
+    error with the reason. Raises WrongState, QuotaExceeded, Conflict.
+    """
+
+    topic = "controller"
+    traced = True
+    instance_id: str
+    name: Name
+    description: str = Field(default="", max_length=1024)
+
+
+class OpenSnapshot(Call[Ticket | None]):
+    """Where a host brings the bytes of the image that is being made of an instance; EndUpload says that they are there.
+
+    None when they need not be brought (any more). Raises StaleGeneration.
+    """
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: Generation
 
 
 class RegisterImage(Call[list[CatalogueImage]]):
@@ -84,7 +109,9 @@ class ImageChanges(Model):
     machine: Machine | None = None
     description: str | None = Field(default=None, max_length=1024)
     public: bool | None = None
-    projects: tuple[str, ...] | None = Field(default=None, max_length=1000)
+    projects: tuple[str, ...] | None = Field(default=None, max_length=1000, description="all that may use it, too")
+    projects_more: tuple[str, ...] = Field(default=(), max_length=1000, description="these, too; names or ids")
+    projects_less: tuple[str, ...] = Field(default=(), max_length=1000, description="these no longer")
 
 
 class UpdateImage(Call[CatalogueImage]):
@@ -93,6 +120,19 @@ class UpdateImage(Call[CatalogueImage]):
     topic = "controller"
     image: ImageName
     changes: ImageChanges
+
+
+class CopyImage(Call[CatalogueImage]):
+    """The same content as an image of one's own. Raises Conflict while it is not active, QuotaExceeded.
+
+    `idempotency_key` makes a repetition return the same image.
+    """
+
+    topic = "controller"
+    image: ImageName
+    name: Name
+    description: str = Field(default="", max_length=1024)
+    idempotency_key: str | None = None
 
 
 class DeleteImage(Call[CatalogueImage]):

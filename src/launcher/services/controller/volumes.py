@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from launcher.messages.volumes import (
 from launcher.messaging import Context, Route
 from launcher.models import Image, ImageKind, Instance, Quotas, VmState
 from launcher.services.controller.volume_work import VolumeWork
-from launcher.volumes import BEGINNINGS, DEVICES, LARGEST_GB, Device, Volume, VolumeStatus
+from launcher.volumes import BEGINNINGS, DEVICES, LARGEST_GB, Device, Extension, Volume, VolumeStatus
 
 GIB = 2**30
 ROOT = "vda"
@@ -94,16 +93,8 @@ class Volumes:
         return await self.db.read(lambda db: volumes.get(db, volume_id))
 
     def _once(self, db: sqlite3.Connection, ctx: Context, message: CreateVolume) -> str:
-        key = message.idempotency_key
-        if key is None:
-            return self._accept(db, ctx, message)
-        digest = hashlib.sha256(message.model_dump_json().encode()).hexdigest()
-        known = idempotency.find(db, ctx.project_id, key, digest)
-        if known is not None:
-            return known[0]
-        volume_id = self._accept(db, ctx, message)
-        idempotency.keep(db, ctx.project_id, key, digest, [volume_id], self.clock.now_ms())
-        return volume_id
+        key, now = message.idempotency_key, self.clock.now_ms()
+        return idempotency.once(db, ctx.project_id, key, message, now, lambda: self._accept(db, ctx, message))
 
     def _accept(self, db: sqlite3.Connection, ctx: Context, message: CreateVolume) -> str:
         origin = self._origin(db, ctx, message)
@@ -185,7 +176,9 @@ class Volumes:
         if size_gb <= volume.size_gb:
             raise BadRequest(f"{volume.name} has {volume.size_gb} GB; volumes only grow", field="size_gb")
         check_quota(db, volume.project_id, self.usual, gigabytes_more=size_gb - volume.size_gb)
-        return self._begin(db, volume, VolumeStatus.EXTENDING, {"new_size_gb": size_gb})
+        extension = Extension(from_gb=volume.size_gb, to_gb=size_gb, began_ms=int(self.clock.now_ms()))
+        changes = {"new_size_gb": size_gb, "extension": extension.model_dump_json()}
+        return self._begin(db, volume, VolumeStatus.EXTENDING, changes)
 
     def _delete(self, db: sqlite3.Connection, volume: Volume) -> bool:
         if volume.status in GOING:

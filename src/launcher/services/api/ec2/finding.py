@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from launcher.groups import Group
 from launcher.images import CatalogueImage, ImageState
+from launcher.messages.images import ListImages
 from launcher.messages.instances import ListInstances, NicRequest
 from launcher.messages.volumes import ListSnapshots, ListVolumes
 from launcher.models import ImageKind, Instance, Name
@@ -83,6 +84,12 @@ def image(known: Iterable[CatalogueImage], wanted: str) -> CatalogueImage:
     if not re.fullmatch(r"a[mkr]i-([0-9a-f]{8}|[0-9a-f]{17})", wanted):
         raise Refusal(ids.IMAGE.malformed, f'Invalid id: "{wanted}" (expecting "ami-...")')
     raise Refusal(ids.IMAGE.unknown, f"The image id '[{wanted}]' does not exist")
+
+
+async def one_image(ask: Ask, wanted: str) -> CatalogueImage:
+    """Among those that the project may use."""
+    known = await ask.look(ListImages())
+    return image(known, wanted)
 
 
 def groups(known: Iterable[Group], names: Sequence[str], group_ids: Sequence[str]) -> tuple[int, ...]:

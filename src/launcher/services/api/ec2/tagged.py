@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from launcher.floating import FloatingIp
 from launcher.messages import floating_ips, key_pairs, network, security_groups, volumes
 from launcher.messages.images import ListImages
 from launcher.models import KeyPair
@@ -45,7 +46,7 @@ async def _groups(ask: Ask) -> Pairs:
 
 async def _addresses(ask: Ask) -> Pairs:
     found = await ask.look(floating_ips.ListFloatingIps())
-    return [(str(each.address), ids.of_address(ids.ALLOCATION, each.address)) for each in found]
+    return [(address_target(each), ids.of_address(ids.ALLOCATION, each.address)) for each in found]
 
 
 async def _networks(ask: Ask) -> Pairs:
@@ -75,6 +76,11 @@ FINDERS: Mapping[str, tuple[Tagged, Callable[[Ask], Awaitable[Pairs]], str]] = {
 def key_target(pair: KeyPair) -> str:
     """A pair of the same name that is made later is another thing."""
     return f"{pair.name}/{pair.created_ms}"
+
+
+def address_target(held: FloatingIp) -> str:
+    """An address that is given back and held again is another thing."""
+    return f"{held.address}/{held.allocated_ms}"
 
 
 async def targets(ask: Ask, wanted: Sequence[str]) -> tuple[Target, ...]:

@@ -14,7 +14,7 @@ from launcher.volumes import Snapshot, Volume, VolumeStatus
 
 ENDS, KINDS, ENCRYPTION, SEVERAL = "2009-10-31", "2012-07-20", "2014-05-01", "2016-11-15"
 """The versions with which volumes got these."""
-KIND = "standard"
+KIND, ONE_KIND = "standard", "there is one kind of volume"
 SHOWN = {VolumeStatus.CREATING, VolumeStatus.DELETING, VolumeStatus.DELETED, VolumeStatus.ERROR}
 """Statuses that have the same words; in every other one a volume is in use or available."""
 PLUGGED = {VolumeStatus.ATTACHING: "attaching", VolumeStatus.DETACHING: "detaching"}
@@ -96,6 +96,39 @@ def attached(volume: Volume) -> Attached:
         status="busy" if stuck else PLUGGED.get(volume.status, "attached"),
         attach_time=moment(there.attached_ms or volume.state_since_ms),
         delete_on_termination=there.delete_on_termination,
+    )
+
+
+class Modification(NamedTuple):
+    """The last extension of a volume."""
+
+    volume_id: str
+    modification_state: str
+    status_message: str
+    target_size: int
+    original_size: int
+    target_volume_type: str
+    original_volume_type: str
+    progress: int
+    start_time: Moment
+
+
+def modified(volume: Volume) -> Modification:
+    """Of one that was ever extended. What failed left it as it was."""
+    last = volume.extension
+    assert last is not None
+    done = volume.size_gb >= last.to_gb
+    running = volume.status is VolumeStatus.EXTENDING
+    return Modification(
+        volume_id=ids.VOLUME.id(volume.number),
+        modification_state="completed" if done else "modifying" if running else "failed",
+        status_message=volume.fault.message if volume.fault and not done else "",
+        target_size=last.to_gb,
+        original_size=last.from_gb,
+        target_volume_type=KIND,
+        original_volume_type=KIND,
+        progress=100 if done else 0,
+        start_time=moment(last.began_ms),
     )
 
 

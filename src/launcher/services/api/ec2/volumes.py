@@ -17,11 +17,10 @@ from launcher.services.api.ec2.operation import TAG_FILTERS, Ask, Listing, Opera
 from launcher.services.api.ec2.query import Ignored, Refused, Request
 from launcher.services.api.ec2.refusals import Refusal, bad_value
 from launcher.services.api.ec2.tags import TagSpecification, specified
-from launcher.services.api.ec2.volume_shapes import Attached, VolumeItem
+from launcher.services.api.ec2.volume_shapes import ONE_KIND, Attached, VolumeItem
 from launcher.services.api.ec2.xml import Done, Named
 from launcher.volumes import LARGEST_GB, Snapshot, Volume, VolumeStatus
 
-ONE_KIND = "there is one kind of volume"
 DEVICE = re.compile(r"(?:/dev/)?(?:sd|vd|xvd|hd)([b-y])")
 
 
