@@ -10,12 +10,14 @@ import pytest
 
 from launcher.db import events
 from launcher.errors import HypervisorBusy, SpawnFailed
-from launcher.life import AT_REST, OPERATIONS, RUNNING, Action
+from launcher.life import AT_REST, OPERATIONS, RUNNING, Action, Operation
 from launcher.models import InstanceId, PowerState, VmState
 from tests.flow.house import House, Json
 from tests.waiting import eventually, until
 
-VERBS = {action: operation for action, operation in OPERATIONS.items() if action is not Action.SNAPSHOT}
+VERBS: dict[Action, Operation] = {
+    action: operation for action, operation in OPERATIONS.items() if action is not Action.SNAPSHOT
+}
 """`test_instance_images.py` has the other one."""
 WAYS: dict[VmState, Sequence[Action]] = {
     VmState.ACTIVE: (),

@@ -209,7 +209,8 @@ def list_page(
 def get_order(db: sqlite3.Connection, instance_id: InstanceId) -> LaunchOrder:
     """The order of its present generation."""
     row = db.execute(
-        "SELECT spec, generation, tried_hosts, iif(task_state = 'rescuing', rescue, NULL) AS rescue, launched_ms IS NOT NULL OR EXISTS"
+        "SELECT spec, generation, tried_hosts, iif(task_state = 'rescuing', rescue, NULL) AS rescue,"
+        " launched_ms IS NOT NULL OR EXISTS"
         " (SELECT 1 FROM volumes WHERE instance_id = instances.id) AS volumes FROM instances WHERE id = ?",
         (instance_id,),
     ).fetchone()
