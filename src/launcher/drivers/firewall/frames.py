@@ -6,8 +6,8 @@
 Nothing else passes: no other kind of frame, so no tagged one either. It is asked before bridge-netfilter hands a packet
 to the filters of IP; these may therefore take an address for the instance that has it.
 
-No rule looks into an anonymous map: its elements end with the transaction that writes the chain anew, and a packet that is in
-the chain at that moment would find nothing, and be dropped.
+No rule looks into an anonymous map: its elements end with the transaction that writes the chain anew, and a packet that
+is in the chain at that moment would find nothing, and be dropped.
 """
 
 from __future__ import annotations
