@@ -1,7 +1,7 @@
 """What an instance's disks cost in the launch path: overlays, injection each way, config drives, empty disks.
 
-On the image store as the compute role calls it, in a sandbox; nothing boots. The image is ami-tiny. Then what an image of
-such a disk costs, and the import of one of 500 MB (`bench/imports.py`).
+On the image store as the compute role calls it, in a sandbox; nothing boots. The image is ami-tiny. Then what an image
+of such a disk costs, and the import of one of 500 MB (`bench/imports.py`).
 """
 
 from __future__ import annotations
