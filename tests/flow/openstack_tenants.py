@@ -115,7 +115,7 @@ def _compute_refused() -> list[Verb]:
 def _compute_changes() -> list[Verb]:
     metadata, tags = {"metadata": {"a": "b"}}, {"tags": ["a"]}
     return [
-        Verb(f"POST {NOVA}/servers", body=SERVER, needs=MEMBER),
+        Verb(f"POST {NOVA}/servers", body=SERVER, needs=MEMBER, foreign=400),
         Verb(f"PUT {ONE}", ITS, body={"server": {"name": "alphas-machine"}}, needs=MEMBER),
         *(Verb(f"{each} {ONE}/metadata", f"{ITS}/metadata", body=metadata, needs=MEMBER) for each in ("POST", "PUT")),
         Verb(f"PUT {ONE}/metadata/{{key}}", f"{ITS}/metadata/a", body={"meta": {"a": "c"}}, needs=MEMBER),
@@ -135,6 +135,71 @@ def _compute_changes() -> list[Verb]:
         Verb(f"DELETE {NOVA}/os-keypairs/{{name}}", f"{NOVA}/os-keypairs/{{key}}", needs=MEMBER),
         Verb(f"PUT {SETS}", ITS_SET, body={"quota_set": {"instances": 1}}, needs=ADMIN, foreign=403),
         Verb(f"DELETE {SETS}", ITS_SET, needs=ADMIN, foreign=403),
+    ]
+
+
+NEUTRON = "/network/v2.0"
+
+
+def network() -> list[Verb]:
+    read = ("networks", "subnets", "routers", "ports", "security-groups", "security-group-rules", "floatingips")
+    about = ("extensions", "agents", "availability_zones", "subnetpools", "address-groups")
+    one = ("networks", "subnets", "routers", "ports", "security-groups", "security-group-rules", "floatingips")
+    pairs = [
+        "POST networks",
+        "PUT networks/{id}",
+        "POST subnets",
+        "PUT subnets/{id}",
+        "DELETE subnets/{id}",
+        "POST routers",
+        "PUT routers/{id}",
+        "DELETE routers/{id}",
+        "PUT routers/{id}/add_router_interface",
+        "PUT routers/{id}/remove_router_interface",
+        "POST ports",
+        "DELETE ports/{id}",
+        "PUT security-groups/{id}",
+    ]
+    quota = "quotas/{project}"
+    return [
+        *(Verb(f"GET {NEUTRON}/{path}", foreign=200) for path in (*read, *about)),
+        *(Verb(f"GET {NEUTRON}/{path}/{{id}}", f"{NEUTRON}/{path}/x", works=(404,)) for path in one),
+        Verb(f"GET {NEUTRON}/extensions/{{alias}}", f"{NEUTRON}/extensions/router", foreign=200),
+        *(
+            Verb(f"GET {NEUTRON}/{quota}{path}", f"{NEUTRON}/quotas/{{pid}}{path}")
+            for path in ("", "/default", "/details", "/details.json")
+        ),
+        *(no(f"{word.partition(' ')[0]} {NEUTRON}/{word.partition(' ')[2]}") for word in pairs),
+        no(f"DELETE {NEUTRON}/{quota}"),
+        Verb(f"PUT {NEUTRON}/{quota}", f"{NEUTRON}/quotas/{{pid}}", body={"quota": {}}, needs=ADMIN, foreign=403),
+        Verb(f"PUT {NEUTRON}/ports/{{id}}", f"{NEUTRON}/ports/{{nic}}", body={"port": {}}, needs=MEMBER),
+    ]
+
+
+def network_changes() -> list[Verb]:
+    rule = {"security_group_rule": {"security_group_id": "x", "direction": "ingress"}}
+    floating = {"floatingip": {"floating_network_id": "x"}}
+    return [
+        Verb(f"DELETE {NEUTRON}/networks/{{id}}", f"{NEUTRON}/networks/{{net}}", needs=ADMIN, foreign=403),
+        Verb(f"POST {NEUTRON}/security-groups", body={"security_group": {"name": "n"}}, needs=MEMBER, foreign=201),
+        Verb(f"POST {NEUTRON}/security-group-rules", body=rule, needs=MEMBER, works=(404,)),
+        Verb(f"POST {NEUTRON}/floatingips", body=floating, needs=MEMBER, works=(400,), foreign=400),
+        Verb(
+            f"PUT {NEUTRON}/floatingips/{{id}}", f"{NEUTRON}/floatingips/{{fip}}", body={"floatingip": {}}, needs=MEMBER
+        ),
+        Verb(f"DELETE {NEUTRON}/floatingips/{{id}}", f"{NEUTRON}/floatingips/{{fip}}", needs=MEMBER),
+        Verb(
+            f"DELETE {NEUTRON}/security-group-rules/{{id}}",
+            f"{NEUTRON}/security-group-rules/{{rid}}",
+            needs=MEMBER,
+            works=(204, 404),
+        ),
+        Verb(
+            f"DELETE {NEUTRON}/security-groups/{{id}}",
+            f"{NEUTRON}/security-groups/{{gid}}",
+            needs=MEMBER,
+            works=(204, 409),
+        ),
     ]
 
 
@@ -180,7 +245,9 @@ OPENSTACK = Dialect(
         ),
         Verb(f"GET {APPLICATIONS}/{{id}}", f"{USERS}/{{uid}}/application_credentials/x", works=(404,)),
         Verb(f"DELETE {APPLICATIONS}/{{id}}", f"{USERS}/{{uid}}/application_credentials/x", works=(404,)),
+        *network(),
         *compute(),
+        *network_changes(),
         Verb(f"GET {GLANCE}/images", foreign=200),
         Verb(f"GET {GLANCE}/images/{{id}}", f"{GLANCE}/images/{{image_id}}", foreign=200),
     ],

@@ -209,7 +209,10 @@ class Actions:
         await self.bus.call(ask.ctx, DisassociateFloatingIp(address=given.address))
 
     async def resize(self, ask: Ask, found: Instance, given: ResizeFields) -> None:
-        await self.bus.call(ask.ctx, ModifyInstance(instance_id=found.id, flavor=given.flavorRef))
+        try:
+            await self.bus.call(ask.ctx, ModifyInstance(instance_id=found.id, flavor=given.flavorRef))
+        except NotFound as error:
+            raise BadRequest(error.message, field="flavorRef") from None
 
     async def refuse_second_thoughts(self, ask: Ask, found: Instance, given: Nothing) -> None:
         raise Conflict(f"Instance {found.id} has no resize to confirm or to revert: {ONE_SIZE}")

@@ -48,7 +48,7 @@ class Compute:
             *(each for part in self.parts for each in part.operations),
         ]
 
-    def refusal(self, error: LauncherError) -> Json:
+    def refusal(self, error: LauncherError) -> tuple[int, Json]:
         return nova.refusal(error)
 
     def settle(self, request: web.Request) -> Settled:

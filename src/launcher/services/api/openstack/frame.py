@@ -110,8 +110,8 @@ class Service(Protocol):
     def settle(self, request: web.Request) -> Settled:
         """By the version that was asked for. Raises what a wrong one deserves."""
 
-    def refusal(self, error: LauncherError) -> Json:
-        """The body that tells of the error."""
+    def refusal(self, error: LauncherError) -> tuple[int, Json]:
+        """The status and the body that tell of the error."""
 
 
 class Frame:
@@ -141,13 +141,12 @@ class Frame:
                 status, body = reply.status or (operation.status if operation else 404), reply.body
                 headers |= reply.headers
             except LauncherError as error:
-                status, body = error.status, service.refusal(error)
+                status, body = service.refusal(error)
                 if isinstance(error, Unauthorized):
                     headers["WWW-Authenticate"] = f'Keystone uri="{self._base(request)}/identity"'
             except Exception:
                 log.exception("%s %r failed", request.method, request.path)
-                unexpected = LauncherError("unexpected; see the server's log")
-                status, body = unexpected.status, service.refusal(unexpected)
+                status, body = service.refusal(LauncherError("unexpected; see the server's log"))
             if body is None:
                 return web.Response(status=status, headers=headers)
             return web.json_response(body, status=status, headers=headers)

@@ -128,9 +128,9 @@ class Identity:
     def settle(self, request: web.Request) -> Settled:
         return Settled()
 
-    def refusal(self, error: LauncherError) -> Json:
+    def refusal(self, error: LauncherError) -> tuple[int, Json]:
         title = TITLES.get(error.status, "Internal Server Error")
-        return {"error": {"code": error.status, "message": error.message, "title": title}}
+        return error.status, {"error": {"code": error.status, "message": error.message, "title": title}}
 
     # --- versions ------------------------------------------------------------------------------------------
 

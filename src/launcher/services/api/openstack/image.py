@@ -42,8 +42,9 @@ class Images:
     def settle(self, request: web.Request) -> Settled:
         return Settled()
 
-    def refusal(self, error: LauncherError) -> Json:
-        return {"code": error.status, "title": error.code.replace("_", " "), "message": error.message}
+    def refusal(self, error: LauncherError) -> tuple[int, Json]:
+        body = {"code": error.status, "title": error.code.replace("_", " "), "message": error.message}
+        return error.status, body
 
     async def list_versions(self, ask: Ask) -> Reply:
         link = {"rel": "self", "href": f"{ask.base}/image/v2/"}

@@ -34,9 +34,10 @@ FAULTS = {
 }
 
 
-def refusal(error: LauncherError) -> Json:
+def refusal(error: LauncherError) -> tuple[int, Json]:
     hint = f". {error.hint[:1].upper()}{error.hint[1:]}" if error.hint and isinstance(error, QuotaExceeded) else ""
-    return {FAULTS.get(error.status, "computeFault"): {"code": error.status, "message": f"{error.message}{hint}"}}
+    body = {"code": error.status, "message": f"{error.message}{hint}"}
+    return error.status, {FAULTS.get(error.status, "computeFault"): body}
 
 
 def settle(request: web.Request) -> Settled:

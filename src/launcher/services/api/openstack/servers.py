@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from launcher.bus import Bus
-from launcher.errors import BadRequest
+from launcher.errors import BadRequest, NotFound
 from launcher.messages.attributes import ModifyInstance
 from launcher.messages.instances import CreateInstances, DeleteInstance, ListInstances, NicRequest
 from launcher.messages.network import ListNetworks
@@ -67,7 +67,10 @@ class Servers:
             description=given.description,
             labels=tuple(given.tags),
         )
-        first = (await self.bus.call(ask.ctx, message))[0]
+        try:
+            first = (await self.bus.call(ask.ctx, message))[0]
+        except NotFound as error:  # of what the request names, which is no path here
+            raise BadRequest(error.message, field=error.field) from None
         if given.return_reservation_id:
             return Reply({"reservation_id": first.reservation_id})
         groups = [{"name": name} for name in first.security_groups]
