@@ -207,6 +207,7 @@ class House:
             images=self.images,
             volumes=self.volumes,
             second_look=0.05,
+            stuck_every=0.05,
         )
         compute.launches.saga.steps = [replace(step, do=self._troubled(step)) for step in compute.launches.saga.steps]
         return compute

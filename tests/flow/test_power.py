@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.accounts import UserRole
-from launcher.db import instances
+from launcher.db import events, instances
 from launcher.drivers.virt.driver import Domain
 from launcher.drivers.virt.fake import FakeVirt
 from launcher.messages.compute import VerifyInstance
@@ -160,6 +160,25 @@ async def test_a_late_word_of_an_older_machine_does_not_hide_the_new_ones_end(ho
     await running(house)  # orders of one host keep their order: when this is done, so is that
     house.virt.end(made["id"], "shutdown")
     await house.until(made["id"], "STOPPED")
+
+
+async def test_a_machine_whose_disk_was_full_goes_on_unless_its_owner_paused_it(house: House) -> None:
+    """The hypervisor pauses it, and nobody else would let it run again."""
+    made = await running(house)
+    house.virt.stall(made["id"])
+    await until(lambda: house.virt.domains[made["id"]].power is PowerState.RUNNING)
+    await until(lambda: not house.compute.stuck.known)
+    log = await house.controller.db.read(lambda db: events.list_after(db, 0, project_id=None, instance_id=made["id"]))
+    assert [event.message.split(":")[0] for event in log[-2:]] == ["paused", "it goes on"]
+    await house.ask("POST", f"/instances/{made['id']}/pause", status=202)
+    await house.until(made["id"], "PAUSED")
+    house.virt.stall(made["id"])
+    await until(lambda: made["id"] in house.compute.stuck.known)
+    await running(house)
+    assert house.virt.domains[made["id"]].power is PowerState.PAUSED
+    await house.ask("POST", f"/instances/{made['id']}/unpause", status=202)
+    await house.until(made["id"], "ACTIVE")
+    assert house.virt.domains[made["id"]].power is PowerState.RUNNING
 
 
 async def test_a_shut_off_domain_is_no_running_machine(either: House) -> None:

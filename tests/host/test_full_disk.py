@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import sqlite3
@@ -151,6 +152,50 @@ async def test_a_lock_on_the_database_costs_time_only(server: Server) -> None:
         assert (await post(server, name="afterwards"))[0] == 202
         await server.until_instance("afterwards", status="ACTIVE")
         assert [each["name"] for each in (await server.get("/instances"))["instances"]] == ["afterwards"]
+
+
+@pytest.fixture
+def volumes(server: Server) -> Iterator[Volume]:
+    volume = Volume(server.state / "volumes", megabytes=1100)
+    yield volume
+    subprocess.run(["umount", "-l", str(volume.path)], check=True)
+
+
+@pytest.mark.timeout(180)
+async def test_a_guest_whose_disk_cannot_grow_waits_and_goes_on(
+    server: Server, instances: Volume, volumes: Volume
+) -> None:
+    """Its own disk, and a volume: QEMU pauses it, and nobody let it run again when there was space."""
+    instances.resize(1000)
+    server.settings = ["virt.virt_type=qemu"]
+    async with server.running():
+        await server.cli("keypair", "create", "test")
+        await server.cli("run", "ami-tiny", "--key", "test", "--name", "vm", "--wait=active,ssh")
+        await server.cli("volume", "create", "data", "--size", "1", "--near", "vm")
+        await server.cli("volume", "attach", "data", "vm")
+        for full, place in ((instances, "/root/file"), (volumes, "/dev/vdb")):
+            full.fill()
+            command = f"dd if=/dev/urandom of={place} bs=1M count=6 conv=fsync && echo written"
+            writing = asyncio.create_task(server.cli("ssh", "vm", "--", command))
+            await said(server, "a disk could not be written")
+            assert (await server.get("/instances/vm"))["status"] == "ACTIVE"
+            full.free()
+            assert "written" in await writing
+            await said(server, "it goes on")
+        await server.cli("audit")
+
+
+async def said(server: Server, words: str) -> None:
+    """The last thing that was said of the machine."""
+
+    wanted = {"follow": "false", "instance_id": (await server.get("/instances/vm"))["id"]}
+
+    async def look() -> bool:
+        async with server.http() as http, http.get("/events", params=wanted) as answer:
+            events = [line for line in (await answer.text()).splitlines() if line.startswith("data:")]
+        return words in events[-1]
+
+    await eventually(look, within=60, what=words)
 
 
 async def test_a_full_instances_volume_fails_launches_by_name_and_recovers(server: Server, instances: Volume) -> None:

@@ -113,6 +113,9 @@ class SimVirt(NoVolumes):
         await self.life.look()
         return next((self._seen(order) for order in self.host.listed() if order.instance_id == instance_id), None)
 
+    async def list_stuck(self) -> list[InstanceId]:
+        return []
+
     async def find_end(self, order: InstanceRef) -> str | None:
         await self.life.look()
         return POWERED_OFF if order.instance_id in self.host.powered_off else None

@@ -277,6 +277,7 @@ class Simulation:
                     network=SimNetwork(life, host),
                     images=SimImages(life, host),
                     volumes=FakeVolumes(),
+                    stuck_every=0,
                 )
                 yield self.computes[name]
 

@@ -77,6 +77,21 @@ class ReportPower(Cast):
     cause: str
 
 
+class ReportStuck(Call[bool]):
+    """The hypervisor paused the machine because a disk could not be written; or, not `stuck`, it goes on again.
+
+    Whether it should run is the answer: nobody else wants it paused. What is `news` becomes an event. Raises
+    StaleGeneration.
+    """
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: Generation
+    host: str
+    stuck: bool
+    news: bool
+
+
 class ReportVerified(Cast):
     """After a restart of its host the machine was found running; these things of it were missing and are back."""
 

@@ -38,6 +38,14 @@ def census(connection: libvirt.virConnect) -> list[Domain]:
     return sorted((item.domain for item in seen if item and item.domain), key=lambda domain: domain.name)
 
 
+def list_stuck(connection: libvirt.virConnect) -> list[InstanceId]:
+    """Paused by QEMU itself, after ENOSPC: its werror=enospc, which is what libvirt leaves it at."""
+    stuck = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
+    paused = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED)
+    seen = [item for item in map(_described, paused) if item and item.domain]
+    return sorted(item.domain.instance_id for item in seen if item.domain and item.handle.state() == stuck)
+
+
 def find(connection: libvirt.virConnect, *, instance_id: InstanceId) -> Domain | None:
     seen = look(connection, instance_id)
     return seen.domain if seen else None

@@ -42,6 +42,7 @@ class FakeVirt:
         self.clinging: set[str] = set()
         self.copied: list[InstanceId] = []
         self.ends: dict[InstanceId, str] = {}
+        self.stuck: set[InstanceId] = set()
         self.saved: dict[InstanceId, Domain] = {}
         self.deaf: set[InstanceId] = set()
         self.watcher: PowerWatcher = _nobody
@@ -85,6 +86,7 @@ class FakeVirt:
         await self._turn(order, PowerState.PAUSED, "paused")
 
     async def unpause(self, order: LaunchOrder) -> None:
+        self.stuck.discard(order.instance_id)
         await self._turn(order, PowerState.RUNNING, "unpaused")
 
     async def suspend(self, order: LaunchOrder, memory: Path) -> None:
@@ -113,6 +115,9 @@ class FakeVirt:
 
     async def find_domain(self, instance_id: InstanceId) -> Domain | None:
         return self.domains.get(instance_id)
+
+    async def list_stuck(self) -> list[InstanceId]:
+        return sorted(self.stuck & self.domains.keys())
 
     async def find_end(self, order: InstanceRef) -> str | None:
         return self.ends.get(order.instance_id)
@@ -166,6 +171,12 @@ class FakeVirt:
         self.plugged.pop(instance_id, None)
         self.ends[instance_id] = cause
         self.watcher(instance_id, PowerState.STOPPED, cause)
+
+    def stall(self, instance_id: InstanceId) -> None:
+        """A disk of the guest cannot be written."""
+        self.stuck.add(instance_id)
+        self.domains[instance_id] = self.domains[instance_id].model_copy(update={"power": PowerState.PAUSED})
+        self.watcher(instance_id, PowerState.PAUSED, "ioerror")
 
     async def _turn(self, order: LaunchOrder, power: PowerState, cause: str) -> None:
         await self._reach(cause, order.instance_id)

@@ -147,6 +147,10 @@ class LibvirtVirt:
         )
         return found
 
+    async def list_stuck(self) -> list[InstanceId]:
+        found: list[InstanceId] = await self._look(domains.list_stuck, "looking for domains that could not write")
+        return found
+
     async def find_end(self, order: InstanceRef) -> str | None:
         return await asyncio.to_thread(ends.read_end, self.connection.uri, order.name)
 

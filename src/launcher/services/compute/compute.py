@@ -27,6 +27,7 @@ from launcher.services.compute.launch import Launches
 from launcher.services.compute.life import Life
 from launcher.services.compute.looks import Looks
 from launcher.services.compute.reporting import Reporting
+from launcher.services.compute.stuck import Stuck
 from launcher.services.compute.work import Launch
 from launcher.services.filters import Filters
 from launcher.services.role import Role
@@ -38,7 +39,8 @@ log = logging.getLogger(__name__)
 class Compute(Role):
     """Keeps no table: every artefact is named from the order, and the rows belong to the controller.
 
-    A machine that is not found is looked for again after `second_look` seconds.
+    A machine that is not found is looked for again after `second_look` seconds; those whose disks were full are looked
+    for every `stuck_every` (0: never).
     """
 
     topic = "compute"
@@ -60,6 +62,7 @@ class Compute(Role):
         settings: Settings | None = None,
         launcher: str = "",
         second_look: float = 3.0,
+        stuck_every: float = 5.0,
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.availability_zone, self.heartbeat, self.boot_id = availability_zone, heartbeat, new_span_id(rng)
@@ -92,6 +95,8 @@ class Compute(Role):
             second_look=second_look,
             **own,
         )
+        self.stuck = Stuck(host=host, bus=bus, virt=virt, holdings=self.holdings, context=self.own_context)
+        self.stuck_every = stuck_every
         self.life = Life(clock=clock, virt=virt, images=images, launches=self.launches, **own)
 
     @property
@@ -107,7 +112,8 @@ class Compute(Role):
 
     @property
     def recurring(self) -> Sequence[tuple[float, Callable[[], Awaitable[None]]]]:
-        return [(self.heartbeat, self.beat)]
+        stuck = [(self.stuck_every, self.stuck.look)] if self.stuck_every else []
+        return [(self.heartbeat, self.beat), *stuck]
 
     async def start(self) -> None:
         await self.images.start()

@@ -21,6 +21,7 @@ from launcher.messages.reports import (
     ReportGone,
     ReportPower,
     ReportStep,
+    ReportStuck,
     ReportVerified,
 )
 from launcher.messaging import Context, Route
@@ -32,6 +33,8 @@ from launcher.services.controller.reconcile import LaunchRules, Reconcile
 log = logging.getLogger(__name__)
 
 SHORT_LIFE = 60.0
+STUCK = "paused: a disk could not be written, no space left; it goes on by itself when there is some"
+UNSTUCK = "it goes on: its disks can be written again"
 WAITING = {kind.code for kind in (NoHostYet, NoRoute, BusUnavailable, RpcTimeout)}
 """A role that is away for a while costs time and not the launch; the deadline of the whole launch is the limit."""
 
@@ -62,6 +65,7 @@ class Reports:
             ReportFault.to(self.report_fault),
             ReportGone.to(self.report_gone),
             ReportPower.to(self.report_power),
+            ReportStuck.to(self.report_stuck),
             ReportVerified.to(self.report_verified),
             RecordSpans.to(self.record_spans),
         ]
@@ -158,6 +162,21 @@ class Reports:
         return report.power is None or (
             report.power is PowerState.STOPPED and report.cause != POWERED_OFF and ran >= SHORT_LIFE
         )
+
+    async def report_stuck(self, ctx: Context, report: ReportStuck) -> bool:
+        def look(db: sqlite3.Connection) -> Instance:
+            found = instances.get(db, report.instance_id)
+            if (found.generation, found.host) != (report.generation, report.host):
+                raise StaleGeneration(f"instance {found.id} has moved on from generation {report.generation}")
+            return found
+
+        instance = await self.db.read(look)
+        if report.news and instance.task_state is None:
+            event = await self.db.write(
+                lambda db: self.journal.note(db, look(db), message=STUCK if report.stuck else UNSTUCK)
+            )
+            await self.journal.publish(ctx, event)
+        return instance.vm_state is VmState.ACTIVE and instance.task_state is None
 
     async def report_verified(self, ctx: Context, report: ReportVerified) -> None:
         self.reconcile.start_report.verified(report.instance_id, report.mended)
