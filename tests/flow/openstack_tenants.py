@@ -47,6 +47,7 @@ ACTIONS: tuple[Json, ...] = (
     {"lock": None},
     {"unlock": None},
     {"os-getConsoleOutput": {}},
+    {"createImage": {"name": "alphas-copy"}},
     {"reboot": {"type": "HARD"}},
     {"pause": None},
     {"unpause": None},

@@ -16,15 +16,19 @@ from launcher.errors import BadRequest, Conflict, NotFound
 from launcher.life import Action as Life
 from launcher.messages.attributes import LockInstance, ModifyInstance
 from launcher.messages.floating_ips import AssociateFloatingIp, DisassociateFloatingIp, GetFloatingIp
+from launcher.messages.images import CreateImageOf
 from launcher.messages.instances import DeleteInstance, GetConsoleOutput
 from launcher.messages.life import ActOnInstance
 from launcher.messages.security_groups import SetInstanceGroups
-from launcher.models import Instance, Model
+from launcher.messages.tags import SetTags
+from launcher.models import Instance, Model, Name
 from launcher.services.api import problems
 from launcher.services.api.openstack import nova
 from launcher.services.api.openstack.frame import Ask, Operation, Reply, misfit
-from launcher.services.api.openstack.versions import ALWAYS, Ages, Refused, check, since, until
+from launcher.services.api.openstack.versions import ALWAYS, Ages, Refused, Version, check, since, until
+from launcher.tagging import Tagged, TagKey, TagValue, Target
 
+IMAGE_IN_BODY = Version(2, 45)
 MOST_CONSOLE = 102400
 LINE = 256
 """Bytes that are looked through for each line of the console that is asked for."""
@@ -53,6 +57,11 @@ class GroupFields(Model):
 class FloatingFields(Model):
     address: IPv4Address
     fixed_address: IPv4Address | None = None
+
+
+class ImageFields(Model):
+    name: Name
+    metadata: dict[TagKey, TagValue] = Field(default_factory=dict)
 
 
 class ResizeFields(Model):
@@ -90,7 +99,6 @@ ONE_HOST = "servers stay on their host"
 REFUSED = {
     "changePassword": "guests are entered by key; nothing here reaches into a running one",
     "createBackup": "backups are not rotated here",
-    "createImage": "images are not made of servers yet",
     "rebuild": "servers are not rebuilt yet: delete it, and launch another",
     "rescue": "there is no rescue mode yet",
     "unrescue": "there is no rescue mode yet",
@@ -134,6 +142,7 @@ class Actions:
             Action("unlock", do=self.unlock),
             Action("forceDelete", do=self.delete, why="a delete is never put off"),
             Action("os-getConsoleOutput", ConsoleFields, self.get_console),
+            Action("createImage", ImageFields, self.create_image),
             Action("addSecurityGroup", GroupFields, self.add_group),
             Action("removeSecurityGroup", GroupFields, self.remove_group),
             Action("addFloatingIp", FloatingFields, self.add_floating_ip, until(43)),
@@ -187,6 +196,16 @@ class Actions:
         text = await self.bus.call(ask.ctx, GetConsoleOutput(instance_id=found.id, max_bytes=most))
         kept = text.splitlines(keepends=True)
         return Reply({"output": text if lines is None else "".join(kept[len(kept) - min(lines, len(kept)) :])}, 200)
+
+    async def create_image(self, ask: Ask, found: Instance, given: ImageFields) -> Reply:
+        """What is said of it beside its name is the project's tags of it."""
+        made = await self.bus.call(ask.ctx, CreateImageOf(instance_id=found.id, name=given.name))
+        if given.metadata:
+            target = Target(kind=Tagged.IMAGE, id=made.id)
+            await self.bus.call(ask.ctx, SetTags(targets=(target,), tags=given.metadata))
+        if ask.version >= IMAGE_IN_BODY:
+            return Reply({"image_id": made.id})
+        return Reply(headers={"Location": f"{ask.base}/image/v2/images/{made.id}"})
 
     async def add_group(self, ask: Ask, found: Instance, given: GroupFields) -> None:
         groups = (*found.security_groups, given.name)
