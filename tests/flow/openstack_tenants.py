@@ -131,7 +131,7 @@ def _compute_changes() -> list[Verb]:
             Verb(f"POST {ONE}/action", f"{ITS}/action", body=body, needs=MEMBER, works=(200, 202, 409))
             for body in ACTIONS
         ),
-        Verb(f"DELETE {ONE}", ITS, needs=MEMBER),
+        Verb(f"DELETE {ONE}", ITS, needs=MEMBER, works=(204, 404)),
         Verb(f"POST {NOVA}/os-keypairs", body={"keypair": {"name": "another"}}, needs=MEMBER, foreign=200),
         Verb(f"DELETE {NOVA}/os-keypairs/{{name}}", f"{NOVA}/os-keypairs/{{key}}", needs=MEMBER),
         Verb(f"PUT {SETS}", ITS_SET, body={"quota_set": {"instances": 1}}, needs=ADMIN, foreign=403),
