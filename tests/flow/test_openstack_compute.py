@@ -90,6 +90,21 @@ async def test_a_servers_life_by_its_actions(house: House, http: ClientSession) 
     assert [each["event"] for each in events][:2] == ["api_scheduling", "compute_networking"]
 
 
+async def test_a_server_is_rebuilt_and_rescued(house: House, http: ClientSession) -> None:
+    made = await house.launch(name="vm1")
+    await house.until(made["id"], "ACTIVE")
+    rebuild = {"rebuild": {"imageRef": made["image_id"], "name": "vm2"}}
+    told = (await act(http, made["id"], rebuild))["server"]
+    assert told["name"] == "vm2"
+    await settled(house, made["id"], "ACTIVE")
+    assert await act(http, made["id"], {"rescue": None}, status=200) == {}
+    await settled(house, made["id"], "RESCUED")
+    assert (await send(http, "GET", f"/servers/{made['id']}", status=200))["server"]["status"] == "RESCUE"
+    await act(http, made["id"], {"unrescue": None})
+    await settled(house, made["id"], "ACTIVE")
+    await act(http, made["id"], {"rebuild": {"imageRef": "nowhere"}}, status=400)
+
+
 async def test_an_image_of_a_server_is_told_as_its_version_tells_it(house: House, http: ClientSession) -> None:
     made = (await house.launch(name="vm1"))["id"]
     await house.until(made, "ACTIVE")

@@ -18,13 +18,14 @@ from launcher.messages.attributes import LockInstance, ModifyInstance
 from launcher.messages.floating_ips import AssociateFloatingIp, DisassociateFloatingIp, GetFloatingIp
 from launcher.messages.images import CreateImageOf
 from launcher.messages.instances import DeleteInstance, GetConsoleOutput
-from launcher.messages.life import ActOnInstance
+from launcher.messages.life import ActOnInstance, RebuildInstance, RescueInstance
 from launcher.messages.security_groups import SetInstanceGroups
 from launcher.messages.tags import SetTags
 from launcher.models import Instance, Model, Name
 from launcher.services.api import problems
 from launcher.services.api.openstack import nova
 from launcher.services.api.openstack.frame import Ask, Operation, Reply, misfit
+from launcher.services.api.openstack.server_shapes import look_around, updated
 from launcher.services.api.openstack.versions import ALWAYS, Ages, Refused, Version, check, since, until
 from launcher.tagging import Tagged, TagKey, TagValue, Target
 
@@ -64,6 +65,24 @@ class ImageFields(Model):
     metadata: dict[TagKey, TagValue] = Field(default_factory=dict)
 
 
+class RebuildFields(Model):
+    imageRef: str = Field(min_length=1, max_length=255)  # noqa: N815 - Nova's own
+    name: Name | None = None
+    description: Annotated[str | None, since(19)] = Field(default=None, max_length=255)
+    key_name: Annotated[str | None, since(54)] = Field(default=None, min_length=1, max_length=255)
+    adminPass: Annotated[Any, Refused("guests are entered by key")] = None  # noqa: N815
+    metadata: Annotated[Any, Refused("PUT /servers/{id}/metadata says it")] = None
+    personality: Annotated[Any, until(56), Refused("files are the launch's")] = None
+    preserve_ephemeral: Annotated[Any, Refused("all its disks are made anew")] = None
+    user_data: Annotated[Any, since(57), Refused("it stays")] = None
+    trusted_image_certificates: Annotated[Any, since(63), Refused("images are known by their checksums")] = None
+
+
+class RescueFields(Model):
+    rescue_image_ref: str | None = Field(default=None, min_length=1, max_length=255)
+    adminPass: Annotated[Any, Refused("guests are entered by key")] = None  # noqa: N815
+
+
 class ResizeFields(Model):
     flavorRef: str = Field(min_length=1, max_length=255)  # noqa: N815 - Nova's own
     disk_config: Annotated[Any, Refused("a disk's size is its flavor's")] = Field(
@@ -99,9 +118,6 @@ ONE_HOST = "servers stay on their host"
 REFUSED = {
     "changePassword": "guests are entered by key; nothing here reaches into a running one",
     "createBackup": "backups are not rotated here",
-    "rebuild": "servers are not rebuilt yet: delete it, and launch another",
-    "rescue": "there is no rescue mode yet",
-    "unrescue": "there is no rescue mode yet",
     "shelve": "servers are not shelved: stop it",
     "shelveOffload": "servers are not shelved: stop it",
     "unshelve": "servers are not shelved",
@@ -142,6 +158,9 @@ class Actions:
             Action("unlock", do=self.unlock),
             Action("forceDelete", do=self.delete, why="a delete is never put off"),
             Action("os-getConsoleOutput", ConsoleFields, self.get_console),
+            Action("rebuild", RebuildFields, self.rebuild),
+            Action("rescue", RescueFields, self.rescue),
+            Action("unrescue", do=self._to(Life.UNRESCUE)),
             Action("createImage", ImageFields, self.create_image),
             Action("addSecurityGroup", GroupFields, self.add_group),
             Action("removeSecurityGroup", GroupFields, self.remove_group),
@@ -196,6 +215,22 @@ class Actions:
         text = await self.bus.call(ask.ctx, GetConsoleOutput(instance_id=found.id, max_bytes=most))
         kept = text.splitlines(keepends=True)
         return Reply({"output": text if lines is None else "".join(kept[len(kept) - min(lines, len(kept)) :])}, 200)
+
+    async def rebuild(self, ask: Ask, found: Instance, given: RebuildFields) -> Reply:
+        try:
+            message = RebuildInstance(instance_id=found.id, image=given.imageRef, key_name=given.key_name)
+            begun = await self.bus.call(ask.ctx, message)
+        except NotFound as error:
+            raise BadRequest(error.message, field=error.field) from None
+        if given.name is not None or given.description is not None:
+            changes = ModifyInstance(instance_id=found.id, name=given.name, description=given.description)
+            begun = await self.bus.call(ask.ctx, changes)
+        return Reply({"server": updated(ask, begun, await look_around(self.bus, ask))})
+
+    async def rescue(self, ask: Ask, found: Instance, given: RescueFields) -> Reply:
+        """Without a password there is none to tell."""
+        await self.bus.call(ask.ctx, RescueInstance(instance_id=found.id, image=given.rescue_image_ref))
+        return Reply({}, 200)
 
     async def create_image(self, ask: Ask, found: Instance, given: ImageFields) -> Reply:
         """What is said of it beside its name is the project's tags of it."""
