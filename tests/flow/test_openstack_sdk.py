@@ -69,6 +69,7 @@ def script(url: str) -> list[str]:
     return kinds
 
 
+@pytest.mark.filterwarnings("ignore")  # the SDK has some of its own, which are its makers'
 async def test_the_sdks_script_runs_as_it_stands(house: House) -> None:
     assert await asyncio.to_thread(script, house.url) == ["fixed", "floating"]
     assert [each for each in house.leftovers() if not each.startswith("volumes")] == []
