@@ -82,7 +82,7 @@ async def test_a_key_gets_into_a_fresh_disk(daemon: StorageDaemon, tmp_path: Pat
 async def test_the_second_disk_gets_a_key_by_a_copy(daemon: StorageDaemon, tmp_path: Path) -> None:
     """And it is a disk of its own."""
     one = await make_disk(tmp_path, home)
-    two = shutil.copy(one, tmp_path / "two")
+    two = Path(shutil.copy(one, tmp_path / "two"))
     injector = Remembering(daemon, tmp_path / "injected")
     await injector.start()
     for disk in (one, two):

@@ -49,7 +49,7 @@ class Remembering:
             await self.injector.inject(place, payload)
             return
         before = await in_thread(_fingerprint, place, payload)
-        if before in self.known and await in_thread(_replace, place.disk, self.known[before]):
+        if before is not None and before in self.known and await in_thread(_replace, place.disk, self.known[before]):
             self.known.move_to_end(before)
             return
         await self.injector.inject(place, payload)
