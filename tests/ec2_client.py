@@ -72,6 +72,7 @@ MASKS = (
     (re.compile(r"\br-[a-z0-9]{8}\b"), "r-reserved"),
     (re.compile(r"\b02:16:3e(:[0-9a-f]{2}){3}"), "02:16:3e:00:00:00"),
     (re.compile(r"\b(eni|eni-attach)-[0-9a-f]{17}"), r"\1-00000000000000000"),
+    (re.compile(r"(?<=<imageId>)ami-(?!0000)[0-9a-f]{8}(?=<)"), "ami-ffffffff"),
     (re.compile(r"\bkey-[0-9a-f]{17}"), "key-00000000000000000"),
     (re.compile(r"(?<=<keyFingerprint>)([0-9a-f]{2}:){19}[0-9a-f]{2}(?=<)"), "SHA-1"),
     (re.compile(r"(?<=<keyMaterial>)[^<]+"), "PEM"),

@@ -33,6 +33,14 @@ How things are told apart from EC2, because they are so here:
 * A group without egress rules lets everything out; it is told without any.
 * Ids have 8 digits where the number is small enough; those of images are the beginning of their UUIDs here. An image
   can be named by its name, too, as in `ami-tiny`.
+* A root disk is no volume, so `rootDeviceType` is `instance-store`, and `blockDeviceMapping` lists the volumes that are
+  attached. It is kept by a stop and ends with its instance.
+* The last letter of a device's name counts: `/dev/sdf` and `/dev/xvdf` are `/dev/vdf`, and are told so. A volume is
+  `in-use` when its instance has it, not before. It lies on one host, and only that host's instances can have it
+  (`InvalidVolume.ZoneMismatch`).
+* The tags of instances, volumes and snapshots are their metadata here, `Name` is their name if it can be one.
+* An image is registered from a URL, whose bytes are then fetched and checked, and has no block devices; a copy shares
+  its bytes with its source. Accounts are projects, by name or id.
 * A signature is good for five minutes on either side; a request that changes something is answered once (a repetition
   within the first five seconds is the client's own).
 """
@@ -58,7 +66,8 @@ def _fate(field: FieldInfo) -> str:
         if isinstance(mark, Ignored):
             return f"ignored: {mark.why}"
         if isinstance(mark, Refused):
-            return f"refused: {mark.why}"
+            unless = "" if mark.harmless is None else f" unless `{mark.harmless}`"
+            return f"refused{unless}: {mark.why}"
     return ""
 
 

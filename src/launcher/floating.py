@@ -43,6 +43,7 @@ class FloatingIp(Model):
     address: IPv4Address
     pool: Name
     project_id: str
+    allocated_ms: int
     instance_id: InstanceId | None = None
     fixed: IPv4Address | None = None
 

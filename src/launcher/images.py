@@ -22,8 +22,8 @@ from pydantic import Field, StringConstraints
 from launcher.errors import BadRequest, Conflict
 from launcher.models import LARGEST, Firmware, Image, ImageFormat, ImageKind, Machine, Model, Name
 
-LIBRARY, UPLOAD, KNOWN = "library", "upload", "known:"
-"""Sources beside URLs: a directory on the server, the client, the list of known images."""
+LIBRARY, UPLOAD, KNOWN, COPY = "library", "upload", "known:", "copy:"
+"""Sources beside URLs: a directory on the server, the client, the list of known images, another image."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Checksum = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraint
 
 LARGEST = 2**63 - 1
 """Of the whole numbers that a column of SQLite holds."""
-
 InstanceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 MacAddress = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:@-]{0,254}$")]
@@ -263,6 +262,9 @@ class Instance(Model):
     shutdown_behaviour: ShutdownBehaviour = ShutdownBehaviour.STOP
     protected: bool = Field(default=False, description="from being deleted")
     locked: bool = Field(default=False, description="only administrators may do anything to it")
+    lock_reason: str | None = None
+    description: str | None = None
+    labels: tuple[str, ...] = Field(default=(), description="OpenStack's tags; EC2's are the metadata")
     reservation_id: str
     launch_index: int
     created_ms: int
@@ -286,9 +288,7 @@ class HostState(Model):
     memory_used_mb: int
     instances: int = Field(description="that count against it, whether their machines run or not")
     running: int = Field(default=0, description="machines among them, paused ones included")
-    highest_number: int = Field(
-        default=0, ge=0, le=0x7FFFFFFF, description="of all that was ever seen there; none up to it is free"
-    )
+    highest_number: int = Field(default=0, ge=0, le=0x7FFFFFFF, description="that was seen there; all to it are used")
     highest_volume: int = Field(default=0, ge=0, le=0x7FFFFFFF, description="the same of volumes and snapshots")
     virt_type: str
     virt_reason: str

@@ -10,7 +10,10 @@ from pydantic import StringConstraints
 from launcher.models import Model
 
 TagKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-TagValue = Annotated[str, StringConstraints(max_length=255)]
+Label = Annotated[str, StringConstraints(pattern=r"^[^/,\x00-\x1f\x7f]{1,60}$")]
+"""A word without a value, of an instance."""
+MOST_LABELS = 50
+TagValue = Annotated[str, StringConstraints(max_length=256)]
 
 
 class Tagged(StrEnum):

@@ -16,7 +16,8 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, StringConstraints
 
-from launcher.models import Fault, Generation, Image, InstanceId, LaunchOrder, Model, Name
+from launcher.models import Fault, Generation, Image, InstanceId, LaunchOrder, Model
+from launcher.tagging import TagKey, TagValue
 
 VolumeId = InstanceId
 Device = Annotated[str, StringConstraints(pattern=r"^vd[a-y]$")]
@@ -24,7 +25,8 @@ Device = Annotated[str, StringConstraints(pattern=r"^vd[a-y]$")]
 DEVICES = tuple(f"vd{letter}" for letter in "bcdefghijklmnopqrstuvwxy")
 LARGEST_GB = 64 * 1024
 Description = Annotated[str, StringConstraints(max_length=255)]
-Metadata = Annotated[dict[Name, Description], Field(max_length=128)]
+Metadata = Annotated[dict[TagKey, TagValue], Field(max_length=128)]
+"""What EC2 calls tags."""
 
 
 class VolumeStatus(StrEnum):
@@ -85,9 +87,18 @@ class Attachment(Model):
     """Where a volume is plugged in, or is about to be."""
 
     instance_id: InstanceId
+    instance_number: int
     device: Device
     delete_on_termination: bool
     attached_ms: int | None = None
+
+
+class Extension(Model):
+    """The last one of a volume: what it had, and what it has since or is to have."""
+
+    from_gb: int
+    to_gb: int
+    began_ms: int
 
 
 class Stored(Model):
@@ -112,8 +123,10 @@ class Volume(Stored):
 
     availability_zone: str | None
     snapshot_id: VolumeId | None = Field(default=None, description="what it was made of")
+    snapshot_number: int | None = None
     image_id: str | None = Field(default=None, description="what it was made of; then an instance can boot from it")
     attachment: Attachment | None
+    extension: Extension | None = None
     fault: Fault | None = Field(default=None, description="of the last thing that was tried")
     created_ms: int
     deleted_ms: int | None = None
@@ -123,6 +136,7 @@ class Snapshot(Stored):
     """A volume's content at one moment; it does not change and outlives the volume."""
 
     volume_id: VolumeId
+    volume_number: int
     image_id: str | None = None
     fault: Fault | None = None
     created_ms: int

@@ -40,6 +40,9 @@ async def ask(session: ClientSession, verb: Verb, things: Things) -> tuple[int, 
         "sg": "sg-00000002",
         "allocation": f"eipalloc-{address:08x}",
         "sgr": f"sgr-{int(things['rule']):08x}",
+        "disk_ami": f"ami-{things['disk'][:8]}",
+        "vol": "vol-00000001",
+        "snap": "snap-00000002",
     }
     parameters = filled({"Action": verb.route.split()[1], **dict(verb.body or {})}, named)  # type: ignore[call-overload]
     assert isinstance(parameters, dict)
@@ -73,6 +76,7 @@ def _served(house: House) -> set[str]:
 
 LISTS = (
     *("Instances", "InstanceStatus", "KeyPairs", "Images", "SecurityGroups", "SecurityGroupRules", "Addresses", "Tags"),
+    *("Volumes", "VolumeStatus", "Snapshots"),
     *("Vpcs", "Subnets", "NetworkInterfaces", "Regions", "AvailabilityZones", "AccountAttributes", "InstanceTypes"),
 )
 RULE = {"IpProtocol": "tcp", "FromPort": "443", "ToPort": "443", "CidrIp": "0.0.0.0/0"}
@@ -110,6 +114,25 @@ EC2 = Dialect(
         verb("AssociateAddress", MEMBER, PublicIp="{address}", InstanceId="{i}"),
         verb("DisassociateAddress", MEMBER, PublicIp="{address}"),
         verb("ReleaseAddress", MEMBER, AllocationId="{allocation}"),
+        verb("DescribeVolumes", VolumeId="{vol}"),
+        verb("DescribeVolumeStatus", VolumeId="{vol}"),
+        verb("DescribeVolumeAttribute", VolumeId="{vol}", Attribute="autoEnableIO"),
+        verb("DescribeVolumesModifications", foreign=200),
+        verb("DescribeSnapshots", SnapshotId="{snap}"),
+        verb("DescribeImageAttribute", ImageId="{disk_ami}", Attribute="launchPermission"),
+        verb("RegisterImage", MEMBER, 200, Name="far", ImageLocation="http://127.0.0.1:9/far.img"),
+        verb("CopyImage", MEMBER, SourceImageId="{disk_ami}", SourceRegion="RegionOne", Name="copy"),
+        verb("ModifyImageAttribute", MEMBER, ImageId="{disk_ami}", Description__Value="mine"),
+        verb("ResetImageAttribute", MEMBER, ImageId="{disk_ami}", Attribute="launchPermission"),
+        verb("DeregisterImage", MEMBER, ImageId="{disk_ami}"),
+        verb("CreateVolume", MEMBER, 200, AvailabilityZone="nova", Size="1"),
+        verb("CreateVolume", MEMBER, AvailabilityZone="nova", SnapshotId="{snap}"),
+        verb("CreateSnapshot", MEMBER, VolumeId="{vol}"),
+        verb("AttachVolume", MEMBER, works=(200, 400), VolumeId="{vol}", InstanceId="{i}", Device="/dev/sdf"),
+        verb("ModifyVolume", MEMBER, works=(200, 400), VolumeId="{vol}", Size="2"),
+        verb("DetachVolume", MEMBER, works=(200, 400), VolumeId="{vol}"),
+        verb("DeleteSnapshot", MEMBER, works=(200, 400), SnapshotId="{snap}"),
+        verb("DeleteVolume", MEMBER, works=(200, 400), VolumeId="{vol}"),
         verb("ModifyInstanceAttribute", MEMBER, InstanceId="{i}", DisableApiTermination__Value="false"),
         verb("StopInstances", MEMBER, InstanceId="{i}"),
         verb("StartInstances", MEMBER, works=(200, 400), InstanceId="{i}"),

@@ -15,6 +15,7 @@ from aiohttp import ClientSession
 
 from launcher.accounts import UserRole
 from launcher.life import OPERATIONS
+from launcher.services.api.openstack.ids import uuid_of
 from tests.flow.house import House, Json
 from tests.waiting import eventually
 
@@ -45,7 +46,7 @@ class Verb:
 
 Things = dict[str, str]
 """What the first project has, by the names used in verbs."""
-TOLD = ("image", "image_id", "role", "port", "network", "project", "user", "flavor")
+TOLD = ("net", "image", "image_id", "role", "port", "network", "project", "user", "flavor")
 """Names among them that everybody may see, or that whoever asks has said."""
 
 
@@ -121,7 +122,7 @@ async def make_things(house: House, owner: ClientSession) -> Things:
     group = await made("/security-groups", {"name": "alphas-group", "rules": rules})
     launch = {"image": "ami-tiny", "flavor": "m1.tiny", "name": "alphas-machine", "key_name": "alphas-key"}
     instance = (await made("/instances", launch))["instances"][0]
-    await house.until(instance["id"], "ACTIVE")
+    (nic,) = (await house.until(instance["id"], "ACTIVE"))["nics"]
     disk = (await made("/images", {"name": "alphas-image", "source": "upload"}))["images"][0]
     async with owner.put(f"/images/{disk['id']}/file", data=b"alphas-disk" * 100) as response:
         assert response.status == 200, await response.text()
@@ -132,6 +133,7 @@ async def make_things(house: House, owner: ClientSession) -> Things:
             return bool((await response.json())["status"] == "available")
 
     await eventually(available, what="the volume")
+    address = (await made("/floating-ips", {}))["address"]
     return {
         "volume": volume["id"],
         "snapshot": (await made("/snapshots", {"name": "alphas-snapshot", "volume": volume["id"]}))["id"],
@@ -139,7 +141,12 @@ async def make_things(house: House, owner: ClientSession) -> Things:
         "key": "alphas-key",
         "group": "alphas-group",
         "rule": str(group["rules"][0]["id"]),
-        "address": (await made("/floating-ips", {}))["address"],
+        "address": address,
+        "fip": uuid_of("floating", address),
+        "gid": uuid_of("group", group["id"]),
+        "rid": uuid_of("rule", group["rules"][0]["id"]),
+        "nic": uuid_of("port", f"{instance['id']}/{nic['mac']}"),
+        "net": uuid_of("network", 1),
         "credential": (await made("/credentials", {"name": "alphas-credential"}))["id"],
         "disk": disk["id"],
         "image": "ami-tiny",
@@ -267,86 +274,5 @@ NATIVE = Dialect(
         Verb("DELETE /keypairs/{name}", "/keypairs/{key}", needs=MEMBER),
         Verb("DELETE /credentials/{id}", "/credentials/{credential}", works=(204, 404)),
         Verb("DELETE /tokens/self", foreign=204),
-    ],
-)
-
-
-def _openstack_served(house: House) -> set[str]:
-    return {
-        f"{each.method} {service.prefix}{each.path}"
-        for service in house.api.openstack.services
-        for each in service.operations
-        if not each.public
-    }
-
-
-KEYSTONE, NOVA, GLANCE = "/identity/v3", "/compute/v2.1", "/image/v2"
-USERS, PROJECTS = f"{KEYSTONE}/users", f"{KEYSTONE}/projects"
-HELD = f"{PROJECTS}/{{project}}/users/{{user}}/roles"
-HELD_BY_ALICE = f"{PROJECTS}/{{pid}}/users/{{uid}}/roles"
-APPLICATIONS = f"{USERS}/{{user}}/application_credentials"
-SERVER = {"server": {"name": "another", "imageRef": "{image_id}", "flavorRef": "m1.tiny", "key_name": "{key}"}}
-SUBJECT = {"X-Subject-Token": "lt_nobodys"}
-APPLICATION = {"application_credential": {"name": "app"}}
-CHANGED_PASSWORD = {"user": {"original_password": "not it", "password": "new"}}
-OPENSTACK = Dialect(
-    ask=ask,
-    served=_openstack_served,
-    verbs=[
-        Verb(f"GET {KEYSTONE}/auth/tokens", headers=SUBJECT, works=(404,)),
-        Verb(f"HEAD {KEYSTONE}/auth/tokens", headers=SUBJECT, works=(404,)),
-        Verb(f"DELETE {KEYSTONE}/auth/tokens", headers=SUBJECT, works=(404,)),
-        *(
-            Verb(f"GET {KEYSTONE}/{path}", foreign=200)
-            for path in ("auth/catalog", "auth/projects", "services", "endpoints", "regions", "domains", "roles")
-        ),
-        Verb(f"GET {KEYSTONE}/domains/{{domain}}", f"{KEYSTONE}/domains/default", foreign=200),
-        Verb(f"GET {KEYSTONE}/roles/{{role}}", foreign=200),
-        Verb(f"GET {KEYSTONE}/role_assignments", foreign=200),
-        Verb(f"GET {PROJECTS}", foreign=200),
-        Verb(f"GET {PROJECTS}/{{project}}", f"{PROJECTS}/{{pid}}"),
-        Verb(f"GET {USERS}/{{user}}", f"{USERS}/{{uid}}", works=(200, 404)),
-        Verb(f"GET {USERS}/{{user}}/projects", f"{USERS}/{{uid}}/projects", works=(200, 404)),
-        Verb(f"GET {HELD}", HELD_BY_ALICE, works=(200, 404)),
-        Verb(f"HEAD {HELD}/{{role}}", f"{HELD_BY_ALICE}/member", works=(204, 404)),
-        Verb(f"GET {USERS}", needs=ADMIN, foreign=403),
-        Verb(f"POST {USERS}", body={"user": {"name": "eve"}}, needs=ADMIN, foreign=403),
-        Verb(
-            f"PATCH {USERS}/{{user}}", f"{USERS}/{{uid}}", body={"user": {"enabled": False}}, needs=ADMIN, foreign=403
-        ),
-        Verb(f"DELETE {USERS}/{{user}}", f"{USERS}/{{uid}}", needs=ADMIN, foreign=403),
-        Verb(f"POST {USERS}/{{user}}/password", f"{USERS}/{{uid}}/password", body=CHANGED_PASSWORD, works=(403, 404)),
-        Verb(f"POST {PROJECTS}", body={"project": {"name": "gamma"}}, needs=ADMIN, foreign=403),
-        Verb(f"PATCH {PROJECTS}/{{project}}", body={"project": {"enabled": False}}, needs=ADMIN, foreign=403),
-        Verb(f"DELETE {PROJECTS}/{{project}}", needs=ADMIN, foreign=403),
-        Verb(f"PUT {HELD}/{{role}}", needs=ADMIN, foreign=403),
-        Verb(f"DELETE {HELD}/{{role}}", needs=ADMIN, foreign=403),
-        Verb(f"GET {APPLICATIONS}", f"{USERS}/{{uid}}/application_credentials", foreign=200),
-        Verb(
-            f"POST {APPLICATIONS}",
-            f"{USERS}/{{uid}}/application_credentials",
-            body=APPLICATION,
-            foreign=403,
-            works=(201, 403),
-        ),
-        Verb(f"GET {APPLICATIONS}/{{id}}", f"{USERS}/{{uid}}/application_credentials/x", works=(404,)),
-        Verb(f"DELETE {APPLICATIONS}/{{id}}", f"{USERS}/{{uid}}/application_credentials/x", works=(404,)),
-        *(
-            Verb(f"GET {NOVA}/{path}", foreign=200)
-            for path in ("flavors", "flavors/detail", "os-keypairs", "os-availability-zone", "extensions")
-        ),
-        Verb(f"GET {NOVA}/os-availability-zone/detail", needs=ADMIN, foreign=403),
-        Verb(f"GET {NOVA}/flavors/{{id}}", f"{NOVA}/flavors/m1.tiny", foreign=200),
-        Verb(f"GET {NOVA}/flavors/{{id}}/os-extra_specs", f"{NOVA}/flavors/m1.tiny/os-extra_specs", foreign=200),
-        Verb(f"GET {NOVA}/servers", foreign=200),
-        Verb(f"GET {NOVA}/servers/detail", foreign=200),
-        Verb(f"GET {NOVA}/servers/{{id}}", f"{NOVA}/servers/{{instance}}"),
-        Verb(f"GET {NOVA}/os-keypairs/{{name}}", f"{NOVA}/os-keypairs/{{key}}"),
-        Verb(f"GET {GLANCE}/images", foreign=200),
-        Verb(f"GET {GLANCE}/images/{{id}}", f"{GLANCE}/images/{{image_id}}", foreign=200),
-        Verb(f"POST {NOVA}/servers", body=SERVER, needs=MEMBER),
-        Verb(f"POST {NOVA}/os-keypairs", body={"keypair": {"name": "another"}}, needs=MEMBER, foreign=200),
-        Verb(f"DELETE {NOVA}/servers/{{id}}", f"{NOVA}/servers/{{instance}}", needs=MEMBER),
-        Verb(f"DELETE {NOVA}/os-keypairs/{{name}}", f"{NOVA}/os-keypairs/{{key}}", needs=MEMBER),
     ],
 )

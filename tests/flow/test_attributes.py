@@ -129,6 +129,7 @@ async def test_a_locked_one_obeys_administrators_only(house: House) -> None:
                 ("POST", f"{one}/stop", {}),
                 ("DELETE", one, None),
                 ("PATCH", one, {"name": "x"}),
+                ("PUT", f"{one}/security-groups", {"security_groups": []}),
             ):
                 assert (await ask(alice, method, path, body, 409))["code"] == "locked"
             await ask(alice, "DELETE", f"{one}/lock", None, 403 if by_admin else 200)

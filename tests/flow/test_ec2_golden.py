@@ -19,6 +19,9 @@ from tests.waiting import eventually
 GOLDEN = Path(__file__).parents[1] / "golden" / "ec2"
 WRITE = os.environ.get("LAUNCHER_WRITE_GOLDEN") == "1"
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJvVBXXQ6XmWfbAmXxQNS3yTHWe0F0GqNQ2TuyN4nGd1 somebody"
+VOLUME = {"VolumeId": "vol-00000001"}
+TINY = {"SourceRegion": "RegionOne"}
+COPY = {"ImageId": "copy"}
 ONE = {"InstanceId.1": "i-00000001"}
 WEB = {"IpPermissions.1.IpProtocol": "tcp", "IpPermissions.1.FromPort": "80", "IpPermissions.1.ToPort": "443"}
 MEMBERS = {"IpPermissions.1.Groups.1.GroupId": "sg-00000001"}
@@ -41,18 +44,42 @@ BEFORE: list[Step] = [
     ("RunInstances", {**LAUNCH, "SecurityGroup.1": "web", "UserData": "aGVsbG8="}),
 ]
 AFTER: list[Step] = [
+    (
+        "CreateVolume",
+        {
+            **{"AvailabilityZone": "nova", "Size": "1", "TagSpecification.1.ResourceType": "volume"},
+            **{"TagSpecification.1.Tag.1.Key": "Name", "TagSpecification.1.Tag.1.Value": "data"},
+        },
+    ),
     ("AllocateAddress", {}),
     ("AssociateAddress", {"InstanceId": "i-00000001", "PublicIp": "203.0.113.1"}),
     ("DescribeAddresses", {}),
     ("CreateTags", {"ResourceId.1": "i-00000001", "Tag.1.Key": "Name", "Tag.1.Value": "123"}),
     ("DescribeTags", {}),
+    ("AttachVolume", {**VOLUME, "InstanceId": "i-00000001", "Device": "/dev/sdf"}),
     ("DescribeInstances", {}),
+    ("DescribeVolumes", {}),
+    ("DescribeVolumeStatus", VOLUME),
+    ("DescribeVolumeAttribute", {**VOLUME, "Attribute": "autoEnableIO"}),
+    ("CreateSnapshot", {**VOLUME, "Description": "a < b"}),
+    ("DescribeSnapshots", {}),
+    ("DetachVolume", VOLUME),
+    ("DeleteSnapshot", {"SnapshotId": "snap-00000002"}),
+    ("ModifyVolume", {**VOLUME, "Size": "2"}),
+    ("DescribeVolumesModifications", {}),
+    ("DeleteVolume", VOLUME),
     ("DescribeInstanceStatus", ONE),
     ("DescribeInstanceAttribute", {"InstanceId": "i-00000001", "Attribute": "userData"}),
     ("DescribeNetworkInterfaces", {}),
     ("DescribeVpcs", {}),
     ("DescribeSubnets", {}),
     ("DescribeImages", {}),
+    ("CopyImage", {**TINY, "SourceImageId": "ami-tiny", "Name": "copy"}),
+    ("ModifyImageAttribute", {**COPY, "LaunchPermission.Add.1.UserId": "admin"}),
+    ("DescribeImageAttribute", {**COPY, "Attribute": "launchPermission"}),
+    ("ResetImageAttribute", {**COPY, "Attribute": "launchPermission"}),
+    ("DeregisterImage", COPY),
+    ("RegisterImage", {"Name": "far", "ImageLocation": "http://127.0.0.1:9/far.img"}),
     ("DescribeInstanceTypes", {"InstanceType.1": "m1.small"}),
     ("DescribeRegions", {}),
     ("DescribeAvailabilityZones", {}),
@@ -117,7 +144,9 @@ async def settled(house: House) -> None:
 
     async def look() -> bool:
         found = (await house.ask("GET", "/instances", status=200))["instances"]
-        return all(each["task_state"] in (None, "deleting") for each in found)
+        disks = [each for kind in ("volumes", "snapshots") for each in (await house.ask("GET", f"/{kind}"))[kind]]
+        rest = all(each["status"] in ("available", "in-use") for each in disks)
+        return rest and all(each["task_state"] in (None, "deleting") for each in found)
 
     await eventually(look, what="what was asked for is done")
 

@@ -97,8 +97,13 @@ async def test_addresses_by_address_and_by_id(house: House) -> None:
         assert ec2.describe_addresses()["Addresses"] == []
         again = ec2.allocate_address(Address=held["PublicIp"])
         assert ec2.describe_addresses(AllocationIds=[again["AllocationId"]])["Addresses"][0]["Tags"] == []
+        ec2.create_tags(Resources=[again["AllocationId"]], Tags=tags[0]["Tags"])
 
     await told(house, story)
+    for method, path in (("DELETE", "/203.0.113.1"), ("POST", "")):
+        await house.ask(method, f"/floating-ips{path}", {"address": "203.0.113.1"})
+    (found,) = (await told(house, lambda ec2: ec2.describe_addresses()))["Addresses"]
+    assert (found["PublicIp"], found["Tags"]) == ("203.0.113.1", [])
 
 
 async def test_everything_can_be_tagged(house: House) -> None:
@@ -110,6 +115,7 @@ async def test_everything_can_be_tagged(house: House) -> None:
             ec2.create_security_group(GroupName="web", Description="x")["GroupId"],
             ec2.allocate_address()["AllocationId"],
             ec2.describe_vpcs()["Vpcs"][0]["VpcId"],
+            ec2.create_volume(AvailabilityZone="nova", Size=1)["VolumeId"],
         ]
         ec2.create_tags(Resources=things, Tags=[{"Key": "team", "Value": "red"}, {"Key": "123", "Value": ""}])
         team = [{"Name": "tag:team", "Values": ["red"]}]
@@ -126,7 +132,7 @@ async def test_everything_can_be_tagged(house: House) -> None:
         assert ec2.describe_tags()["Tags"] == []
         aws = [{"Key": "aws:mine", "Value": "x"}]
         assert code(ec2.create_tags, Resources=things, Tags=aws) == "InvalidParameterValue"
-        many = [{"Key": str(number), "Value": ""} for number in range(129)]
+        many = [{"Key": str(number), "Value": ""} for number in range(51)]
         assert code(ec2.create_tags, Resources=things[:1], Tags=many) == "TagLimitExceeded"
         assert code(ec2.create_tags, Resources=things[3:4], Tags=many) == "TagLimitExceeded"
         assert ec2.describe_tags()["Tags"] == []

@@ -49,7 +49,9 @@ async def test_from_a_file_and_back(house: House, launcher: Run, tmp_path: Path)
     assert "min_memory_mb  64" in shown
     assert (await launcher(f"image export web {tmp_path}/out.img"))[0] == Exit.OK
     assert (tmp_path / "out.img").read_bytes() == CONTENT
-    assert (await launcher("image share web eve bob"))[:2] == (Exit.OK, "web: eve, bob\n")
+    assert (await launcher("image share web eve"))[0] == Exit.NOT_FOUND
+    made = [(await house.ask("POST", "/projects", {"name": name}, status=201))["id"] for name in ("eve", "bob")]
+    assert (await launcher("image share web eve bob"))[:2] == (Exit.OK, f"web: {', '.join(made)}\n")
     assert (await launcher("image unshare web eve bob"))[:2] == (Exit.OK, "web: nobody else\n")
     assert (await launcher("image set web --name site --public"))[0] == Exit.OK
     assert json.loads((await launcher("image show site --json"))[1])["public"]

@@ -90,7 +90,7 @@ async def test_keystoneauth_finds_every_service(house: House) -> None:
             project_domain_id="default",
         )
         session = Session(auth=auth)
-        wanted = [("identity", (3, 0)), ("compute", (2, 1)), ("image", (2, 0))]
+        wanted = [("identity", (3, 0)), ("compute", (2, 1)), ("image", (2, 0)), ("network", (2, 0))]
         found = {kind: session.get_endpoint_data(service_type=kind, min_version=least) for kind, least in wanted}
         return {kind: data.url for kind, data in found.items() if data}
 
@@ -99,6 +99,7 @@ async def test_keystoneauth_finds_every_service(house: House) -> None:
         "identity": f"{house.url}/identity/v3/",
         "compute": f"{house.url}/compute/v2.1/",
         "image": f"{house.url}/image/v2/",
+        "network": f"{house.url}/network/v2.0/",
     }
 
 
@@ -107,7 +108,7 @@ async def test_a_token_says_what_it_is_good_for_and_ends(house: House, http: Cli
         token, told = response.headers["X-Subject-Token"], (await response.json())["token"]
     assert told["project"] == {"id": "admin", "name": "admin", "domain": {"id": "default", "name": "Default"}}
     assert [each["name"] for each in told["roles"]] == ["admin", "member", "reader"]
-    assert {each["type"] for each in told["catalog"]} == {"identity", "compute", "image"}
+    assert {each["type"] for each in told["catalog"]} == {"identity", "compute", "image", "network"}
     assert {end["region"] for each in told["catalog"] for end in each["endpoints"]} == {"RegionOne"}
     subject = {"X-Subject-Token": token}
     seen = await get(http, "/identity/v3/auth/tokens", headers=subject)
@@ -229,9 +230,9 @@ async def test_lists_are_paged_and_filtered_as_novas(house: House, http: ClientS
     for name in ("web-1", "web-2", "db"):
         await house.launch(name=name)
     first = await get(http, "/compute/v2.1/servers?limit=2")
-    assert [each["name"] for each in first["servers"]] == ["web-1", "web-2"]
+    assert [each["name"] for each in first["servers"]] == ["db", "web-2"]
     rest = await get(http, first["servers_links"][0]["href"].removeprefix(house.url))
-    assert [each["name"] for each in rest["servers"]] == ["db"]
-    named = await get(http, "/compute/v2.1/servers/detail?name=^web")
+    assert [each["name"] for each in rest["servers"]] == ["web-1"]
+    named = await get(http, "/compute/v2.1/servers/detail?name=^web&sort_key=name&sort_dir=asc")
     assert [each["name"] for each in named["servers"]] == ["web-1", "web-2"]
     assert (await get(http, "/compute/v2.1/servers?name=(a%2B)%2B$"))["servers"] == []

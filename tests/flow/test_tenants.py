@@ -12,7 +12,8 @@ from aiohttp import ClientSession
 from launcher.accounts import UserRole
 from tests.flow.ec2_tenants import EC2
 from tests.flow.house import House
-from tests.flow.tenants import NATIVE, OPENSTACK, TOLD, Dialect, Things, Verb, ask, make_things, people
+from tests.flow.openstack_tenants import OPENSTACK
+from tests.flow.tenants import NATIVE, TOLD, Dialect, Things, Verb, ask, make_things, people
 from tests.flow.test_floating_ips import POOLS
 
 DIALECTS = {"native": NATIVE, "ec2": EC2, "openstack": OPENSTACK}

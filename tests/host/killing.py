@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -61,7 +61,7 @@ class Client:
     async def survive(self, failpoint: str) -> None:
         """Live with one server until it has killed itself where it was told to."""
         self.server.environment = {failpoints.VARIABLE: failpoint}
-        with contextlib.suppress(aiohttp.ClientError):
+        with contextlib.suppress(aiohttp.ClientError), self._telling(failpoint):
             await self._live(stories=4)
             raise AssertionError(f"{failpoint} was not reached in four launches and their ends")
         await until(lambda: self.server.ended, within=10)
@@ -74,12 +74,21 @@ class Client:
         """With a server that stays: the story to its end, and no more machines than were asked for."""
         self.server.environment, self.server.preloaded = {}, False
         stories = self.stories
-        await self._live(stories=1)
+        with self._telling("the end"):
+            await self._live(stories=1)
         async with self.server.http() as http, http.get("/instances?deleted=true&limit=1000") as answer:
             ids = {instance["id"] for instance in (await answer.json())["instances"]}
         assert len(ids) == stories
         await self.server.cli("audit")
         await self.server.stop()
+
+    @contextlib.contextmanager
+    def _telling(self, failpoint: str) -> Iterator[None]:
+        """What fails is told with where it was, and what the server said."""
+        try:
+            yield
+        except AssertionError as error:
+            raise AssertionError(f"{failpoint}: {error}\n{self.server.log.read_text()[-6000:]}") from error
 
     async def _live(self, *, stories: int) -> None:
         self.started = time.monotonic()

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.drivers.virt.driver import Domain
 from launcher.drivers.virt.faults import named
-from launcher.drivers.virt.power import PowerWatch
+from launcher.drivers.virt.power import PowerWatch, power_of
 from launcher.errors import (
     DomainConflict,
     HypervisorBusy,
@@ -105,3 +105,16 @@ def test_code_and_error_domain_decide_together(
     code: int | None, domain: int | None, expected: type[LauncherError]
 ) -> None:
     assert named(code, domain, SpawnFailed) is expected
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "power"),
+    [
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED, PowerState.RUNNING),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER, PowerState.PAUSED),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, PowerState.STOPPED),
+        (libvirt.VIR_DOMAIN_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTDOWN_USER, PowerState.STOPPED),
+    ],
+)
+def test_what_is_still_starting_does_not_run(state: int, reason: int, power: PowerState) -> None:
+    assert power_of(state, reason) is power

@@ -239,8 +239,7 @@ def set_image(args: argparse.Namespace) -> int:
 def share_image(args: argparse.Namespace) -> int:
     api = _api(args)
     known = api.get(_path(args.image))
-    others = [project for project in known["projects"] if project not in args.projects]
-    image = api.patch(_path(known["id"]), {"projects": [*others, *(args.projects if args.shared else [])]})
+    image = api.patch(_path(known["id"]), {"projects_more" if args.shared else "projects_less": args.projects})
     if args.json:
         output.print_json(image)
     else:

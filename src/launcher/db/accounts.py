@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from launcher.accounts import Grant, Project, User, UserRole
@@ -28,6 +30,12 @@ def get_project(db: sqlite3.Connection, name_or_id: str) -> Project:
     if row is None:
         raise no_project(name_or_id)
     return _project(row)
+
+
+def find_ids(db: sqlite3.Connection, names_or_ids: Sequence[str]) -> list[str]:
+    """Of the projects among them that there are."""
+    query = "SELECT id FROM projects WHERE EXISTS (SELECT 1 FROM json_each(?) WHERE value IN (id, name))"
+    return [row["id"] for row in db.execute(query, (json.dumps(names_or_ids),))]
 
 
 def list_projects(db: sqlite3.Connection, user_id: str | None) -> list[Project]:

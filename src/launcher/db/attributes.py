@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 
 from launcher.errors import Conflict, Forbidden, Locked, Protected, WrongState
 from launcher.models import Flavor, Instance, LaunchOrder, ShutdownBehaviour, TaskState, VmState
@@ -18,12 +20,16 @@ def put(
     user_data: str | None,
     shutdown_behaviour: ShutdownBehaviour | None,
     protected: bool | None,
+    description: str | None,
+    labels: Sequence[str] | None,
 ) -> None:
-    """None leaves it as it is; empty user data are none."""
+    """None leaves it as it is; an empty text is none."""
     given = {"name": name, "shutdown_behaviour": shutdown_behaviour, "protected": protected}
     changes: dict[str, object] = {column: value for column, value in given.items() if value is not None}
-    if user_data is not None:
-        changes["user_data"] = user_data or None
+    texts = {"user_data": user_data, "description": description}
+    changes |= {column: text or None for column, text in texts.items() if text is not None}
+    if labels is not None:
+        changes["labels"] = json.dumps(list(dict.fromkeys(labels)))
     _set(db, instance, changes)
 
 
@@ -40,17 +46,17 @@ def resize(db: sqlite3.Connection, instance: Instance, order: LaunchOrder, flavo
     _set(db, instance, changes)
 
 
-def lock(db: sqlite3.Connection, instance: Instance, *, by_admin: bool) -> None:
+def lock(db: sqlite3.Connection, instance: Instance, reason: str | None, *, by_admin: bool) -> None:
     """One that is there is made an administrator's by an administrator only."""
     if by_admin or not instance.locked:
-        _set(db, instance, {"locked": ADMIN if by_admin else OWNER})
+        _set(db, instance, {"locked": ADMIN if by_admin else OWNER, "lock_reason": reason})
 
 
 def unlock(db: sqlite3.Connection, instance: Instance, *, by_admin: bool) -> None:
     locked = db.execute("SELECT locked FROM instances WHERE id = ?", (instance.id,)).fetchone()["locked"]
     if locked == ADMIN and not by_admin:
         raise Forbidden(f"{instance.name} was locked by an administrator")
-    _set(db, instance, {"locked": None})
+    _set(db, instance, {"locked": None, "lock_reason": None})
 
 
 def refuse_locked(instance: Instance, *, by_admin: bool) -> None:

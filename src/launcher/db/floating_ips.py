@@ -35,7 +35,7 @@ def allocate(
         "INSERT INTO floating_ips (address, pool, project_id, allocated_ms) VALUES (?, ?, ?, ?)",
         (taken, pool.name, project_id, now_ms),
     )
-    return FloatingIp(address=IPv4Address(taken), pool=pool.name, project_id=project_id)
+    return FloatingIp(address=IPv4Address(taken), pool=pool.name, project_id=project_id, allocated_ms=int(now_ms))
 
 
 def get(db: sqlite3.Connection, project_id: str | None, address: IPv4Address) -> FloatingIp:
@@ -123,6 +123,7 @@ def _many(db: sqlite3.Connection, condition: str, *wanted: Any) -> list[Floating
             address=IPv4Address(row["address"]),
             pool=row["pool"],
             project_id=row["project_id"],
+            allocated_ms=int(row["allocated_ms"]),
             instance_id=row["instance_id"],
             fixed=None if row["fixed"] is None else IPv4Address(row["fixed"]),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -30,7 +30,8 @@ BODY = """json_object(
         WHERE group_members.number = instances.number ORDER BY position)),
     'availability_zone', availability_zone, 'metadata', json(metadata),
     'shutdown_behaviour', shutdown_behaviour, 'protected', json(iif(protected, 'true', 'false')),
-    'locked', json(iif(locked IS NULL, 'false', 'true')),
+    'locked', json(iif(locked IS NULL, 'false', 'true')), 'lock_reason', lock_reason,
+    'description', description, 'labels', json(labels),
     'reservation_id', reservation_id, 'launch_index', launch_index, 'created_ms', CAST(created_ms AS INTEGER),
     'launched_ms', CAST(launched_ms AS INTEGER), 'deleted_ms', CAST(deleted_ms AS INTEGER),
     'fault', json(fault), 'trace_id', trace_id)"""
@@ -80,10 +81,10 @@ def create(
     user_id: str,
     key_name: str | None,
     metadata: dict[str, str],
-    user_data: str | None,
     personality: Personality,
     shutdown_behaviour: ShutdownBehaviour,
     protected: bool,
+    words: Mapping[str, str | None],
     reservation_id: str,
     launch_index: int,
     request_id: str,
@@ -92,7 +93,7 @@ def create(
     next_check_ms: float,
     deadline_ms: float,
 ) -> None:
-    """The row of an accepted instance, in `building`/`scheduling`."""
+    """The row of an accepted instance, in `building`/`scheduling`. `words`: user_data, description, labels (JSON)."""
     columns = {
         "number": order.number,
         "id": order.instance_id,
@@ -112,10 +113,10 @@ def create(
         "key_name": key_name,
         "availability_zone": order.availability_zone,
         "metadata": json.dumps(metadata),
-        "user_data": user_data,
         "personality": personality.model_dump_json() if order.personal else None,
         "shutdown_behaviour": shutdown_behaviour,
         "protected": protected,
+        **words,
         "reservation_id": reservation_id,
         "launch_index": launch_index,
         "spec": order.model_dump_json(),

@@ -18,6 +18,8 @@ _CONTROLLER = (
     "life.sql",
     "attributes.sql",
     "volumes.sql",
+    "words.sql",
+    "extensions.sql",
 )
 _NETWORK = ("network.sql", "networks.sql", "floating_ips.sql")
 

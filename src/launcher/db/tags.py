@@ -1,4 +1,4 @@
-"""Tags: an instance's in its own row, all others in a table of theirs."""
+"""Tags: those of instances, volumes and snapshots are their metadata, in their own rows; all others have a table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from collections.abc import Mapping
 from launcher.errors import NotFound, QuotaExceeded
 from launcher.tagging import Tag, Tagged, Target
 
+ROWS: Mapping[Tagged, tuple[str, str]] = {
+    Tagged.INSTANCE: ("instances", "vm_state != 'deleted'"),
+    Tagged.VOLUME: ("volumes", "snapshot_of IS NULL AND status != 'deleted'"),
+    Tagged.SNAPSHOT: ("volumes", "snapshot_of IS NOT NULL AND status != 'deleted'"),
+}
+"""The tables that have their things' tags, and which of their rows are live."""
+
 
 def put(db: sqlite3.Connection, project_id: str, target: Target, tags: Mapping[str, str], *, quota: int) -> None:
-    if target.kind is Tagged.INSTANCE:
+    if target.kind in ROWS:
         kept = {**_metadata(db, project_id, target), **tags}
         _check(target, len(kept), quota)
         _keep(db, target, kept)
@@ -28,7 +35,7 @@ def put(db: sqlite3.Connection, project_id: str, target: Target, tags: Mapping[s
 
 def remove(db: sqlite3.Connection, project_id: str, target: Target, tags: Mapping[str, str | None]) -> None:
     """With no keys, all of them."""
-    if target.kind is Tagged.INSTANCE:
+    if target.kind in ROWS:
         known = _metadata(db, project_id, target)
         _keep(db, target, {key: value for key, value in known.items() if tags and not _meant(tags, key, value)})
         return
@@ -41,14 +48,14 @@ def remove(db: sqlite3.Connection, project_id: str, target: Target, tags: Mappin
 
 
 def list_all(db: sqlite3.Connection, project_id: str, kind: Tagged | None) -> list[Tag]:
-    rows = db.execute(
-        "SELECT kind, id, key, value FROM tags WHERE project_id = :project AND kind = coalesce(:kind, kind)"
-        " UNION ALL SELECT 'instance', instances.id, tag.key, tag.value"
-        " FROM instances, json_each(metadata) AS tag WHERE project_id = :project AND vm_state != 'deleted'"
-        " AND coalesce(:kind, 'instance') = 'instance' ORDER BY 1, 2, 3",
-        {"project": project_id, "kind": kind},
+    inside = (
+        f" UNION ALL SELECT '{name}', things.id, tag.key, tag.value FROM {table} AS things,"  # noqa: S608 - as above
+        f" json_each(metadata) AS tag WHERE project_id = :project AND {living} AND coalesce(:kind, '{name}') = '{name}'"
+        for name, (table, living) in ROWS.items()
     )
-    return [Tag(**dict(row)) for row in rows]
+    table = "SELECT kind, id, key, value FROM tags WHERE project_id = :project AND kind = coalesce(:kind, kind)"
+    query = f"{table}{''.join(inside)} ORDER BY 1, 2, 3"
+    return [Tag(**dict(row)) for row in db.execute(query, {"project": project_id, "kind": kind})]
 
 
 def _meant(tags: Mapping[str, str | None], key: str, value: str) -> bool:
@@ -56,18 +63,21 @@ def _meant(tags: Mapping[str, str | None], key: str, value: str) -> bool:
 
 
 def _metadata(db: sqlite3.Connection, project_id: str, target: Target) -> dict[str, str]:
+    table, living = ROWS[target.kind]
     row = db.execute(
-        "SELECT metadata FROM instances WHERE id = ? AND project_id = ? AND vm_state != 'deleted'",
+        f"SELECT metadata FROM {table} WHERE id = ? AND project_id = ? AND {living}",  # noqa: S608 - our own names
         (target.id, project_id),
     ).fetchone()
     if row is None:
-        raise NotFound(f"there is no instance {target.id!r}", hint="see `launcher list`", field="instance_id")
+        raise NotFound(f"there is no {target.kind} {target.id!r}", field=target.kind)
     found: dict[str, str] = json.loads(row["metadata"])
     return found
 
 
 def _keep(db: sqlite3.Connection, target: Target, metadata: Mapping[str, str]) -> None:
-    db.execute("UPDATE instances SET metadata = ? WHERE id = ?", (json.dumps(dict(metadata)), target.id))
+    table, _ = ROWS[target.kind]
+    metadata_now = json.dumps(dict(metadata))
+    db.execute(f"UPDATE {table} SET metadata = ? WHERE id = ?", (metadata_now, target.id))  # noqa: S608 - our own names
 
 
 def _check(target: Target, count: int, quota: int) -> None:

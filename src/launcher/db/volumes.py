@@ -29,11 +29,16 @@ _BOTH = """'id', id, 'number', number, 'generation', generation, 'project_id', p
     'state_since_ms', CAST(state_since_ms AS INTEGER), 'size_gb', size_gb, 'host', host,
     'image_id', json_extract(image, '$.id'), 'fault', json(fault),
     'created_ms', CAST(created_ms AS INTEGER), 'deleted_ms', CAST(deleted_ms AS INTEGER)"""
+_NUMBER = "(SELECT number FROM {} AS other WHERE other.id = volumes.{})"
 VOLUME = f"""json_object({_BOTH}, 'availability_zone', availability_zone, 'snapshot_id', source,
-    'attachment', CASE WHEN instance_id IS NOT NULL THEN json_object('instance_id', instance_id, 'device', device,
+'extension', json(extension), 'snapshot_number', {_NUMBER.format("volumes", "source")},
+    'attachment', CASE WHEN instance_id IS NOT NULL THEN json_object('instance_id', instance_id,
+        'instance_number', {_NUMBER.format("instances", "instance_id")}, 'device', device,
         'delete_on_termination', json(iif(delete_on_termination, 'true', 'false')),
         'attached_ms', CAST(attached_ms AS INTEGER)) END)"""
-_SNAPSHOT = f"json_object({_BOTH}, 'volume_id', snapshot_of)"
+_SNAPSHOT = (
+    f"json_object({_BOTH}, 'volume_id', snapshot_of, 'volume_number', {_NUMBER.format('volumes', 'snapshot_of')})"
+)
 _VOLUMES, _SNAPSHOTS = TypeAdapter(list[Volume]), TypeAdapter(list[Snapshot])
 
 

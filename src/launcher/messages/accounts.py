@@ -144,6 +144,7 @@ class GetQuotas(Call[Quotas]):
     topic = "controller"
     needs = UserRole.READER
     project: str
+    usual: bool = Field(default=False, description="what holds where an administrator has said nothing")
 
 
 class SetQuotas(Call[Quotas]):

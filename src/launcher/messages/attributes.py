@@ -6,6 +6,7 @@ from pydantic import Field
 
 from launcher.messaging import Call
 from launcher.models import Instance, Name, ShutdownBehaviour
+from launcher.tagging import MOST_LABELS, Label
 
 
 class ModifyInstance(Call[Instance]):
@@ -23,6 +24,8 @@ class ModifyInstance(Call[Instance]):
     flavor: str | None = None
     user_data: str | None = Field(default=None, description="base64")
     shutdown_behaviour: ShutdownBehaviour | None = None
+    description: str | None = Field(default=None, max_length=255, description="empty: none any more")
+    labels: tuple[Label, ...] | None = Field(default=None, max_length=MOST_LABELS, description="these, once each")
     protected: bool | None = Field(default=None, description="a delete is refused until this is taken back")
 
 
@@ -35,3 +38,4 @@ class LockInstance(Call[Instance]):
     topic = "controller"
     instance_id: str
     locked: bool
+    reason: str | None = Field(default=None, min_length=1, max_length=255)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from pydantic import Field
 
 from launcher.accounts import UserRole
-from launcher.floating import FloatingIp
+from launcher.floating import FloatingIp, FloatingPool
 from launcher.messaging import Call
 from launcher.models import Name
 
@@ -25,6 +25,13 @@ class AllocateFloatingIp(Call[FloatingIp]):
 
 class ListFloatingIps(Call[list[FloatingIp]]):
     """The project's; an admin sees all."""
+
+    topic = "network"
+    needs = UserRole.READER
+
+
+class ListFloatingPools(Call[list[FloatingPool]]):
+    """The settings', in their order."""
 
     topic = "network"
     needs = UserRole.READER

@@ -84,7 +84,9 @@ class ImageChanges(Model):
     machine: Machine | None = None
     description: str | None = Field(default=None, max_length=1024)
     public: bool | None = None
-    projects: tuple[str, ...] | None = Field(default=None, max_length=1000)
+    projects: tuple[str, ...] | None = Field(default=None, max_length=1000, description="all that may use it, too")
+    projects_more: tuple[str, ...] = Field(default=(), max_length=1000, description="these, too; names or ids")
+    projects_less: tuple[str, ...] = Field(default=(), max_length=1000, description="these no longer")
 
 
 class UpdateImage(Call[CatalogueImage]):
@@ -93,6 +95,19 @@ class UpdateImage(Call[CatalogueImage]):
     topic = "controller"
     image: ImageName
     changes: ImageChanges
+
+
+class CopyImage(Call[CatalogueImage]):
+    """The same content as an image of one's own. Raises Conflict while it is not active, QuotaExceeded.
+
+    `idempotency_key` makes a repetition return the same image.
+    """
+
+    topic = "controller"
+    image: ImageName
+    name: Name
+    description: str = Field(default="", max_length=1024)
+    idempotency_key: str | None = None
 
 
 class DeleteImage(Call[CatalogueImage]):

@@ -24,6 +24,7 @@ from launcher.models import (
     Span,
 )
 from launcher.networks import MOST_NICS
+from launcher.tagging import MOST_LABELS, Label
 
 
 class NicRequest(Model):
@@ -56,6 +57,8 @@ class CreateInstances(Call[list[Instance]]):
     config_drive: bool = False
     shutdown_behaviour: ShutdownBehaviour = ShutdownBehaviour.STOP
     protected: bool = False
+    description: str | None = Field(default=None, max_length=255)
+    labels: tuple[Label, ...] = Field(default=(), max_length=MOST_LABELS)
     availability_zone: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     idempotency_key: str | None = None

@@ -38,6 +38,7 @@ class CreateVolume(Call[Volume]):
     image: str | None = None
     availability_zone: str | None = None
     near: str | None = None
+    idempotency_key: str | None = Field(default=None, description="a repetition returns the same volume")
 
 
 class ListVolumes(Call[list[Volume]]):

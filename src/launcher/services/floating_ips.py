@@ -25,6 +25,7 @@ from launcher.messages.floating_ips import (
     DisassociateFloatingIp,
     GetFloatingIp,
     ListFloatingIps,
+    ListFloatingPools,
     ReleaseFloatingIp,
 )
 from launcher.messages.instances import GetInstance
@@ -61,6 +62,7 @@ class FloatingIps:
         return [
             AllocateFloatingIp.to(self.allocate),
             ListFloatingIps.to(self.list_all),
+            ListFloatingPools.to(self.list_pools),
             GetFloatingIp.to(self.get),
             AssociateFloatingIp.to(self.associate),
             DisassociateFloatingIp.to(self.disassociate),
@@ -85,6 +87,9 @@ class FloatingIps:
 
     async def list_all(self, ctx: Context, message: ListFloatingIps) -> list[FloatingIp]:
         return await self.db.read(lambda db: floating_ips.list_visible(db, _whose(ctx)))
+
+    async def list_pools(self, ctx: Context, message: ListFloatingPools) -> list[FloatingPool]:
+        return list(self.outward.pools)
 
     async def get(self, ctx: Context, message: GetFloatingIp) -> FloatingIp:
         return await self.db.read(lambda db: floating_ips.get(db, _whose(ctx), message.address))

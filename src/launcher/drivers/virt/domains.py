@@ -10,7 +10,7 @@ import libvirt
 
 from launcher.drivers.virt import domain_xml
 from launcher.drivers.virt.driver import Domain
-from launcher.drivers.virt.power import STATES
+from launcher.drivers.virt.power import power_of
 from launcher.errors import DomainConflict, HypervisorBusy, NotFound, StaleGeneration
 from launcher.models import Diagnostics, InstanceId, InstanceRef, LaunchOrder, PowerState
 
@@ -107,7 +107,7 @@ def _described(handle: libvirt.virDomain) -> Seen | None:
     """What a domain is to us; None when it ended under our eyes. A copy of ours has its own uuid and is not ours."""
     try:
         metadata = handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE, 0)
-        state, _ = handle.state()
+        power = power_of(*handle.state())
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
             return Seen(handle, None)
@@ -117,7 +117,6 @@ def _described(handle: libvirt.virDomain) -> Seen | None:
     mark = domain_xml.read_mark(metadata)
     if mark is None or mark.instance_id != handle.UUIDString():
         return Seen(handle, None)
-    power = STATES.get(state, PowerState.STOPPED)
     return Seen(handle, Domain(**mark._asdict(), name=handle.name(), power=power))
 
 

@@ -33,6 +33,15 @@ STATES = {
 """Every other state, "being shut down" included, is STOPPED: nothing runs in it any more."""
 
 
+def power_of(state: int, reason: int) -> PowerState:
+    """What libvirt calls paused while it is "starting up" does not run yet. A libvirt that was killed while it started
+    a domain lists it so afterwards, for up to 30 s, whether there is a QEMU or not; then it ends it.
+    """
+    if (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP):
+        return PowerState.STOPPED
+    return STATES.get(state, PowerState.STOPPED)
+
+
 class PowerWatch:
     """Knows our domains by id, because an event of a domain that is gone carries no metadata. Lives on the event loop.
 

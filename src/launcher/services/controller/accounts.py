@@ -209,7 +209,8 @@ class Accounts:
     async def get_quotas(self, ctx: Context, message: GetQuotas) -> Quotas:
         def work(db: sqlite3.Connection) -> Quotas:
             own = message.project == ctx.project_id
-            return limits.get(db, (own and ctx.project_id) or visible_project(db, ctx, message.project).id, self.usual)
+            project = (own and ctx.project_id) or visible_project(db, ctx, message.project).id
+            return self.usual if message.usual else limits.get(db, project, self.usual)
 
         return await self.db.read(work)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import logging
 import re
 import sqlite3
@@ -122,10 +123,14 @@ class Admission:
             user_id=plan.ctx.user_id,
             key_name=plan.request.key_name,
             metadata=plan.request.metadata,
-            user_data=plan.request.user_data,
             personality=plan.request.personality,
             shutdown_behaviour=plan.request.shutdown_behaviour,
             protected=plan.request.protected,
+            words={
+                "user_data": plan.request.user_data,
+                "description": plan.request.description,
+                "labels": json.dumps(list(dict.fromkeys(plan.request.labels))),
+            },
             reservation_id=plan.reservation_id,
             launch_index=index,
             request_id=plan.ctx.request_id,

@@ -56,6 +56,8 @@ class Attributes:
                 user_data=message.user_data,
                 shutdown_behaviour=message.shutdown_behaviour,
                 protected=message.protected,
+                description=message.description,
+                labels=message.labels,
             )
             return instances.get(db, instance.id)
 
@@ -72,8 +74,10 @@ class Attributes:
         def move(db: sqlite3.Connection) -> Instance:
             instance = instances.get(db, found.id)
             attributes.refuse_ended(instance)
-            change = attributes.lock if message.locked else attributes.unlock
-            change(db, instance, by_admin=ctx.is_admin)
+            if message.locked:
+                attributes.lock(db, instance, message.reason, by_admin=ctx.is_admin)
+            else:
+                attributes.unlock(db, instance, by_admin=ctx.is_admin)
             return instances.get(db, instance.id)
 
         return await self.journal.record(ctx, move, message="locked" if message.locked else "unlocked")

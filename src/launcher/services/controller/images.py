@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from random import Random
 
 from launcher.clock import Clock
-from launcher.db import images, limits
+from launcher.db import accounts, idempotency, images, limits
 from launcher.db.database import Database
 from launcher.drivers.images.vault import Downloads, Vault
 from launcher.errors import BadRequest, Conflict, Forbidden, LauncherError, NotFound, QuotaExceeded
 from launcher.identity import new_uuid
-from launcher.images import KNOWN, UPLOAD, CatalogueImage, ImageState, KnownImage, Ticket, check_url
+from launcher.images import COPY, KNOWN, UPLOAD, CatalogueImage, ImageState, KnownImage, Ticket, check_url
 from launcher.messages.images import (
     BeginUpload,
+    CopyImage,
     CreateImage,
     DeleteImage,
     EndUpload,
     GetImage,
+    ImageChanges,
     ImageRequest,
     ListImages,
     ListKnownImages,
@@ -77,6 +79,7 @@ class Images:
         return [
             RegisterImage.to(self.register_image),
             CreateImage.to(self.create_image),
+            CopyImage.to(self.copy_image),
             ListImages.to(self.list_images),
             ListKnownImages.to(self.list_known_images),
             GetImage.to(self.get_image),
@@ -139,12 +142,7 @@ class Images:
             known = images.find_import(db, ctx.project_id, request.name, request.source)
             if known is not None:
                 return known
-        used, limit = images.count(db, ctx.project_id), limits.get(db, ctx.project_id, self.quotas).images
-        if used >= limit:
-            raise QuotaExceeded(
-                f"quota of images exceeded: {used} of {limit} in use",
-                hint="delete an image, or raise [quotas] in config.toml",
-            )
+        self.refuse_beyond_quota(db, ctx.project_id)
         boot = self._boot_ids(db, ctx, request.kind, request.kernel_id, request.ramdisk_id)
         now = int(self.clock.now_ms())
         image = CatalogueImage(
@@ -156,6 +154,15 @@ class Images:
             updated_ms=now,
         )
         return images.create(db, image, now)
+
+    def refuse_beyond_quota(self, db: sqlite3.Connection, project_id: str) -> None:
+        """Unless the project may have one more."""
+        used, limit = images.count(db, project_id), limits.get(db, project_id, self.quotas).images
+        if used >= limit:
+            raise QuotaExceeded(
+                f"quota of images exceeded: {used} of {limit} in use",
+                hint="delete an image, or raise [quotas] in config.toml",
+            )
 
     def _boot_ids(
         self, db: sqlite3.Connection, ctx: Context, kind: ImageKind, kernel: str | None, ramdisk: str | None
@@ -184,16 +191,37 @@ class Images:
         return self.imports.progress_of(await self._get(ctx, message.image))
 
     async def update_image(self, ctx: Context, message: UpdateImage) -> CatalogueImage:
-        changes = message.changes.model_dump(exclude_none=True)
+        changes = message.changes.model_dump(exclude_none=True, exclude={"projects_more", "projects_less"})
         _check_public(ctx, public=bool(changes.get("public")))
 
         def work(db: sqlite3.Connection) -> CatalogueImage | None:
             image = _own(db, ctx, message.image)
             boot = self._boot_ids(db, ctx, image.kind, changes.get("kernel_id"), changes.get("ramdisk_id"))
             cleared = {field: None for field in ("kernel_id", "ramdisk_id") if changes.get(field) == ""}
-            return images.change(db, image.id, LIVE, self.clock.now_ms(), **{**changes, **boot, **cleared})
+            shared = _shared(db, image, message.changes)
+            return images.change(db, image.id, LIVE, self.clock.now_ms(), **{**changes, **boot, **cleared, **shared})
 
         return self.imports.progress_of(_there(await self.db.write(work)))
+
+    async def copy_image(self, ctx: Context, message: CopyImage) -> CatalogueImage:
+        def work(db: sqlite3.Connection) -> CatalogueImage:
+            key, now = message.idempotency_key, self.clock.now_ms()
+            copied = idempotency.once(db, ctx.project_id, key, message, now, lambda: self._copy(db, ctx, message))
+            return images.get_by_id(db, copied)
+
+        return await self.db.write(work)
+
+    def _copy(self, db: sqlite3.Connection, ctx: Context, message: CopyImage) -> str:
+        """A row of its own; the bytes are kept once, as long as one of both needs them."""
+        source = images.get(db, ctx.project_id, message.image, is_admin=ctx.is_admin)
+        source.content()
+        self._boot_ids(db, ctx, source.kind, source.kernel_id, source.ramdisk_id)
+        self.refuse_beyond_quota(db, ctx.project_id)
+        now = int(self.clock.now_ms())
+        told = {"name": message.name, "description": message.description, "source": f"{COPY}{source.id}"}
+        new = {"id": new_uuid(self.rng), "project_id": ctx.project_id, "public": False, "projects": ()}
+        copy = source.model_copy(update={**told, **new, "created_ms": now, "updated_ms": now})
+        return images.create(db, copy, now).id
 
     async def delete_image(self, ctx: Context, message: DeleteImage) -> CatalogueImage:
         def work(db: sqlite3.Connection) -> CatalogueImage | None:
@@ -252,6 +280,16 @@ def _own(db: sqlite3.Connection, ctx: Context, name: str) -> CatalogueImage:
     if image.project_id != ctx.project_id and not ctx.is_admin:
         raise Forbidden(f"the image {image.name} belongs to another project")
     return image
+
+
+def _shared(db: sqlite3.Connection, image: CatalogueImage, changes: ImageChanges) -> dict[str, tuple[str, ...]]:
+    """Who may use it, too, after projects came or went. Raises NotFound for one that comes and is none."""
+    if not changes.projects_more and not changes.projects_less:
+        return {}
+    more = [accounts.get_project(db, each).id for each in changes.projects_more]
+    less = {*changes.projects_less, *accounts.find_ids(db, changes.projects_less)}
+    kept = (*(image.projects if changes.projects is None else changes.projects), *more)
+    return {"projects": tuple(dict.fromkeys(each for each in kept if each not in less))}
 
 
 def _there(image: CatalogueImage | None) -> CatalogueImage:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 from typing import TypeVar
 
 from launcher.bus import Bus
-from launcher.db import instances, limits, members, policies, security_groups, versions
+from launcher.db import attributes, instances, limits, members, policies, security_groups, versions
 from launcher.db.database import Database
 from launcher.errors import BadRequest, Conflict, QuotaExceeded
 from launcher.explaining import Decision
@@ -28,7 +28,7 @@ from launcher.messages.security_groups import (
     SetInstanceGroups,
 )
 from launcher.messaging import Context, Encoded, Route
-from launcher.models import Instance, Quotas, TaskState, VmState
+from launcher.models import Instance, Quotas, VmState
 from launcher.policy import Policy, PolicyChanges, Protocol, Rule
 from launcher.services.controller.inventory import resolve
 from launcher.services.controller.journal import Journal
@@ -108,8 +108,8 @@ class SecurityGroups:
 
         def move(db: sqlite3.Connection) -> Instance:
             instance = instances.get(db, found.id)
-            if instance.vm_state is VmState.DELETED or instance.task_state is TaskState.DELETING:
-                raise Conflict(f"instance {instance.name!r} is being deleted", field="instance_id")
+            attributes.refuse_ended(instance)
+            attributes.refuse_locked(instance, by_admin=ctx.is_admin)
             quota = limits.get(db, instance.project_id, self.quotas).groups_per_instance
             members.replace(db, instance.number, security_groups.choose(db, instance.project_id, message.groups, quota))
             return instances.get(db, instance.id)

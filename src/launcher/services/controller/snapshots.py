@@ -10,7 +10,7 @@ from random import Random
 from launcher.clock import Clock
 from launcher.db import volume_moves, volumes
 from launcher.db.database import Database
-from launcher.errors import Conflict
+from launcher.errors import Conflict, WrongState
 from launcher.identity import new_uuid
 from launcher.messages.volumes import CreateSnapshot, DeleteSnapshot, GetSnapshot, ListSnapshots
 from launcher.messaging import Context, Route
@@ -91,7 +91,7 @@ class Snapshots:
 
 def _check_copyable(db: sqlite3.Connection, volume: Volume, *, force: bool) -> None:
     if volume.status not in COPYABLE:
-        raise Conflict(held(db, volume), field="volume")
+        raise WrongState(held(db, volume), field="volume")
     if volume.status is VolumeStatus.IN_USE and not force:
         raise Conflict(
             held(db, volume),

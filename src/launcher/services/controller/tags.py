@@ -26,6 +26,7 @@ class Tags:
     async def set_tags(self, ctx: Context, message: SetTags) -> None:
         def work(db: sqlite3.Connection) -> None:
             quota = limits.get(db, ctx.project_id, self.quotas).metadata_items
+            quota = quota if message.most is None else min(quota, message.most)
             for target in message.targets:
                 tags.put(db, ctx.project_id, target, message.tags, quota=quota)
 

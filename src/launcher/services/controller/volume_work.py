@@ -27,7 +27,7 @@ from launcher.messaging import Context, Route
 from launcher.models import Event, Fault, HostState
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.reports import WAITING
-from launcher.volumes import TRIED_FOR_EVER, VolumeDisk, VolumeId, VolumeOrder, VolumeStatus
+from launcher.volumes import ENDINGS, TRIED_FOR_EVER, VolumeDisk, VolumeId, VolumeOrder, VolumeStatus
 
 log = logging.getLogger(__name__)
 
@@ -191,8 +191,10 @@ class VolumeWork:
         return volume_id
 
     async def nudge(self, ctx: Context, volume_id: VolumeId) -> None:
-        """Cast what moves it on; nothing is lost when that does not arrive."""
+        """Cast what moves it on, if anything does; nothing is lost when that does not arrive."""
         order, host = await self.db.read(lambda db: _order(db, volume_id))
+        if order.status not in ENDINGS:
+            return
         try:
             async with failpoint("volume.nudge"):
                 await self._cast(ctx, order, host)

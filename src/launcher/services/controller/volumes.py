@@ -9,9 +9,9 @@ from random import Random
 from typing import Any
 
 from launcher.clock import Clock
-from launcher.db import images, instances, limits, volume_moves, volumes
+from launcher.db import idempotency, images, instances, limits, volume_moves, volumes
 from launcher.db.database import Database
-from launcher.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
+from launcher.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded, WrongState
 from launcher.identity import new_uuid
 from launcher.messages.volumes import (
     AttachVolume,
@@ -25,7 +25,7 @@ from launcher.messages.volumes import (
 from launcher.messaging import Context, Route
 from launcher.models import Image, ImageKind, Instance, Quotas, VmState
 from launcher.services.controller.volume_work import VolumeWork
-from launcher.volumes import BEGINNINGS, DEVICES, LARGEST_GB, Device, Volume, VolumeStatus
+from launcher.volumes import BEGINNINGS, DEVICES, LARGEST_GB, Device, Extension, Volume, VolumeStatus
 
 GIB = 2**30
 ROOT = "vda"
@@ -58,7 +58,7 @@ class Volumes:
     async def create_volume(self, ctx: Context, message: CreateVolume) -> Volume:
         if message.snapshot is not None and message.image is not None:
             raise BadRequest("a volume is made of a snapshot or of an image, not of both", field="image")
-        volume_id = await self.work.accept(ctx, lambda db: self._accept(db, ctx, message))
+        volume_id = await self.work.accept(ctx, lambda db: self._once(db, ctx, message))
         return await self.db.read(lambda db: volumes.get(db, volume_id))
 
     async def list_volumes(self, ctx: Context, message: ListVolumes) -> list[Volume]:
@@ -91,6 +91,10 @@ class Volumes:
 
         volume_id = await self.work.move(ctx, work)
         return await self.db.read(lambda db: volumes.get(db, volume_id))
+
+    def _once(self, db: sqlite3.Connection, ctx: Context, message: CreateVolume) -> str:
+        key, now = message.idempotency_key, self.clock.now_ms()
+        return idempotency.once(db, ctx.project_id, key, message, now, lambda: self._accept(db, ctx, message))
 
     def _accept(self, db: sqlite3.Connection, ctx: Context, message: CreateVolume) -> str:
         origin = self._origin(db, ctx, message)
@@ -140,7 +144,7 @@ class Volumes:
                 raise Conflict(f"{volume.name} is attached there as /dev/{there.device}", field="device")
             return False
         if volume.status is not VolumeStatus.AVAILABLE:
-            raise Conflict(held(db, volume), field="volume")
+            raise _busy(db, volume)
         _check_pluggable(volume, machine)
         device = _device(db, machine, message.device)
         changes = {
@@ -159,28 +163,30 @@ class Volumes:
         if volume.status is VolumeStatus.AVAILABLE or (volume.status is VolumeStatus.DETACHING and not message.force):
             return False
         if there is not None and there.device == ROOT:
-            raise Conflict(f"{held(db, volume)}: it is its root", hint="delete the instance", field="volume")
+            raise Conflict(f"{held(db, volume)}: it is its root", hint="delete the instance", field="device")
         if volume.status not in BEGINNINGS[VolumeStatus.DETACHING]:
-            raise Conflict(held(db, volume), field="volume")
+            raise WrongState(held(db, volume), field="volume")
         check_awake(db, volume)
         return self._begin(db, volume, VolumeStatus.DETACHING, {"forced": int(message.force)})
 
     def _extend(self, db: sqlite3.Connection, volume: Volume, size_gb: int) -> bool:
         if volume.status not in BEGINNINGS[VolumeStatus.EXTENDING]:
-            raise Conflict(held(db, volume), field="volume")
+            raise WrongState(held(db, volume), field="volume")
         check_awake(db, volume)
         if size_gb <= volume.size_gb:
             raise BadRequest(f"{volume.name} has {volume.size_gb} GB; volumes only grow", field="size_gb")
         check_quota(db, volume.project_id, self.usual, gigabytes_more=size_gb - volume.size_gb)
-        return self._begin(db, volume, VolumeStatus.EXTENDING, {"new_size_gb": size_gb})
+        extension = Extension(from_gb=volume.size_gb, to_gb=size_gb, began_ms=int(self.clock.now_ms()))
+        changes = {"new_size_gb": size_gb, "extension": extension.model_dump_json()}
+        return self._begin(db, volume, VolumeStatus.EXTENDING, changes)
 
     def _delete(self, db: sqlite3.Connection, volume: Volume) -> bool:
         if volume.status in GOING:
             return False
         if volume.status not in BEGINNINGS[VolumeStatus.DELETING]:
-            raise Conflict(held(db, volume), field="volume")
+            raise _busy(db, volume)
         if volumes.is_being_copied(db, volume.id):
-            raise Conflict(f"a snapshot of {volume.name} is being made", hint="wait for it", field="volume")
+            raise WrongState(f"a snapshot of {volume.name} is being made", hint="wait for it", field="volume")
         return self._begin(db, volume, VolumeStatus.DELETING, {})
 
     def _begin(self, db: sqlite3.Connection, volume: Volume, status: VolumeStatus, changes: dict[str, Any]) -> bool:
@@ -228,6 +234,12 @@ def held(db: sqlite3.Connection, volume: Volume) -> str:
         return f"the volume {volume.name} is {volume.status}"
     machine = instances.get(db, there.instance_id)
     return f"the volume {volume.name} is {volume.status}, at instance {machine.name} as /dev/{there.device}"
+
+
+def _busy(db: sqlite3.Connection, volume: Volume) -> Conflict:
+    """Somebody has it, or it is not in a status to be had."""
+    kind = WrongState if volume.attachment is None else Conflict
+    return kind(held(db, volume), field="volume")
 
 
 def check_awake(db: sqlite3.Connection, volume: Volume) -> None:
@@ -293,7 +305,7 @@ def _check_pluggable(volume: Volume, machine: Instance) -> None:
         raise Conflict(
             f"{volume.name} is on host {volume.host}, {machine.name} on {machine.host}",
             hint="a volume is made on its instance's host with `--near INSTANCE`",
-            field="volume",
+            field="host",
         )
 
 

@@ -11,7 +11,7 @@ from launcher.floating import FloatingIp
 from launcher.messages import floating_ips as messages
 from launcher.messages.tags import RemoveTags, SetTags
 from launcher.models import Instance
-from launcher.services.api.ec2 import finding, ids, states, tags
+from launcher.services.api.ec2 import finding, ids, states, tagged, tags
 from launcher.services.api.ec2.operation import TAG_FILTERS, Ask, Described, Listing, Operation, plain
 from launcher.services.api.ec2.query import Ignored, Request
 from launcher.services.api.ec2.refusals import Refusal
@@ -164,7 +164,7 @@ async def find_addresses(ask: Ask, request: Any) -> Sequence[Address]:
     noted = await tags.of(ask, Tagged.FLOATING_IP)
     instances = {each.id: each for each in await finding.instances(ask, ())}
     return [
-        _address(each, instances.get(each.instance_id or ""), noted.get(str(each.address), {}))
+        _address(each, instances.get(each.instance_id or ""), noted.get(tagged.address_target(each), {}))
         for each in held
         if not wanted or each.address in wanted
     ]
@@ -214,7 +214,7 @@ def _named(
 
 
 def _target(held: FloatingIp) -> Target:
-    return Target(kind=Tagged.FLOATING_IP, id=str(held.address))
+    return Target(kind=Tagged.FLOATING_IP, id=tagged.address_target(held))
 
 
 OPERATIONS = (

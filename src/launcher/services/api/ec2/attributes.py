@@ -9,7 +9,7 @@ from pydantic import Field
 from launcher.messages.instances import GetGuestMetadata
 from launcher.models import GuestMetadata, Instance, VmState
 from launcher.services.api.ec2 import finding, ids
-from launcher.services.api.ec2.instance_shapes import ROOT, Device
+from launcher.services.api.ec2.instance_shapes import ROOT, Device, devices
 from launcher.services.api.ec2.operation import Ask, Operation
 from launcher.services.api.ec2.query import Request
 from launcher.services.api.ec2.shapes import GroupName
@@ -80,6 +80,7 @@ async def describe_instance_attribute(ask: Ask, request: DescribeInstanceAttribu
         "instanceInitiatedShutdownBehavior": {
             "instance_initiated_shutdown_behavior": Text(instance.shutdown_behaviour)
         },
+        "blockDeviceMapping": {"block_device_mapping": devices(instance, world)},
         "groupSet": {"group_set": world.group_names(instance.security_groups)},
         **_SAME,
     }
@@ -95,7 +96,6 @@ async def _guest(ask: Ask, instance: Instance) -> GuestMetadata | None:
 
 _SAME: dict[str, dict[str, Any]] = {
     "rootDeviceName": {"root_device_name": Text(ROOT)},
-    "blockDeviceMapping": {"block_device_mapping": ()},
     "productCodes": {"product_codes": ()},
     "sourceDestCheck": {"source_dest_check": Flag(True)},
     "ebsOptimized": {"ebs_optimized": Flag(False)},

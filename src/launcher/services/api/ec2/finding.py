@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import AddressValueError, IPv4Address
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from launcher.groups import Group
 from launcher.images import CatalogueImage, ImageState
+from launcher.messages.images import ListImages
 from launcher.messages.instances import ListInstances, NicRequest
+from launcher.messages.volumes import ListSnapshots, ListVolumes
 from launcher.models import ImageKind, Instance, Name
 from launcher.networks import Network
 from launcher.services.api.ec2 import ids
 from launcher.services.api.ec2.operation import Ask
 from launcher.services.api.ec2.refusals import Refusal, bad_value
+from launcher.volumes import Snapshot, Volume, VolumeStatus
 
+Kept = TypeVar("Kept", Volume, Snapshot)
 PAGE = 1000
 VISIBLE = 3600 * 1000
 """Milliseconds for which a terminated instance is still described."""
@@ -42,6 +47,27 @@ async def instances(ask: Ask, wanted: Sequence[str]) -> list[Instance]:
     return [known[number] for number in numbers] if numbers else found
 
 
+async def volumes(ask: Ask, wanted: Sequence[str]) -> list[Volume]:
+    """The project's, or those that are named."""
+    return _numbered(await ask.look(ListVolumes()), ids.VOLUME, wanted)
+
+
+async def snapshots(ask: Ask, wanted: Sequence[str]) -> list[Snapshot]:
+    """The project's, or those that are named; one that is being deleted is gone for whoever asks."""
+    known = await ask.look(ListSnapshots())
+    return _numbered([each for each in known if each.status is not VolumeStatus.DELETING], ids.SNAPSHOT, wanted)
+
+
+def _numbered(found: list[Kept], kind: ids.Kind, wanted: Sequence[str]) -> list[Kept]:
+    if not wanted:
+        return found
+    known = {kind.id(each.number): each for each in found}
+    names = list(dict.fromkeys(kind.id(kind.number(each)) for each in wanted))
+    if unknown := [each for each in names if each not in known]:
+        raise kind.not_found(*unknown)
+    return [known[each] for each in names]
+
+
 def image_id(image: CatalogueImage) -> str:
     return ids.of_image(PREFIXES[image.kind], image.id)
 
@@ -58,6 +84,12 @@ def image(known: Iterable[CatalogueImage], wanted: str) -> CatalogueImage:
     if not re.fullmatch(r"a[mkr]i-([0-9a-f]{8}|[0-9a-f]{17})", wanted):
         raise Refusal(ids.IMAGE.malformed, f'Invalid id: "{wanted}" (expecting "ami-...")')
     raise Refusal(ids.IMAGE.unknown, f"The image id '[{wanted}]' does not exist")
+
+
+async def one_image(ask: Ask, wanted: str) -> CatalogueImage:
+    """Among those that the project may use."""
+    known = await ask.look(ListImages())
+    return image(known, wanted)
 
 
 def groups(known: Iterable[Group], names: Sequence[str], group_ids: Sequence[str]) -> tuple[int, ...]:
@@ -100,6 +132,12 @@ def ip_address(name: str, text: str) -> IPv4Address:
         return IPv4Address(text)
     except AddressValueError:
         raise bad_value(name, text, "It is an IPv4 address.") from None
+
+
+def name_of(tags: Mapping[str, str]) -> str | None:
+    """The tag Name is a thing's name here, too, if it can be one."""
+    name = tags.get("Name", "")
+    return name if is_name(name) else None
 
 
 def is_name(text: str) -> bool:

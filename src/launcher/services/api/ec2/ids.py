@@ -52,6 +52,8 @@ SUBNET = Kind("subnet", "subnet ID", "InvalidSubnetID.NotFound", "InvalidSubnetI
 INTERFACE = Kind(
     "eni", "networkInterface ID", "InvalidNetworkInterfaceID.NotFound", "InvalidNetworkInterfaceId.Malformed"
 )
+VOLUME = Kind("vol", "volume", "InvalidVolume.NotFound", "InvalidVolumeID.Malformed")
+SNAPSHOT = Kind("snap", "snapshot", "InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed")
 IMAGE = Kind("ami", "image id", "InvalidAMIID.NotFound", "InvalidAMIID.Malformed")
 KEY = Kind("key", "key pair ID", "InvalidKeyPair.NotFound", "InvalidKeyPair.NotFound")
 

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from pydantic import Field
+
+from launcher.errors import Conflict, NotFound, QuotaExceeded
 from launcher.images import CatalogueImage, ImageState
+from launcher.messages import images as messages
 from launcher.messages.images import ListImages
+from launcher.messages.tags import RemoveTags, SetTags
+from launcher.models import Firmware
 from launcher.services.api.ec2 import finding, ids, tags
 from launcher.services.api.ec2.instance_shapes import REASONS, ROOT
-from launcher.services.api.ec2.operation import TAG_FILTERS, Ask, Listing, Paged, plain
-from launcher.services.api.ec2.query import Ignored
-from launcher.services.api.ec2.shapes import GROUP_IDS, TAGS, TagSet, tag_set
-from launcher.services.api.ec2.xml import Since
-from launcher.tagging import Tagged
+from launcher.services.api.ec2.operation import TAG_FILTERS, Ask, Listing, Operation, Paged, plain
+from launcher.services.api.ec2.query import Ignored, Refused, Request
+from launcher.services.api.ec2.refusals import Names, Refusal
+from launcher.services.api.ec2.shapes import GROUP_IDS, TAGS, TagSet, moment, tag_set
+from launcher.services.api.ec2.states import Reason
+from launcher.services.api.ec2.tags import TagSpecification
+from launcher.services.api.ec2.xml import Done, Since
+from launcher.tagging import Tagged, Target
 
+MODES = {Firmware.BIOS: "legacy-bios", Firmware.UEFI: "uefi"}
+FIRMWARES = {mode: firmware for firmware, mode in MODES.items()}
+ARCHITECTURES = {"i386": "i686", "arm64": "aarch64"}
+"""What EC2 calls otherwise."""
 STATES = {ImageState.ACTIVE: "available", ImageState.ERROR: "failed"}
 """In EC2's words; every other one is pending."""
 
@@ -27,6 +40,43 @@ class DescribeImages(Paged):
     executable_by: tuple[str, ...] = ()
     include_deprecated: Annotated[bool, Ignored("no image is deprecated")] = False
     include_disabled: Annotated[bool, Ignored("no image is disabled")] = False
+
+
+class RegisterImage(Request):
+    """Begin the import of an image from a URL. A file with its checksum must lie beside it there."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    image_location: Annotated[str, Field(description="an http or https URL, or `known:NAME`")]
+    description: Annotated[str, Field(max_length=255)] = ""
+    architecture: Literal["x86_64", "i386", "arm64"] = "x86_64"
+    kernel_id: str | None = None
+    ramdisk_id: str | None = None
+    boot_mode: Literal["legacy-bios", "uefi"] = "legacy-bios"
+    tag_specification: tuple[TagSpecification, ...] = ()
+    root_device_name: Annotated[str | None, Ignored(f"it is {ROOT}")] = None
+    virtualization_type: Annotated[str | None, Ignored("there is one kind")] = None
+    ena_support: Annotated[bool | None, Ignored("there is one kind of NIC")] = None
+    sriov_net_support: Annotated[str | None, Ignored("there is one kind of NIC")] = None
+
+
+class DeregisterImage(Request):
+    """Nobody can launch it any more. Instances that run go on."""
+
+    image_id: str
+
+
+class CopyImage(Request):
+    """The same content as an image of one's own; the bytes are kept once."""
+
+    source_image_id: str
+    source_region: str
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    description: Annotated[str, Field(max_length=255)] = ""
+    client_token: Annotated[str | None, Field(max_length=64, pattern=r"^[ -~]+$")] = None
+    copy_image_tags: bool = False
+    tag_specification: tuple[TagSpecification, ...] = ()
+    encrypted: Annotated[bool, Refused("images are not encrypted", harmless="false")] = False
+    kms_key_id: Annotated[str | None, Refused("images are not encrypted")] = None
 
 
 class ImageItem(NamedTuple):
@@ -48,6 +98,13 @@ class ImageItem(NamedTuple):
     virtualization_type: Annotated[str, Since(TAGS)]
     tag_set: TagSet
     hypervisor: Annotated[str, Since(GROUP_IDS)]
+    creation_date: Annotated[str, Since("2014-02-01")]
+    state_reason: Annotated[Reason | None, Since(TAGS)]
+    boot_mode: Annotated[str, Since("2016-11-15")]
+
+
+class Made(NamedTuple):
+    image_id: str
 
 
 class Images(NamedTuple):
@@ -91,17 +148,79 @@ def _item(image: CatalogueImage, noted: dict[str, str]) -> ImageItem:
         virtualization_type="hvm",
         tag_set=tag_set(noted),
         hypervisor="xen",
+        creation_date=moment(image.created_ms),
+        state_reason=Reason("Client.InvalidImage", image.reason) if image.state is ImageState.ERROR else None,
+        boot_mode=MODES[image.firmware],
     )
+
+
+async def register_image(ask: Ask, request: RegisterImage) -> Made:
+    known = await ask.look(ListImages())
+    noted = tags.specified(request.tag_specification, "image", "snapshot")
+    if not finding.is_name(request.name):
+        raise Refusal("InvalidAMIName.Malformed", f"Letters, digits, spaces and ._:@- are understood: {request.name}")
+    made = await ask.change(
+        messages.CreateImage(
+            request=messages.ImageRequest(
+                name=request.name,
+                source=request.image_location,
+                description=request.description,
+                architecture=ARCHITECTURES.get(request.architecture, request.architecture),
+                kernel_id=finding.image(known, request.kernel_id).id if request.kernel_id else None,
+                ramdisk_id=finding.image(known, request.ramdisk_id).id if request.ramdisk_id else None,
+                firmware=FIRMWARES[request.boot_mode],
+            )
+        )
+    )
+    return await _noted(ask, made, noted)
+
+
+async def deregister_image(ask: Ask, request: DeregisterImage) -> Done:
+    image = await finding.one_image(ask, request.image_id)
+    await ask.change(messages.DeleteImage(image=image.id))
+    await ask.change(RemoveTags(targets=(Target(kind=Tagged.IMAGE, id=image.id),)))
+    return Done()
+
+
+async def copy_image(ask: Ask, request: CopyImage) -> Made:
+    if request.source_region != ask.region:
+        raise Refusal("InvalidParameterValue", f"Invalid region provided: {request.source_region}")
+    source = await finding.one_image(ask, request.source_image_id)
+    noted = tags.specified(request.tag_specification, "image", "snapshot")
+    kept = (await tags.of(ask, Tagged.IMAGE)).get(source.id, {}) if request.copy_image_tags else {}
+    if not finding.is_name(request.name):
+        raise Refusal("InvalidAMIName.Malformed", f"Letters, digits, spaces and ._:@- are understood: {request.name}")
+    told = {"description": request.description, "idempotency_key": request.client_token}
+    made = await ask.change(messages.CopyImage(image=source.id, name=request.name, **told))
+    return await _noted(ask, made, {**kept, **noted})
+
+
+async def _noted(ask: Ask, made: CatalogueImage, noted: dict[str, str]) -> Made:
+    if noted:
+        await ask.change(SetTags(targets=(Target(kind=Tagged.IMAGE, id=made.id),), tags=noted))
+    return Made(finding.image_id(made))
 
 
 IMAGE_FILTERS = {
     **plain(["architecture", "description", "hypervisor", "image_id", "image_type", "is_public", "kernel_id", "name"]),
     **plain(["ramdisk_id", "root_device_name", "root_device_type", "virtualization_type"]),
+    **plain(["creation_date", "boot_mode"]),
     "owner-id": "image_owner_id",
+    "state-reason-code": "state_reason.code",
+    "state-reason-message": "state_reason.message",
     "state": "image_state",
     "manifest-location": "image_location",
     **TAG_FILTERS,
 }
+MAKING: Names = {
+    QuotaExceeded: "ResourceLimitExceeded",
+    (Conflict, "Idempotency-Key"): "IdempotentParameterMismatch",
+    Conflict: "InvalidAMIID.Unavailable",
+    NotFound: ids.IMAGE.unknown,
+}
 OPERATIONS = (
+    Operation(RegisterImage, Made, register_image, {**MAKING, (NotFound, "source"): "InvalidParameterValue"}),
+    Operation(DeregisterImage, Done, deregister_image, {Conflict: "DependencyViolation", NotFound: ids.IMAGE.unknown}),
+    Operation(CopyImage, Made, copy_image, MAKING),
     Listing(DescribeImages, Images, find_images, IMAGE_FILTERS, ("image_id",), named=("image_id",)).operation(),
 )

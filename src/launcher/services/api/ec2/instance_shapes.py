@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from typing import Annotated, NamedTuple
 
 from launcher.models import Instance, Nic
-from launcher.services.api.ec2 import ids, states
+from launcher.services.api.ec2 import ids, states, volume_shapes
 from launcher.services.api.ec2.shapes import GROUP_IDS, INTERFACES, TAGS, VPC, GroupName, TagSet, moment, tag_set
 from launcher.services.api.ec2.states import Reason, State
 from launcher.services.api.ec2.world import World
@@ -65,7 +65,7 @@ class InterfaceOf(NamedTuple):
     private_ip_addresses_set: tuple[PrivateAddress, ...]
 
 
-class Disk(NamedTuple):
+class Ebs(NamedTuple):
     volume_id: str
     status: str
     attach_time: Moment
@@ -73,8 +73,10 @@ class Disk(NamedTuple):
 
 
 class Device(NamedTuple):
+    """A volume that the instance has. Its root disk is none, and ends with it."""
+
     device_name: str
-    ebs: Disk
+    ebs: Ebs
 
 
 class Running(NamedTuple):
@@ -169,7 +171,7 @@ def running(instance: Instance, world: World) -> Running:
         architecture="x86_64",
         root_device_type="instance-store",
         root_device_name=ROOT,
-        block_device_mapping=(),
+        block_device_mapping=devices(instance, world),
         virtualization_type="hvm",
         client_token="",
         tag_set=tag_set(instance.metadata),
@@ -181,6 +183,13 @@ def running(instance: Instance, world: World) -> Running:
         owner_id=instance.project_id,
         reservation_id=instance.reservation_id,
     )
+
+
+def devices(instance: Instance, world: World) -> tuple[Device, ...]:
+    """In the order of their names."""
+    those = (volume_shapes.attached(each) for each in world.volumes.get(instance.id, ()))
+    found = [Device(at.device, Ebs(at.volume_id, at.status, at.attach_time, at.delete_on_termination)) for at in those]
+    return tuple(sorted(found))
 
 
 def interface(instance: Instance, world: World, index: int, nic: Nic, groups: tuple[GroupName, ...]) -> InterfaceOf:

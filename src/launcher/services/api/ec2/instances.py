@@ -41,7 +41,7 @@ class Ebs(Parameters):
     volume_type: Annotated[str | None, Ignored(NO_CHOICE)] = None
     delete_on_termination: Annotated[bool, Ignored("a root disk ends with its instance")] = True
     snapshot_id: Annotated[str | None, Refused(NO_VOLUMES)] = None
-    encrypted: Annotated[bool | None, Refused("disks are not encrypted")] = None
+    encrypted: Annotated[bool, Refused("disks are not encrypted", harmless="false")] = False
 
 
 class BlockDevice(Parameters):
@@ -206,12 +206,12 @@ async def run_instances(ask: Ask, request: RunInstances) -> Reservation:
     zone = request.placement.availability_zone
     if zone is not None and zone not in {host.availability_zone for host in world.hosts.values()}:
         raise Refusal("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
-    tags = specified(request.tag_specification, "instance")
+    tags = specified(request.tag_specification, "instance", "volume", "network-interface")
     made = await ask.change(
         messages.CreateInstances(
             image=image.id,
             flavor=request.instance_type,
-            name=_name(tags),
+            name=finding.name_of(tags),
             key_name=request.key_name,
             min_count=request.min_count,
             max_count=request.max_count,
@@ -263,12 +263,6 @@ def _status(instance: Instance, world: World) -> Status:
     passed = {"ok": "passed", "initializing": "initializing"}.get(word)
     summary = Summary(word, (Detail("reachability", passed),) if passed else ())
     return Status(ids.INSTANCE.id(instance.number), world.zone(instance), state, summary, summary)
-
-
-def _name(tags: dict[str, str]) -> str | None:
-    """The tag Name is an instance's name here, too, if it can be one."""
-    name = tags.get("Name", "")
-    return name if finding.is_name(name) else None
 
 
 OPERATIONS = (

@@ -32,7 +32,7 @@ class StopInstances(Request):
 
     instance_id: Ids
     force: bool = False
-    hibernate: Annotated[bool, Refused("`launcher suspend` keeps a machine's memory")] = False
+    hibernate: Annotated[bool, Refused("`launcher suspend` keeps a machine's memory", harmless="false")] = False
 
 
 class RebootInstances(Request):

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from launcher.services.api.ec2 import (
     addresses,
     attributes,
+    extending,
     groups,
+    image_attributes,
     images,
     instances,
     key_pairs,
@@ -15,12 +17,16 @@ from launcher.services.api.ec2 import (
     modifying,
     networks,
     places,
+    snapshots,
     tags,
+    volumes,
 )
 from launcher.services.api.ec2.operation import Operation
 
 
 def operations() -> Sequence[Operation]:
     """By noun."""
-    nouns = (instances, life, attributes, modifying, key_pairs, images, groups, addresses, tags, networks, places)
+    machines = (instances, life, attributes, modifying, key_pairs)
+    disks = (images, image_attributes, volumes, extending, snapshots)
+    nouns = (*machines, *disks, groups, addresses, tags, networks, places)
     return [each for noun in nouns for each in noun.OPERATIONS]

@@ -40,9 +40,10 @@ class Ignored:
 
 @dataclass(frozen=True)
 class Refused:
-    """A parameter that a client may not send; the page of the operations says why."""
+    """A parameter that a client may not send; the page of the operations says why. `harmless` is no wish."""
 
     why: str
+    harmless: str | None = None
 
 
 class Parameters(Model):
@@ -127,7 +128,7 @@ def _model(kind: type[Parameters], tree: Tree, path: str) -> dict[str, Any]:
         if name not in known:
             raise Refusal("UnknownParameter", f"The parameter {where} is not recognized")
         for mark in known[name].metadata:
-            if isinstance(mark, Refused):
+            if isinstance(mark, Refused) and (mark.harmless is None or found != mark.harmless):
                 raise Refusal("UnsupportedOperation", f"The parameter {where} is not supported: {mark.why}")
         values[name] = _value(known[name].annotation, found, where)
     return values

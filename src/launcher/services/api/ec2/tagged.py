@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from launcher.messages import floating_ips, key_pairs, network, security_groups
+from launcher.floating import FloatingIp
+from launcher.messages import floating_ips, key_pairs, network, security_groups, volumes
 from launcher.messages.images import ListImages
 from launcher.models import KeyPair
 from launcher.services.api.ec2 import finding, ids
@@ -45,11 +46,19 @@ async def _groups(ask: Ask) -> Pairs:
 
 async def _addresses(ask: Ask) -> Pairs:
     found = await ask.look(floating_ips.ListFloatingIps())
-    return [(str(each.address), ids.of_address(ids.ALLOCATION, each.address)) for each in found]
+    return [(address_target(each), ids.of_address(ids.ALLOCATION, each.address)) for each in found]
 
 
 async def _networks(ask: Ask) -> Pairs:
     return [(str(each.id), ids.VPC.id(each.id)) for each in await ask.look(network.ListNetworks())]
+
+
+async def _volumes(ask: Ask) -> Pairs:
+    return [(each.id, ids.VOLUME.id(each.number)) for each in await ask.look(volumes.ListVolumes())]
+
+
+async def _snapshots(ask: Ask) -> Pairs:
+    return [(each.id, ids.SNAPSHOT.id(each.number)) for each in await ask.look(volumes.ListSnapshots())]
 
 
 FINDERS: Mapping[str, tuple[Tagged, Callable[[Ask], Awaitable[Pairs]], str]] = {
@@ -58,6 +67,8 @@ FINDERS: Mapping[str, tuple[Tagged, Callable[[Ask], Awaitable[Pairs]], str]] = {
     "key": (Tagged.KEY_PAIR, _key_pairs, ids.KEY.unknown),
     "sg": (Tagged.SECURITY_GROUP, _groups, ids.GROUP.unknown),
     "eipalloc": (Tagged.FLOATING_IP, _addresses, ids.ALLOCATION.unknown),
+    "vol": (Tagged.VOLUME, _volumes, ids.VOLUME.unknown),
+    "snap": (Tagged.SNAPSHOT, _snapshots, ids.SNAPSHOT.unknown),
     "vpc": (Tagged.NETWORK, _networks, ids.VPC.unknown),
 }
 
@@ -65,6 +76,11 @@ FINDERS: Mapping[str, tuple[Tagged, Callable[[Ask], Awaitable[Pairs]], str]] = {
 def key_target(pair: KeyPair) -> str:
     """A pair of the same name that is made later is another thing."""
     return f"{pair.name}/{pair.created_ms}"
+
+
+def address_target(held: FloatingIp) -> str:
+    """An address that is given back and held again is another thing."""
+    return f"{held.address}/{held.allocated_ms}"
 
 
 async def targets(ask: Ask, wanted: Sequence[str]) -> tuple[Target, ...]:

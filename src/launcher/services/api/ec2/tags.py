@@ -17,11 +17,13 @@ from launcher.services.api.ec2.xml import Done
 from launcher.tagging import Tagged
 
 RESERVED = "aws:"
-TagText = Annotated[str, Field(max_length=255)]
+MOST = 50
+"""Tags of one thing."""
+TagText = Annotated[str, Field(max_length=256)]
 
 
 class TagPair(Parameters):
-    key: Annotated[str, Field(min_length=1, max_length=127)]
+    key: Annotated[str, Field(min_length=1, max_length=128)]
     value: TagText = ""
 
 
@@ -79,6 +81,8 @@ def specified(given: Iterable[TagSpecification], *kinds: str) -> dict[str, str]:
             )
         if each.resource_type == kinds[0]:
             found |= pairs(each.tag)
+    if len(found) > MOST:
+        raise Refusal("TagLimitExceeded", f"A resource has at most {MOST} tags")
     return found
 
 
@@ -95,7 +99,7 @@ def pairs(given: Sequence[TagPair]) -> dict[str, str]:
 
 async def create_tags(ask: Ask, request: CreateTags) -> Done:
     targets = await tagged.targets(ask, request.resource_id)
-    await ask.change(messages.SetTags(targets=targets, tags=pairs(request.tag)))
+    await ask.change(messages.SetTags(targets=targets, tags=pairs(request.tag), most=MOST))
     return Done()
 
 

@@ -13,13 +13,21 @@ from launcher.groups import Group
 from launcher.images import CatalogueImage
 from launcher.messages import catalogue, floating_ips, network, security_groups
 from launcher.messages.images import ListImages
+from launcher.messages.volumes import ListVolumes
 from launcher.models import HostState, Instance
 from launcher.networks import Network
 from launcher.services.api.ec2 import ids
 from launcher.services.api.ec2.operation import Ask
 from launcher.services.api.ec2.shapes import GROUP_IDS, GroupName
+from launcher.volumes import Volume
 
 DEFAULT_ZONE = "nova"
+
+
+def zone(thing: Instance | Volume, hosts: Mapping[str, HostState]) -> str:
+    """Its host's, or the one asked for while it has none."""
+    host = hosts.get(thing.host or "")
+    return (host.availability_zone if host else thing.availability_zone) or DEFAULT_ZONE
 
 
 @dataclass(frozen=True)
@@ -31,20 +39,26 @@ class World:
     networks: Mapping[str, Network]
     groups: Mapping[str, Group]
     floating: Mapping[str, Mapping[IPv4Address | None, FloatingIp]]
+    volumes: Mapping[str, Sequence[Volume]]
     old: bool
 
     @classmethod
     async def look(cls, ask: Ask) -> World:
-        hosts, images, networks, groups, addresses = await asyncio.gather(
+        hosts, images, networks, groups, addresses, volumes = await asyncio.gather(
             ask.look(catalogue.ListHosts()),
             ask.look(ListImages()),
             ask.look(network.ListNetworks()),
             ask.look(security_groups.ListSecurityGroups()),
             ask.look(floating_ips.ListFloatingIps()),
+            ask.look(ListVolumes()),
         )
         floating: defaultdict[str, dict[IPv4Address | None, FloatingIp]] = defaultdict(dict)
         for each in addresses:
             floating[each.instance_id or ""][each.fixed] = each
+        attached: defaultdict[str, list[Volume]] = defaultdict(list)
+        for volume in volumes:
+            if volume.attachment:
+                attached[volume.attachment.instance_id].append(volume)
         mine = sorted(networks, key=lambda each: each.project_id == ask.ctx.project_id)
         return cls(
             hosts={host.name: host for host in hosts},
@@ -52,13 +66,12 @@ class World:
             networks={each.name: each for each in mine},
             groups={group.name: group for group in groups},
             floating=floating,
+            volumes=attached,
             old=ask.version < GROUP_IDS,
         )
 
     def zone(self, instance: Instance) -> str:
-        """Its host's, or the one asked for while it has none."""
-        host = self.hosts.get(instance.host or "")
-        return (host.availability_zone if host else instance.availability_zone) or DEFAULT_ZONE
+        return zone(instance, self.hosts)
 
     def group_names(self, names: Sequence[str]) -> tuple[GroupName, ...]:
         return tuple(GroupName(name if self.old else self._group_id(name), name) for name in names)

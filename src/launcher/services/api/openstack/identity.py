@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from aiohttp import web
@@ -17,7 +17,7 @@ from launcher.services.api.callers import sha256
 from launcher.services.api.openstack.accounts import DOMAIN, DOMAIN_NAME, IdentityAccounts, role_of
 from launcher.services.api.openstack.applications import IdentityApplications
 from launcher.services.api.openstack.catalogue import Catalogue
-from launcher.services.api.openstack.frame import Ask, Json, Operation, Reply, Service, timestamp
+from launcher.services.api.openstack.frame import Ask, Json, Operation, Reply, Service, Settled, timestamp
 
 VERSION, UPDATED = "v3.14", "2020-04-07T00:00:00Z"
 TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed"}
@@ -125,12 +125,12 @@ class Identity:
             *self.applications.operations,
         ]
 
-    def settle(self, request: web.Request) -> Mapping[str, str]:
-        return {}
+    def settle(self, request: web.Request) -> Settled:
+        return Settled()
 
-    def refusal(self, error: LauncherError) -> Json:
+    def refusal(self, error: LauncherError) -> tuple[int, Json]:
         title = TITLES.get(error.status, "Internal Server Error")
-        return {"error": {"code": error.status, "message": error.message, "title": title}}
+        return error.status, {"error": {"code": error.status, "message": error.message, "title": title}}
 
     # --- versions ------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -11,8 +11,8 @@ from launcher.errors import LauncherError, NotFound
 from launcher.images import CatalogueImage, ImageState
 from launcher.messages.images import ListImages
 from launcher.models import ImageKind
-from launcher.services.api.openstack.compute import page
-from launcher.services.api.openstack.frame import Ask, Json, Operation, Reply
+from launcher.services.api.openstack.frame import Ask, Json, Operation, Reply, Settled
+from launcher.services.api.openstack.nova import page
 
 FORMATS = {ImageKind.KERNEL: "aki", ImageKind.RAMDISK: "ari"}
 STATUS = {ImageState.ERROR: "killed"}
@@ -39,11 +39,12 @@ class Images:
             Operation("GET", f"{every}/{{id}}", self.get_image),
         ]
 
-    def settle(self, request: web.Request) -> Mapping[str, str]:
-        return {}
+    def settle(self, request: web.Request) -> Settled:
+        return Settled()
 
-    def refusal(self, error: LauncherError) -> Json:
-        return {"code": error.status, "title": error.code.replace("_", " "), "message": error.message}
+    def refusal(self, error: LauncherError) -> tuple[int, Json]:
+        body = {"code": error.status, "title": error.code.replace("_", " "), "message": error.message}
+        return error.status, body
 
     async def list_versions(self, ask: Ask) -> Reply:
         link = {"rel": "self", "href": f"{ask.base}/image/v2/"}

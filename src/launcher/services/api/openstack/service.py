@@ -12,6 +12,7 @@ from launcher.services.api.openstack.compute import Compute
 from launcher.services.api.openstack.frame import Frame, Service
 from launcher.services.api.openstack.identity import Identity
 from launcher.services.api.openstack.image import Images
+from launcher.services.api.openstack.network import Networking
 
 
 class OpenStack:
@@ -19,7 +20,7 @@ class OpenStack:
 
     def __init__(self, *, callers: Callers, url: str, region: str, bus: Bus) -> None:
         self.frame = Frame(callers=callers, url=url)
-        others: Sequence[Service] = (Compute(bus=bus), Images(bus=bus))
+        others: Sequence[Service] = (Compute(bus=bus), Images(bus=bus), Networking(bus=bus))
         identity = Identity(bus=bus, region=region, others=others)
         self.services: Sequence[Service] = (identity, *others)
 
