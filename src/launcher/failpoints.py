@@ -81,12 +81,17 @@ LIFE = {
     "resuming": "the task: the steps of a launch, but its domain goes on from the file",
     "report.changed": "the word that a task is done",
 }
+SNAPSHOT = {
+    "image_snapshot": "the task: an image is made of the instance's root disk",
+    "image.copy": "its root disk is copied",
+    "image.bring": "the copy is brought to the controller's vault",
+}
 IMPORT = {
     "image.arrive": "a part of an image's bytes is written",
     "image.admit": "an image's file that has passed the gate gets its content's name",
     "image.active": "the transaction that makes an image active",
 }
-POINTS = LAUNCH | FAILURE | TERMINATE | LIFE | IMPORT | VOLUMES
+POINTS = LAUNCH | FAILURE | TERMINATE | LIFE | SNAPSHOT | IMPORT | VOLUMES
 
 _WORDS = re.compile(r"([\w.]+):(before|after):([1-9]\d*):(kill|raise|sleep=\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)

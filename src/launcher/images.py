@@ -1,6 +1,6 @@
 """The image catalogue's nouns: what is known of an image before, while and after its bytes arrive.
 
-    queued ──► saving ──────────┐          an upload: announced, arriving
+    queued ──► saving ──────────┐          an upload: announced, arriving; an instance's disk begins as saving
                                 ├──► active ──► deleted
     importing ──────────────────┘          a download
          └─────────► error ◄──── saving    with the reason; an upload may be tried again
@@ -22,8 +22,9 @@ from pydantic import Field, StringConstraints
 from launcher.errors import BadRequest, Conflict
 from launcher.models import LARGEST, Firmware, Image, ImageFormat, ImageKind, Machine, Model, Name
 
-LIBRARY, UPLOAD, KNOWN, COPY = "library", "upload", "known:", "copy:"
-"""Sources beside URLs: a directory on the server, the client, the list of known images, another image."""
+LIBRARY, UPLOAD, KNOWN, COPY, INSTANCE = "library", "upload", "known:", "copy:", "instance:"
+"""Sources beside URLs: a directory on the server, the client, the list of known images, another image, an instance's
+root disk."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Checksum = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]
@@ -90,6 +91,11 @@ class CatalogueImage(Properties):
     created_ms: int = 0
     updated_ms: int = 0
     progress: Progress | None = None
+
+    @property
+    def of_instance(self) -> bool:
+        """Its instance's task says how it goes on."""
+        return self.source.startswith(INSTANCE)
 
     def content(self) -> Image:
         """What a host is told of it. Raises Conflict while it is not active."""

@@ -7,6 +7,7 @@
     unpause  paused                     ─ unpausing ─►   active
     suspend  active                     ─ suspending ─►  suspended
     resume   suspended                  ─ resuming ─►    active
+    snapshot each of these              ─ image_snapshot ─►  as before
 
 While a task is under way the instance keeps the state it came from. A task that fails for good leaves it there, with
 the fault; but where a machine was to start, its remains are ended and the instance is stopped. A delete wins over all.
@@ -30,6 +31,7 @@ class Action(StrEnum):
     UNPAUSE = "unpause"
     SUSPEND = "suspend"
     RESUME = "resume"
+    SNAPSHOT = "snapshot"
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,16 @@ class Operation:
     """`renews`: it ends a machine or starts one, so what is said of the one before is of a generation that is past.
 
     `patient`: the guest is asked to shut down, and has some time for it. `starts`: it ends in a machine that was begun.
+    `told`: a message of its own asks for it and says more. Without an `end` the instance stays what it is.
     """
 
     task: TaskState
     allowed: tuple[VmState, ...]
-    end: VmState
+    end: VmState | None
     renews: bool = False
     patient: bool = False
     starts: bool = False
+    told: bool = False
 
 
 OPERATIONS = {
@@ -68,7 +72,14 @@ OPERATIONS = {
     Action.UNPAUSE: Operation(TaskState.UNPAUSING, (VmState.PAUSED,), VmState.ACTIVE),
     Action.SUSPEND: Operation(TaskState.SUSPENDING, (VmState.ACTIVE,), VmState.SUSPENDED),
     Action.RESUME: Operation(TaskState.RESUMING, (VmState.SUSPENDED,), VmState.ACTIVE, renews=True),
+    Action.SNAPSHOT: Operation(
+        TaskState.IMAGE_SNAPSHOT,
+        (VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED, VmState.SUSPENDED),
+        None,
+        told=True,
+    ),
 }
+PLAIN = {action: operation for action, operation in OPERATIONS.items() if not operation.told}
 BY_TASK = {operation.task: operation for operation in OPERATIONS.values()}
 RUNNING = frozenset({VmState.ACTIVE, VmState.PAUSED})
 """There is a machine, and it has memory."""

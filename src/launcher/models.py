@@ -11,6 +11,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
+from launcher.states import POWERED_OFF, PowerState, ShutdownBehaviour, TaskState, VmState
+
+__all__ = ["POWERED_OFF", "PowerState", "ShutdownBehaviour", "TaskState", "VmState"]  # nouns, too
+
 LARGEST = 2**63 - 1
 """Of the whole numbers that a column of SQLite holds."""
 InstanceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
@@ -32,50 +36,6 @@ class Model(BaseModel):
     """What every noun is: frozen and strict about its fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class VmState(StrEnum):
-    """What the machine is; moved only by conditional updates in `db/instances.py`."""
-
-    BUILDING = "building"
-    ACTIVE = "active"
-    PAUSED = "paused"
-    SUSPENDED = "suspended"
-    STOPPED = "stopped"
-    ERROR = "error"
-    DELETED = "deleted"
-
-
-class ShutdownBehaviour(StrEnum):
-    """What becomes of an instance whose guest powers itself off."""
-
-    STOP = "stop"
-    TERMINATE = "terminate"
-
-
-class TaskState(StrEnum):
-    """What is being done to it: the launch's steps by name, its three ways back, what its owner asked for (`life.py`).
-
-    `rescheduling` undoes what a host has made of a launch that goes on at another.
-    """
-
-    SCHEDULING = "scheduling"
-    NETWORKING = "networking"
-    BRIDGING = "bridging"
-    IMAGING = "imaging"
-    INJECTING = "injecting"
-    FILTERING = "filtering"
-    SPAWNING = "spawning"
-    RESCHEDULING = "rescheduling"
-    CLEANING = "cleaning"
-    DELETING = "deleting"
-    STOPPING = "stopping"
-    STARTING = "starting"
-    REBOOTING = "rebooting"
-    PAUSING = "pausing"
-    UNPAUSING = "unpausing"
-    SUSPENDING = "suspending"
-    RESUMING = "resuming"
 
 
 class Flavor(Model):
@@ -294,16 +254,6 @@ class HostState(Model):
     virt_reason: str
     policy_version: int = Field(default=0, description="up to which it knows what its packet filters are to be")
     seen_ms: int
-
-
-class PowerState(StrEnum):
-    RUNNING = "running"
-    PAUSED = "paused"
-    STOPPED = "stopped"
-
-
-POWERED_OFF = "shutdown"
-"""The cause of an end that the guest asked for itself; every other end came over it."""
 
 
 class Diagnostics(Model):

@@ -10,13 +10,16 @@ from random import Random
 
 import pytest
 
+from launcher.drivers.images import qcow2
 from launcher.drivers.images.config_drive import ConfigDrives, FileSystem
 from launcher.drivers.images.inject.choice import Ways
 from launcher.drivers.images.library import sha256_of
 from launcher.drivers.images.local import LocalImages
+from launcher.drivers.images.local_vault import LocalVault
 from launcher.drivers.images.store import Injection
 from launcher.errors import InsufficientSpace, LauncherError
 from launcher.guestdata.guest import Guest
+from launcher.images import Ticket
 from launcher.models import Flavor, ImageFormat, LaunchOrder
 from tests.orders import make_image, make_lease, make_order, make_told
 
@@ -119,3 +122,27 @@ async def test_a_config_drive_that_does_not_fit_leaves_nothing(
     await store.create_disks(wanted)
     await runs_out(volume, lambda: store.inject(wanted, nics, tell))
     await store.settle(wanted)
+
+
+@pytest.mark.parametrize("full", ["instances", "vault"])
+async def test_an_image_of_an_instance_that_does_not_fit_leaves_nothing(
+    volume: Path, order: LaunchOrder, tmp_path: Path, full: str
+) -> None:
+    """Neither the copy of its disk, nor what of it has reached the vault."""
+    subprocess.run(["mount", "-o", "remount,size=9m", volume], check=True)
+    homes = {"instances": tmp_path / "instances-too", "vault": tmp_path / "vault"} | {full: volume / full}
+    vault = LocalVault(homes["vault"])
+    await vault.start()
+    store = LocalImages(
+        homes["instances"],
+        library=order.image.path.parent,
+        vault=homes["vault"],
+        ways=Ways([Injection.METADATA]),
+        reserve_mb=-100,
+    )
+    await store.start()
+    await store.create_disks(order)
+    ticket = Ticket(image_id="x", most=2**30, path=vault.arrival("x"))
+    await runs_out(volume, lambda: store.save_image(order, ticket, None))
+    assert qcow2.read_header(vault.arrival("x")).backing_file is None
+    assert not list(homes["instances"].glob("*/image"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.drivers.images import qcow2
 from launcher.errors import DomainConflict, NotFound, SpawnFailed, StaleGeneration
 from launcher.models import LaunchOrder, PowerState
 from tests.contract.virt_rigs import FakeRig, LibvirtRig, Rig, order_for, start
@@ -240,3 +241,17 @@ async def test_the_power_button_may_be_pressed_whatever_is_there(rig: Rig) -> No
     assert await power_of(rig, order) is PowerState.RUNNING
     await rig.virt.destroy(order)
     await rig.virt.shut_down(order)
+
+
+async def test_a_root_disk_is_copied_while_its_guest_runs(rig: Rig, tmp_path: Path) -> None:
+    order = await spawned(rig)
+    for _ in range(2):
+        await rig.virt.copy_root(order, tmp_path / "copy")
+    if isinstance(rig, LibvirtRig):
+        found = qcow2.read_header(tmp_path / "copy")
+        assert (found.virtual_size, found.backing_file) == (1 << 20, None)
+    domain = await rig.virt.find_domain(order.instance_id)
+    assert domain is not None
+    assert domain.power is PowerState.RUNNING
+    with pytest.raises(NotFound):
+        await rig.virt.copy_root(order_for(generation=2), tmp_path / "copy")

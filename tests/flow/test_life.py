@@ -10,7 +10,7 @@ import pytest
 
 from launcher.db import events
 from launcher.errors import HypervisorBusy, SpawnFailed
-from launcher.life import AT_REST, OPERATIONS, RUNNING, Action
+from launcher.life import AT_REST, PLAIN, RUNNING, Action
 from launcher.models import InstanceId, PowerState, VmState
 from tests.flow.house import House, Json
 from tests.waiting import eventually, until
@@ -53,7 +53,7 @@ async def act(house: House, instance: Json, action: Action, *, status: int = 202
     return await house.ask("POST", f"/instances/{instance['id']}/{action}", body, status=status)
 
 
-async def done(house: House, instance: Json, state: VmState) -> Json:
+async def done(house: House, instance: Json, state: VmState | None) -> Json:
     """The instance when it is at rest in this state."""
 
     async def look() -> Json | None:
@@ -69,7 +69,7 @@ async def brought(house: House, state: VmState) -> Json:
     found = await house.until(made["id"], "ACTIVE")
     for action in WAYS[state]:
         await act(house, found, action)
-        found = await done(house, found, OPERATIONS[action].end)
+        found = await done(house, found, PLAIN[action].end)
     return found
 
 
@@ -81,7 +81,7 @@ async def sound(house: House) -> None:
 
 @pytest.mark.parametrize("state", sorted(AT_REST))
 async def test_from_each_state_each_verb_leads_where_the_table_says_or_is_refused(house: House, state: VmState) -> None:
-    for action, operation in OPERATIONS.items():
+    for action, operation in PLAIN.items():
         made = await brought(house, state)
         if state not in operation.allowed:
             refusal = await act(house, made, action, status=409)
@@ -148,11 +148,11 @@ async def test_a_reboot_is_a_new_machine_and_its_predecessors_end_is_none_of_it(
     await done(house, made, VmState.STOPPED)
 
 
-@pytest.mark.parametrize("action", OPERATIONS)
+@pytest.mark.parametrize("action", PLAIN)
 async def test_a_launcher_that_ends_in_the_middle_goes_on_with_it_after_its_start(
     tmp_path: Path, action: Action
 ) -> None:
-    operation = OPERATIONS[action]
+    operation = PLAIN[action]
     first = House(tmp_path)
     async with first.open():
         made = await brought(first, operation.allowed[0])
@@ -168,9 +168,9 @@ async def test_a_launcher_that_ends_in_the_middle_goes_on_with_it_after_its_star
         await sound(second)
 
 
-@pytest.mark.parametrize("action", OPERATIONS)
+@pytest.mark.parametrize("action", PLAIN)
 async def test_a_delete_wins_over_it(house: House, action: Action) -> None:
-    made = await brought(house, OPERATIONS[action].allowed[0])
+    made = await brought(house, PLAIN[action].allowed[0])
     stand = Stand(house, EFFECTS[action])
     await act(house, made, action)
     await asyncio.wait_for(stand.reached.wait(), 5)
@@ -194,7 +194,7 @@ async def test_a_delete_does_not_wait_for_a_deaf_guest(house: House) -> None:
 async def test_a_machine_that_does_not_start_is_stopped_with_its_disk_and_says_why(
     house: House, action: Action
 ) -> None:
-    made = await brought(house, OPERATIONS[action].allowed[0])
+    made = await brought(house, PLAIN[action].allowed[0])
     house.break_step("spawning")
     await act(house, made, action)
     now = await done(house, made, VmState.STOPPED)
@@ -208,7 +208,7 @@ async def test_a_machine_that_does_not_start_is_stopped_with_its_disk_and_says_w
 
 @pytest.mark.parametrize("action", [Action.PAUSE, Action.SUSPEND, Action.RESUME])
 async def test_what_fails_for_good_is_as_it_was_and_says_why(house: House, action: Action) -> None:
-    made = await brought(house, OPERATIONS[action].allowed[0])
+    made = await brought(house, PLAIN[action].allowed[0])
 
     async def fail(point: str, instance_id: InstanceId) -> None:
         if point == EFFECTS[action]:
@@ -221,7 +221,7 @@ async def test_what_fails_for_good_is_as_it_was_and_says_why(house: House, actio
     assert found["fault"]["message"] in ("no space left on device", "not now")
     house.virt.fault = None
     await act(house, made, action)
-    await done(house, made, OPERATIONS[action].end)
+    await done(house, made, PLAIN[action].end)
     await sound(house)
 
 

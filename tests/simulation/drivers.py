@@ -8,12 +8,12 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from launcher.drivers.images.fake import FAKE_IMAGES
-from launcher.drivers.images.store import Injected, Injection, Tell
+from launcher.drivers.images.store import Copy, Injected, Injection, Tell
 from launcher.drivers.network.driver import Tap
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
 from launcher.errors import NetworkFailed, NotFound
 from launcher.floating import Translation
-from launcher.images import Ticket
+from launcher.images import Received, Ticket
 from launcher.models import (
     DhcpEvidence,
     Diagnostics,
@@ -48,6 +48,9 @@ class NoVolumes:
     @contextlib.asynccontextmanager
     async def still(self, order: InstanceRef) -> AsyncIterator[None]:
         yield
+
+    async def copy_root(self, order: LaunchOrder, target: Path) -> None:
+        raise NotFound("nobody makes images in a simulation")
 
     async def list_plugged(self) -> Mapping[InstanceId, tuple[str, ...]]:
         return {}
@@ -275,6 +278,9 @@ class SimImages:
 
     async def settle(self, order: InstanceRef) -> None:
         """Whatever is made here is settled."""
+
+    async def save_image(self, order: LaunchOrder, ticket: Ticket, copy: Copy | None) -> Received:
+        raise NotFound("nobody makes images in a simulation")
 
     async def delete_disks(self, order: InstanceRef) -> None:
         await self.life.touch(self.host, "images.delete", lambda: self.host.delete_disks(order), order=order)

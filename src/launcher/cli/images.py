@@ -11,11 +11,13 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from launcher.cli import output
-from launcher.cli.client import TIMEOUT, Api, Exit, Failure, Json, find_endpoint
+from launcher.cli.client import TIMEOUT, Api, Exit, Failure, Json, find_endpoint, find_id
 from launcher.cli.resources import delete_each, show_rows
 
 PIECE = 2**20
 LOOK_EVERY = 0.3
+COMING = {"importing": "import", "saving": "copy"}
+"""What an image waits for, by its state."""
 COLUMNS = ("id", "name", "kind", "state", "format", "size")
 
 
@@ -50,6 +52,12 @@ def _add_imports(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _add_properties(add)
     _add_waiting(add)
     add.set_defaults(run=import_image)
+    create = verbs.add_parser("create", help="make an image of an instance's root disk; it runs on")
+    create.add_argument("name")
+    create.add_argument("--from", dest="instance", required=True, metavar="ID", help="an instance's id or name")
+    create.add_argument("--description", default="", metavar="TEXT")
+    _add_waiting(create)
+    create.set_defaults(run=create_image)
     known = verbs.add_parser("known", help="the images that `pull` knows")
     known.set_defaults(run=list_known)
     pull = verbs.add_parser("pull", help="bring a well-known cloud image by its name")
@@ -156,6 +164,12 @@ def pull_image(args: argparse.Namespace) -> int:
     return _follow(args, _api(args).post("/images", body)["images"][0])
 
 
+def create_image(args: argparse.Namespace) -> int:
+    api = _api(args)
+    body = {"name": args.name, "source": f"instance:{find_id(api, args.instance)}", "description": args.description}
+    return _follow(args, api.post("/images", body)["images"][0])
+
+
 def _checksum(word: str | None) -> Json:
     if not word:
         return {}
@@ -192,22 +206,23 @@ def _follow(args: argparse.Namespace, image: Json) -> int:
 
 
 def wait_imported(api: Api, name: str, args: argparse.Namespace) -> bool:
-    """Wait for an image's import; False when none is under way. Raises Failure when it fails."""
+    """Wait until an image is here; False when it is not on its way. Raises Failure when it fails."""
     image = api.get(_path(name))
-    return image["state"] == "importing" and bool(_wait(api, image, args))
+    return image["state"] in COMING and bool(_wait(api, image, args))
 
 
 def _wait(api: Api, image: Json, args: argparse.Namespace) -> Json:
-    meter = _Meter(args)
+    meter, what = _Meter(args), COMING["importing"]
     try:
-        while image["state"] == "importing":
+        while image["state"] in COMING:
+            what = COMING[image["state"]]
             meter.show(image["name"], _progress_words(image))
             time.sleep(LOOK_EVERY)
             image = api.get(_path(image["id"]))
     finally:
         meter.end()
     if image["state"] == "error":
-        raise Failure(f"{image['name']}: the import failed", exit_code=Exit.FAULT, detail=image["reason"])
+        raise Failure(f"{image['name']}: the {what} failed", exit_code=Exit.FAULT, detail=image["reason"])
     return image
 
 
@@ -303,7 +318,7 @@ class _Meter:
 def _progress_words(image: Json) -> str:
     found = image["progress"]
     if found is None:
-        return "waiting" if image["state"] == "importing" else ""
+        return {"importing": "waiting", "saving": "being copied"}.get(image["state"], "")
     return found["remark"] or _amounts(found["done"], found["total"], found["per_second"], found["eta_s"])
 
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from launcher.errors import NotFound
-from launcher.images import CatalogueImage, ImageState
-from launcher.models import Image
+from launcher.images import INSTANCE, CatalogueImage, ImageState
+from launcher.models import Image, InstanceId
 
 _VISIBLE = """(:admin OR public OR project_id = :project
     OR :project IN (SELECT value FROM json_each(coalesce(body ->> '$.projects', '[]'))))"""
@@ -91,6 +91,18 @@ def find_import(db: sqlite3.Connection, project_id: str, name: str, source: str)
         {"project": project_id, "name": name, "source": source},
     )
     return found[0] if found else None
+
+
+def find_snapshot(db: sqlite3.Connection, instance_id: InstanceId) -> CatalogueImage | None:
+    """The image that is being made of an instance's disk."""
+    found = _many(db, "source = :source AND state = 'saving' LIMIT 1", {"source": INSTANCE + instance_id})
+    return found[0] if found else None
+
+
+def end_snapshot(db: sqlite3.Connection, instance_id: InstanceId, reason: str, now_ms: float) -> None:
+    """Nobody makes it any more."""
+    if (image := find_snapshot(db, instance_id)) is not None:
+        change(db, image.id, {ImageState.SAVING}, now_ms, state=ImageState.ERROR, reason=reason)
 
 
 def count(db: sqlite3.Connection, project_id: str) -> int:

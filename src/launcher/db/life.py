@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from launcher.db import instances
+from launcher.db import images, instances
 from launcher.db.moves import move
 from launcher.errors import WrongState
 from launcher.life import AT_REST, BY_TASK, OPERATIONS, RUNNING, Action, possible
@@ -74,12 +74,9 @@ def end(
     db: sqlite3.Connection, instance_id: InstanceId, generation: int, task: TaskState, *, host: str, now_ms: float
 ) -> Instance:
     """It is done."""
-    changes = {
-        "vm_state": BY_TASK[task].end,
-        "task_state": None,
-        "state_since_ms": now_ms,
-        "next_check_ms": None,
-    }
+    changes: dict[str, Any] = {"task_state": None, "state_since_ms": now_ms, "next_check_ms": None}
+    if state := BY_TASK[task].end:
+        changes["vm_state"] = state
     return _doing(db, instance_id, generation, task, host, changes)
 
 
@@ -95,6 +92,7 @@ def fail(db: sqlite3.Connection, instance: Instance, fault: Fault, *, now_ms: fl
     }
     changes = begun if BY_TASK[instance.task_state].starts else {"task_state": None, "next_check_ms": None}
     told = {**changes, "fault": fault.model_dump_json(), "state_since_ms": now_ms}
+    images.end_snapshot(db, instance.id, f"{fault.message}; {fault.hint}".rstrip("; "), now_ms)
     return _doing(db, instance.id, instance.generation, instance.task_state, instance.host, told)
 
 

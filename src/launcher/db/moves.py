@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from launcher.db import instances, volume_moves
+from launcher.db import images, instances, volume_moves
 from launcher.db.instances import BODY
 from launcher.errors import NotFound, StaleGeneration
 from launcher.models import Fault, Instance, InstanceId, InstanceRef, Model, Nic, TaskState, VmState
@@ -153,6 +153,7 @@ def begin_deleting(
     db: sqlite3.Connection, instance: Instance, *, trace_id: str, now_ms: float, next_check_ms: float
 ) -> Instance:
     """From any state but the end; fences everything that still works for the old generation."""
+    images.end_snapshot(db, instance.id, f"{instance.name} was deleted meanwhile", now_ms)
     return move(
         db,
         instance.id,

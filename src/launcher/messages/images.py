@@ -17,7 +17,7 @@ from launcher.images import (
     Ticket,
 )
 from launcher.messaging import Call
-from launcher.models import Firmware, ImageFormat, ImageKind, Machine, Model, Name
+from launcher.models import Firmware, Generation, ImageFormat, ImageKind, InstanceId, Machine, Model, Name
 
 
 class ImageRequest(Properties):
@@ -42,6 +42,31 @@ class CreateImage(Call[CatalogueImage]):
 
     topic = "controller"
     request: ImageRequest
+
+
+class CreateImageOf(Call[CatalogueImage]):
+    """Begin to make a machine image of an instance's root disk as it is now; the instance runs on.
+
+    The answer is the image, which is saving, while the instance has the task `image_snapshot`; then it is active, or in
+    error with the reason. Raises WrongState, QuotaExceeded, Conflict.
+    """
+
+    topic = "controller"
+    traced = True
+    instance_id: str
+    name: Name
+    description: str = Field(default="", max_length=1024)
+
+
+class OpenSnapshot(Call[Ticket | None]):
+    """Where a host brings the bytes of the image that is being made of an instance; EndUpload says that they are there.
+
+    None when they need not be brought (any more). Raises StaleGeneration.
+    """
+
+    topic = "controller"
+    instance_id: InstanceId
+    generation: Generation
 
 
 class RegisterImage(Call[list[CatalogueImage]]):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
-from launcher.life import Action
+from pydantic import AfterValidator, Field
+
+from launcher.life import PLAIN, Action
 from launcher.messaging import Call, Cast
 from launcher.models import Generation, Instance, InstanceId, LaunchOrder, TaskState
 
 LONGEST_PATIENCE = 3600
+
+
+def _plain(action: Action) -> Action:
+    if action not in PLAIN:
+        raise ValueError(f"{action} is asked for by a message of its own")
+    return action
 
 
 class ActOnInstance(Call[Instance]):
@@ -21,7 +29,7 @@ class ActOnInstance(Call[Instance]):
     topic = "controller"
     traced = True
     instance_id: str
-    action: Action
+    action: Annotated[Action, AfterValidator(_plain)]
     force: bool = False
     timeout_s: float | None = Field(default=None, ge=0, le=LONGEST_PATIENCE)
 

@@ -71,6 +71,13 @@ async def _copy(disk: NewDisk, target: Path) -> None:
     await in_thread(_finish, target, disk.size)
 
 
+async def flatten(disk: Path, format: ImageFormat, target: Path) -> None:
+    """All that the disk holds in one qcow2 file. Nobody may write to it meanwhile. Raises InsufficientSpace."""
+    with named_when_full(target):
+        convert: list[str | Path] = [*_LIMITS, "qemu-img", "convert", "-f", format, "-O", "qcow2", disk, target]
+        await process.run(convert, timeout=CONVERT_TIMEOUT)
+
+
 def _finish(target: Path, size: int) -> None:
     target.chmod(0o600)
     os.truncate(target, size)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from launcher.drivers.images.blanks import blanks_of
 from launcher.drivers.images.local import root_size
-from launcher.drivers.images.store import Injected, Injection, Tell
+from launcher.drivers.images.local_vault import LocalArrival
+from launcher.drivers.images.store import Copy, Injected, Injection, Tell
 from launcher.drivers.virt.driver import Disks
-from launcher.errors import InjectionFailed
-from launcher.images import Ticket
+from launcher.errors import HostResourceMissing, InjectionFailed
+from launcher.failpoints import failpoint
+from launcher.images import Received, Ticket
 from launcher.models import Firmware, Image, ImageFormat, ImageKind, InstanceId, InstanceRef, LaunchOrder
 from launcher.networks import FixedIp
 
@@ -119,6 +121,25 @@ class FakeImages:
 
     async def settle(self, order: InstanceRef) -> None:
         """Nothing here survives anything."""
+
+    async def save_image(self, order: LaunchOrder, ticket: Ticket, copy: Copy | None) -> Received:
+        """Every disk holds its instance's name."""
+        await self._begin("save_image", order)
+        if order.instance_id not in self.disks:
+            raise HostResourceMissing(f"{order.name}: there are no disks")
+        if ticket.path is None:
+            raise HostResourceMissing(f"{order.name}: nobody takes the image")
+        async with failpoint("image.copy"):
+            if copy is not None:
+                await copy(Path("/fake/instances") / order.name / "image")
+        async with failpoint("image.bring"):
+            ticket.path.unlink(missing_ok=True)
+            arrival = LocalArrival(ticket.path, sha512=False)
+            try:
+                await arrival.append(f"what {order.name} has on its disk\n".encode())
+                return await arrival.finish()
+            finally:
+                await arrival.close()
 
     async def delete_disks(self, order: InstanceRef) -> None:
         await self._begin("delete_disks", order)

@@ -85,6 +85,9 @@ class FakeVault:
     def path(self, sha256: str) -> Path:
         return Path("/fake/vault") / sha256
 
+    def arrival(self, name: str) -> Path:
+        return Path("/fake/vault/arriving") / name
+
 
 class FakeDownloads:
     """Has what it is given: contents by URL, and each one's checksum beside it."""

@@ -5,6 +5,7 @@
     <path>/instance-%08x/{disk, ephemeral, swap}   what a guest writes (`disks.py`)
     <path>/instance-%08x/config-drive    what the guest is told, where it gets one
     <path>/instance-%08x/{instance-id, injection, console.log, firmware-state, memory}
+    <path>/instance-%08x/image       a copy of its root disk, on its way to the controller's vault
     <path>/instance-%08x/{base, kernel, ramdisk}   links to what the instance needs of `_base`
     <path>/_work/                    what is being made or thrown away; emptied at start
 
@@ -27,25 +28,26 @@ from launcher.drivers.images import qcow2
 from launcher.drivers.images.blanks import Blanks, blanks_of
 from launcher.drivers.images.cache import BaseCache
 from launcher.drivers.images.config_drive import ConfigDrives
-from launcher.drivers.images.disks import NewDisk, disk_path, make_disks, needed
+from launcher.drivers.images.delivery import bring
+from launcher.drivers.images.disks import NewDisk, disk_path, flatten, make_disks, needed
 from launcher.drivers.images.files import GIB, MIB, amount, in_thread, sync_file
 from launcher.drivers.images.inject.choice import Ways
 from launcher.drivers.images.inject.injector import Payload, Place
 from launcher.drivers.images.inject.interfaces import interfaces_text
 from launcher.drivers.images.library import sync_directory
 from launcher.drivers.images.space import Space
-from launcher.drivers.images.store import Injected, Injection, Tell
+from launcher.drivers.images.store import Copy, Injected, Injection, Tell
 from launcher.drivers.images.vault import Downloads
 from launcher.drivers.virt.driver import Disks
 from launcher.errors import BadImage, HostResourceMissing, InjectionFailed
 from launcher.failpoints import failpoint
 from launcher.guestdata.guest import Guest
-from launcher.images import Ticket
+from launcher.images import Received, Ticket
 from launcher.models import Firmware, Image, ImageFormat, InstanceId, InstanceRef, LaunchOrder, Personality
 from launcher.networks import FixedIp
 
 CONFIG_DRIVE, CONSOLE, UNSETTLED, NOTHING = "config-drive", "console.log", "unsettled", "none"
-FIRMWARE_STATE = "firmware-state"
+FIRMWARE_STATE, IMAGE = "firmware-state", "image"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -74,6 +76,7 @@ class LocalImages:
         self._base = self.path / "_base"
         self._work = self.path / "_work"
         self.disk_format, self.space = disk_format, Space(self.path, reserve_mb=reserve_mb)
+        self.vault = vault
         self.cache = BaseCache(
             self._base,
             work=self._work,
@@ -159,6 +162,19 @@ class LocalImages:
     def memory_file(self, order: InstanceRef) -> Path:
         return self._directory(order) / "memory"
 
+    async def save_image(self, order: LaunchOrder, ticket: Ticket, copy: Copy | None) -> Received:
+        """Beside the disk, because QEMU writes it and may be somebody who gets no further."""
+        draft, disks = self._directory(order) / IMAGE, await in_thread(self._disks, order)
+        try:
+            with self.space.promised(order.name, await in_thread(self._occupied, order, disks)):
+                await in_thread(draft.unlink, missing_ok=True)
+                async with failpoint("image.copy"):
+                    await (copy(draft) if copy else flatten(disks.root, disks.root_format, draft))
+                async with failpoint("image.bring"):
+                    return await bring(draft, ticket, vault=self.vault)
+        finally:
+            await in_thread(draft.unlink, missing_ok=True)
+
     async def delete_disks(self, order: InstanceRef) -> None:
         await in_thread(self._delete, order)
 
@@ -198,8 +214,7 @@ class LocalImages:
         """Raises HostResourceMissing when the image's file is not here any more."""
         self.cache.check(order)
         base, image = self._base / order.image.sha256, order.image
-        most = image.virtual_size if image.format is ImageFormat.QCOW2 else base.stat().st_blocks * 512
-        disks = [NewDisk("disk", base, image.format, size, most)]
+        disks = [NewDisk("disk", base, image.format, size, self._written(order))]
         for blank in blanks_of(order.flavor):
             file = self.blanks.path / blank.file
             disks.append(NewDisk(blank.name, file, ImageFormat.RAW, blank.size, file.stat().st_blocks * 512))
@@ -229,6 +244,16 @@ class LocalImages:
             ramdisk=self._base / order.ramdisk.sha256 if order.ramdisk else None,
             console_log=directory / CONSOLE,
         )
+
+    def _occupied(self, order: LaunchOrder, disks: Disks) -> int:
+        """Bytes that a flat copy of the root takes at most."""
+        own = disks.root.stat().st_blocks * 512
+        return min(_virtual_size(disks), own if disks.root_format is ImageFormat.RAW else own + self._written(order))
+
+    def _written(self, order: LaunchOrder) -> int:
+        """Bytes that a raw copy of the image occupies."""
+        base, image = self._base / order.image.sha256, order.image
+        return image.virtual_size if image.format is ImageFormat.QCOW2 else base.stat().st_blocks * 512
 
     def _find_owner(self, order: InstanceRef) -> InstanceId | None:
         try:

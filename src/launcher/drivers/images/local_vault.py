@@ -166,5 +166,8 @@ class LocalVault:
     def path(self, sha256: str) -> Path:
         return self._path / sha256
 
+    def arrival(self, name: str) -> Path:
+        return self._arriving / name
+
 
 _LIMIT = "see [images] largest_gb"

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from launcher.drivers.virt.driver import Disks
 from launcher.guestdata.guest import Guest
-from launcher.images import Ticket
+from launcher.images import Received, Ticket
 from launcher.models import Image, InstanceRef, LaunchOrder
 from launcher.networks import FixedIp
 
@@ -36,6 +36,10 @@ class Injected(NamedTuple):
 
 Tell = Callable[[], Awaitable[Guest]]
 """Asks the controller what there is to tell the guest; most launches need not."""
+
+
+Copy = Callable[[Path], Awaitable[None]]
+"""Writes a machine's root disk into a new file."""
 
 
 class ImageStore(Protocol):
@@ -80,6 +84,14 @@ class ImageStore(Protocol):
 
     async def settle(self, order: InstanceRef) -> None:
         """Let what was made survive a power cut. Runs beside the start of the domain, because it may take long."""
+
+    async def save_image(self, order: LaunchOrder, ticket: Ticket, copy: Copy | None) -> Received:
+        """The root disk as one flat file, brought to where the ticket leads.
+
+        `copy` writes it of a machine that runs; else nobody may write to the disk meanwhile. Raises InsufficientSpace,
+        BadImage for too large a one, HostResourceMissing when the ticket leads nowhere.
+        """
+        ...
 
     async def delete_disks(self, order: InstanceRef) -> None: ...
 

@@ -73,6 +73,10 @@ class Vault(Protocol):
 
     def path(self, sha256: str) -> Path: ...
 
+    def arrival(self, name: str) -> Path:
+        """Where bytes arrive under this name."""
+        ...
+
 
 class Tell(Protocol):
     """Told how far a download is, several times a second."""

@@ -134,5 +134,12 @@ class VirtDriver(Protocol):
     def still(self, order: InstanceRef) -> AbstractAsyncContextManager[None]:
         """Inside the block the domain, if it runs, is paused, and all that it wrote is in its disks' files."""
 
+    async def copy_root(self, order: LaunchOrder, target: Path) -> None:
+        """Write what the root disk holds at one moment into a qcow2 file that stands on nothing; the guest runs on.
+
+        What is there under this name is replaced. Raises NotFound when no domain of this generation runs,
+        InsufficientSpace.
+        """
+
     async def list_plugged(self) -> Mapping[InstanceId, tuple[str, ...]]:
         """The names of the volumes that our domains have."""

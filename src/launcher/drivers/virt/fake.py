@@ -2,7 +2,8 @@
 
 Its whole state is plain to see: `domains` are ours, `foreign` are other people's (uuid to name), `saved` are suspended.
 Guests power off when they are asked to, but for the `deaf`, and let go of volumes, but for those that they are
-`clinging` to. `plugged` are the volumes of ours, `copied` the machines that were held still for a copy.
+`clinging` to. `plugged` are the volumes of ours, `copied` the machines that were held still for a copy, or whose
+root was copied.
 """
 
 from __future__ import annotations
@@ -143,6 +144,14 @@ class FakeVirt:
     async def still(self, order: InstanceRef) -> AsyncIterator[None]:
         self.copied.append(order.instance_id)
         yield
+
+    async def copy_root(self, order: LaunchOrder, target: Path) -> None:
+        await self._reach("copy", order.instance_id)
+        domain = self.domains.get(order.instance_id)
+        if domain is None or domain.generation != order.generation:
+            raise NotFound(f"{order.name}: there is no such domain on this host")
+        self.copied.append(order.instance_id)
+        await self._reach("copied", order.instance_id)
 
     async def list_plugged(self) -> Mapping[InstanceId, tuple[str, ...]]:
         return {instance_id: tuple(self.plugged.get(instance_id, ())) for instance_id in self.domains}

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.drivers.virt import disk_xml, domain_xml, domains, kvm, life, plugging
+from launcher.drivers.virt import backup, disk_xml, domain_xml, domains, kvm, life, plugging
 from launcher.drivers.virt.connection import Connection, Lane, Work
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
 from launcher.drivers.virt.power import PowerWatch
@@ -20,6 +20,7 @@ from launcher.errors import (
     HostResourceMissing,
     HypervisorBusy,
     HypervisorUnavailable,
+    NotFound,
     SpawnFailed,
     VolumeFailed,
 )
@@ -27,6 +28,8 @@ from launcher.models import Diagnostics, InstanceId, InstanceRef, LaunchOrder, P
 
 STARTERS = 4
 """Threads that start domains: more only queue in the daemon, each start is a third of a CPU second."""
+LOOK_EVERY = 0.1
+"""Seconds between two looks at a copy that is under way."""
 STOP_PATIENCE = 15.0
 """Seconds that `stop` waits for starts under way."""
 
@@ -182,6 +185,25 @@ class LibvirtVirt:
             yield
         finally:
             await self._look(functools.partial(plugging.go_on, order=order), f"{order.name}: going on", VolumeFailed)
+
+    async def copy_root(self, order: LaunchOrder, target: Path) -> None:
+        """Cut off, it leaves no job behind."""
+        what = f"{order.name}: copying its disk"
+        await self._until(functools.partial(backup.is_idle, order=order), what)
+        await asyncio.to_thread(target.unlink, missing_ok=True)
+        await self._look(functools.partial(backup.begin, order=order, target=target), what)
+        try:
+            await self._until(functools.partial(backup.is_done, order=order), what)
+        except asyncio.CancelledError:
+            with contextlib.suppress(NotFound):
+                await self._until(functools.partial(backup.is_idle, order=order), what)
+            raise
+
+    async def _until(self, look: Work[bool], what: str) -> None:
+        while True:
+            if await self._look(look, what):
+                return
+            await asyncio.sleep(LOOK_EVERY)
 
     async def list_plugged(self) -> Mapping[InstanceId, tuple[str, ...]]:
         found: Mapping[InstanceId, tuple[str, ...]] = await self._look(plugging.list_plugged, "listing the volumes")

@@ -28,13 +28,13 @@ def shut_down(connection: libvirt.virConnect, *, order: InstanceRef) -> None:
 
 
 def pause(connection: libvirt.virConnect, *, order: LaunchOrder) -> None:
-    handle, domain = _of_generation(connection, order)
+    handle, domain = of_generation(connection, order)
     if domain.power is PowerState.RUNNING:
         handle.suspend()
 
 
 def unpause(connection: libvirt.virConnect, *, order: LaunchOrder) -> None:
-    handle, domain = _of_generation(connection, order)
+    handle, domain = of_generation(connection, order)
     if domain.power is PowerState.PAUSED:
         handle.resume()
 
@@ -45,7 +45,7 @@ def suspend(
     """`announce` is called before the domain ends. Raises NotFound when there is neither a domain nor a file."""
     draft = memory.with_suffix(".new")
     if domains.find(connection, instance_id=order.instance_id) is not None:
-        handle, _ = _of_generation(connection, order)
+        handle, _ = of_generation(connection, order)
         draft.unlink(missing_ok=True)
         announce()
         handle.saveFlags(str(draft), None, 0)
@@ -70,7 +70,8 @@ def forget(memory: Path) -> None:
     memory.with_suffix(".new").unlink(missing_ok=True)
 
 
-def _of_generation(connection: libvirt.virConnect, order: LaunchOrder) -> tuple[libvirt.virDomain, Domain]:
+def of_generation(connection: libvirt.virConnect, order: LaunchOrder) -> tuple[libvirt.virDomain, Domain]:
+    """Raises NotFound when it does not run in this one."""
     seen = domains.look(connection, order.instance_id)
     if seen is None or seen.domain is None or seen.domain.generation != order.generation:
         raise NotFound(f"{order.name}: there is no such domain on this host")

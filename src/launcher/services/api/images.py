@@ -11,10 +11,11 @@ from pydantic import Field
 from launcher.bus import Bus
 from launcher.drivers.images.vault import Vault
 from launcher.errors import BadImage, BadRequest, Conflict, Forbidden, LauncherError, NotFound
-from launcher.images import LIBRARY, CatalogueImage, KnownImage, Pruned, Received, Ticket
+from launcher.images import INSTANCE, LIBRARY, CatalogueImage, KnownImage, Pruned, Received, Ticket
 from launcher.messages.images import (
     BeginUpload,
     CreateImage,
+    CreateImageOf,
     DeleteImage,
     EndUpload,
     GetImage,
@@ -42,7 +43,8 @@ class ImageBody(ImageRequest):
         default=LIBRARY,
         min_length=1,
         max_length=2048,
-        description='"library", "upload" (then PUT /images/{id}/file), "known:NAME", or an http or https URL',
+        description='"library", "upload" (then PUT /images/{id}/file), "known:NAME", an http or https URL, or'
+        ' "instance:ID" for a copy of its root disk, which has a name, a description and else what the instance has',
     )
 
 
@@ -68,11 +70,12 @@ class NativeImages:
                 "POST",
                 "/images",
                 self.create_image,
-                "Register an image, or begin its import",
+                "Register an image, begin its import, or make one of an instance",
                 status=201,
                 body=ImageBody,
                 response=ImageList,
                 raises=(Forbidden, NotFound, BadImage, Conflict),
+                traced=True,
             ),
             Endpoint("GET", "/images", self.list_images, "List images", response=ImageList),
             Endpoint(
@@ -134,8 +137,19 @@ class NativeImages:
         body: ImageBody = ask.body
         if body.source == LIBRARY:
             return Answer(ImageList(images=await self.bus.call(ask.ctx, RegisterImage(name=body.name))))
+        if body.source.startswith(INSTANCE):
+            return await self._create_image_of(ask)
         request = ImageRequest(**{name: getattr(body, name) for name in body.model_fields_set})
         made = await self.bus.call(ask.ctx, CreateImage(request=request))
+        return Answer(ImageList(images=[made]), {"Location": f"/images/{made.id}"})
+
+    async def _create_image_of(self, ask: Ask) -> Answer:
+        """It boots as its instance does, so nothing can be said of that."""
+        if beyond := ask.body.model_fields_set - {"name", "source", "description"}:
+            raise BadRequest("an image of an instance is as the instance is", field=min(beyond))
+        wanted = {"name": ask.body.name, "description": ask.body.description}
+        message = CreateImageOf(instance_id=ask.body.source.removeprefix(INSTANCE), **wanted)
+        made = await self.bus.call(ask.ctx, message)
         return Answer(ImageList(images=[made]), {"Location": f"/images/{made.id}"})
 
     async def list_images(self, ask: Ask) -> Answer:

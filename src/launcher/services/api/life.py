@@ -8,7 +8,7 @@ from pydantic import Field
 
 from launcher.bus import Bus
 from launcher.errors import Conflict
-from launcher.life import OPERATIONS, Action
+from launcher.life import PLAIN, Action
 from launcher.messages.life import LONGEST_PATIENCE, ActOnInstance
 from launcher.models import Instance, Model
 from launcher.services.api.endpoint import Answer, Ask, Endpoint
@@ -53,7 +53,7 @@ class NativeLife:
                 raises=(Conflict,),
                 traced=True,
             )
-            for action, operation in OPERATIONS.items()
+            for action, operation in PLAIN.items()
         ]
 
     def _act(self, action: Action) -> Callable[[Ask], Awaitable[Answer]]:

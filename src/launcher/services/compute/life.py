@@ -15,13 +15,14 @@ from launcher.drivers.images.store import ImageStore
 from launcher.drivers.virt.driver import VirtDriver
 from launcher.errors import BusError, NotFound, StaleGeneration
 from launcher.failpoints import failpoint
-from launcher.life import BY_TASK
+from launcher.life import AT_REST, BY_TASK
 from launcher.messages.life import ChangeInstance
 from launcher.messaging import Context, Route
 from launcher.models import PowerState, TaskState
 from launcher.services.compute.holdings import Holdings
 from launcher.services.compute.launch import Launches
 from launcher.services.compute.reporting import Reporting
+from launcher.services.compute.saving import Saving
 from launcher.services.compute.work import Launch
 from launcher.services.saga import StepFailed
 
@@ -48,6 +49,7 @@ class Life:
     ) -> None:
         self.clock, self.virt, self.images, self.launches = clock, virt, images, launches
         self.holdings, self.reporting = holdings, reporting
+        self.saving = Saving(bus=launches.bus, virt=virt, images=images, holdings=holdings)
         self.tasks: dict[TaskState, Callable[[Launch, float], Awaitable[None]]] = {
             TaskState.STOPPING: self.stop,
             TaskState.STARTING: self.start,
@@ -56,6 +58,7 @@ class Life:
             TaskState.UNPAUSING: self.unpause,
             TaskState.SUSPENDING: self.suspend,
             TaskState.RESUMING: self.resume,
+            TaskState.IMAGE_SNAPSHOT: self.save_image,
         }
 
     @property
@@ -70,7 +73,7 @@ class Life:
             work = Launch(ctx, message.order, task=message.task)
             try:
                 await self.reporting.begin(work, message.task)
-                if not BY_TASK[message.task].renews:
+                if BY_TASK[message.task].end in AT_REST and not BY_TASK[message.task].renews:
                     self.holdings.hold(work.order, running=True)
                 await self._do(work, message.task, message.deadline_ms)
                 await self.reporting.changed(work, message.task)
@@ -122,6 +125,9 @@ class Life:
 
     async def resume(self, work: Launch, deadline_ms: float) -> None:
         await self.launches.bring_up(work)
+
+    async def save_image(self, work: Launch, deadline_ms: float) -> None:
+        await self.saving.save(work)
 
     async def _shut_down(self, work: Launch, deadline_ms: float) -> None:
         """Ask the guest, and wait until it is down or the time is over. One that is paused cannot hear.

@@ -29,6 +29,7 @@ from launcher.services.controller.caches import Caches
 from launcher.services.controller.catalogue import Catalogue
 from launcher.services.controller.disks import Disks
 from launcher.services.controller.images import Images, ImageSupply
+from launcher.services.controller.instance_images import InstanceImages
 from launcher.services.controller.inventory import Inventory
 from launcher.services.controller.journal import Journal
 from launcher.services.controller.key_pairs import KeyPairs
@@ -90,6 +91,7 @@ class Controller(Role):
             **every, quotas=quotas, flavors=flavors, build_timeout=launches.build_timeout, first_look=FIRST_LOOK
         )
         self.life = Life(db=db, clock=clock, journal=self.journal, reconcile=self.reconcile, rules=launches)
+        self.instance_images = InstanceImages(db=db, clock=clock, rng=rng, life=self.life, images=self.images)
         self.reports = Reports(
             db=db,
             clock=clock,
@@ -122,6 +124,7 @@ class Controller(Role):
             *self.disks.routes,
             *self.catalogue.routes,
             *self.images.routes,
+            *self.instance_images.routes,
             *self.caches.routes,
             *self.reports.routes,
             *self.life.routes,

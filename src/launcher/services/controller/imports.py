@@ -53,7 +53,7 @@ class Imports:
 
     async def recover(self) -> None:
         """Downloads go on; who was uploading to the last process has been cut off."""
-        for image in await self.db.read(lambda db: images.list_in(db, ImageState.SAVING)):
+        for image in await self._uploads():
             await self.fail(image.id, ImageState.SAVING, "the upload was cut off: the server ended")
         await self.tend()
 
@@ -104,10 +104,15 @@ class Imports:
         for image in await self.db.read(lambda db: images.list_in(db, ImageState.IMPORTING)):
             self.begin(image)
         oldest = self.clock.now_ms() - UPLOAD_PATIENCE_MS
-        for image in await self.db.read(lambda db: images.list_in(db, ImageState.SAVING)):
+        for image in await self._uploads():
             if max(image.updated_ms, await self.vault.last_change_ms(image.id) or 0) < oldest:
                 await self.fail(image.id, ImageState.SAVING, "nothing of the upload came for ten minutes")
         await self.sweep()
+
+    async def _uploads(self) -> list[CatalogueImage]:
+        """Under way from clients; what comes of an instance is its host's work, which is asked for again."""
+        saving = await self.db.read(lambda db: images.list_in(db, ImageState.SAVING))
+        return [image for image in saving if not image.of_instance]
 
     async def sweep(self, *, unknown: bool = False) -> None:
         """What is in the vault of a database that never had an image is removed only with `unknown`: it was lost."""

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 
 from launcher.clock import Clock
 from launcher.db import attributes, instances, life
 from launcher.db.database import Database
 from launcher.errors import BadRequest, StaleGeneration
 from launcher.failpoints import failpoint
-from launcher.life import BY_TASK
+from launcher.life import BY_TASK, Action
 from launcher.messages.life import ActOnInstance, ReportChanged
 from launcher.messages.reports import ReportFault, ReportStep
 from launcher.messaging import Context, Route
@@ -24,6 +25,10 @@ from launcher.services.controller.journal import Journal
 from launcher.services.controller.reconcile import STEP_PATIENCE, LaunchRules, Reconcile
 
 log = logging.getLogger(__name__)
+
+
+def _nothing(db: sqlite3.Connection, instance: Instance) -> None:
+    """Most verbs move the row and nothing else."""
 
 
 class Life:
@@ -47,26 +52,44 @@ class Life:
 
     async def act_on_instance(self, ctx: Context, message: ActOnInstance) -> Instance:
         """A guest has the settings' time to shut down where nothing else is asked for."""
-        found = await resolve(self.db, ctx, message.instance_id)
+        return await self.act(
+            ctx, message.instance_id, message.action, force=message.force, timeout_s=message.timeout_s
+        )
+
+    async def act(
+        self,
+        ctx: Context,
+        wanted: str,
+        action: Action,
+        *,
+        force: bool = False,
+        timeout_s: float | None = None,
+        also: Callable[[sqlite3.Connection, Instance], None] = _nothing,
+    ) -> Instance:
+        """Begin it; `also` is done in the same transaction, after the move, and may refuse."""
+        found = await resolve(self.db, ctx, wanted)
         attributes.refuse_locked(found, by_admin=ctx.is_admin)
         now = self.clock.now_ms()
-        patience = self.rules.shutdown_timeout if message.timeout_s is None else message.timeout_s
-        async with failpoint("act"):
-            begun = await self.journal.record(
-                ctx,
-                lambda db: life.begin(
-                    db,
-                    found.id,
-                    message.action,
-                    hasten=message.force,
-                    request_id=ctx.request_id,
-                    trace_id=ctx.trace_id,
-                    now_ms=now,
-                    next_check_ms=now + self.reconcile.wait(1) * 1000,
-                    deadline_ms=now + (0.0 if message.force else patience * 1000),
-                ),
-                message=f"{message.action} was asked for" + (", by force" if message.force else ""),
+        patience = 0.0 if force else self.rules.shutdown_timeout if timeout_s is None else timeout_s
+
+        def begin(db: sqlite3.Connection) -> Instance:
+            begun = life.begin(
+                db,
+                found.id,
+                action,
+                hasten=force,
+                request_id=ctx.request_id,
+                trace_id=ctx.trace_id,
+                now_ms=now,
+                next_check_ms=now + self.reconcile.wait(1) * 1000,
+                deadline_ms=now + patience * 1000,
             )
+            also(db, begun)
+            return instances.get(db, found.id)
+
+        async with failpoint("act"):
+            message = f"{action} was asked for" + (", by force" if force else "")
+            begun = await self.journal.record(ctx, begin, message=message)
         with contextlib.suppress(StaleGeneration):  # the reconcile loop was here first
             await self.reconcile.nudge(begun, ctx)
         return await self.db.read(lambda db: instances.get(db, found.id))
