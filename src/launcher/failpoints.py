@@ -79,6 +79,9 @@ LIFE = {
     "unpausing": "the task",
     "suspending": "the task: the guest's memory is written to a file, its domain ends",
     "resuming": "the task: the steps of a launch, but its domain goes on from the file",
+    "rebuilding": "the task: the domain ends, the disks go, the steps of a launch",
+    "rescuing": "the task: the domain ends, the steps of a launch on another root",
+    "unrescuing": "the task: that domain ends, its root goes, the steps of a launch on the disk that is there",
     "report.changed": "the word that a task is done",
 }
 SNAPSHOT = {

@@ -7,7 +7,10 @@
     unpause  paused                     ─ unpausing ─►   active
     suspend  active                     ─ suspending ─►  suspended
     resume   suspended                  ─ resuming ─►    active
-    snapshot each of these              ─ image_snapshot ─►  as before
+    rebuild  active, paused, stopped    ─ rebuilding ─►  active
+    rescue   active, paused, stopped    ─ rescuing ─►    rescued
+    unrescue rescued                    ─ unrescuing ─►  active
+    snapshot each but rescued              ─ image_snapshot ─►  as before
 
 While a task is under way the instance keeps the state it came from. A task that fails for good leaves it there, with
 the fault; but where a machine was to start, its remains are ended and the instance is stopped. A delete wins over all.
@@ -31,6 +34,9 @@ class Action(StrEnum):
     UNPAUSE = "unpause"
     SUSPEND = "suspend"
     RESUME = "resume"
+    REBUILD = "rebuild"
+    RESCUE = "rescue"
+    UNRESCUE = "unrescue"
     SNAPSHOT = "snapshot"
 
 
@@ -72,6 +78,23 @@ OPERATIONS = {
     Action.UNPAUSE: Operation(TaskState.UNPAUSING, (VmState.PAUSED,), VmState.ACTIVE),
     Action.SUSPEND: Operation(TaskState.SUSPENDING, (VmState.ACTIVE,), VmState.SUSPENDED),
     Action.RESUME: Operation(TaskState.RESUMING, (VmState.SUSPENDED,), VmState.ACTIVE, renews=True),
+    Action.REBUILD: Operation(
+        TaskState.REBUILDING,
+        (VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED),
+        VmState.ACTIVE,
+        renews=True,
+        starts=True,
+        told=True,
+    ),
+    Action.RESCUE: Operation(
+        TaskState.RESCUING,
+        (VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED),
+        VmState.RESCUED,
+        renews=True,
+        starts=True,
+        told=True,
+    ),
+    Action.UNRESCUE: Operation(TaskState.UNRESCUING, (VmState.RESCUED,), VmState.ACTIVE, renews=True, starts=True),
     Action.SNAPSHOT: Operation(
         TaskState.IMAGE_SNAPSHOT,
         (VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED, VmState.SUSPENDED),
@@ -81,7 +104,7 @@ OPERATIONS = {
 }
 PLAIN = {action: operation for action, operation in OPERATIONS.items() if not operation.told}
 BY_TASK = {operation.task: operation for operation in OPERATIONS.values()}
-RUNNING = frozenset({VmState.ACTIVE, VmState.PAUSED})
+RUNNING = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.RESCUED})
 """There is a machine, and it has memory."""
 AT_REST = RUNNING | {VmState.STOPPED, VmState.SUSPENDED}
 """It has its host, its disk, its address and its filters; all of these count against the host and the quota."""

@@ -165,6 +165,14 @@ class Nic(Model):
     address6: IPv6Address | None = None
 
 
+class Boot(Model):
+    """What a machine boots from."""
+
+    image: Image
+    kernel: Image | None = None
+    ramdisk: Image | None = None
+
+
 class LaunchOrder(InstanceRef):
     """All that the roles below the controller know of an instance; enough to launch it and to undo it."""
 
@@ -181,6 +189,7 @@ class LaunchOrder(InstanceRef):
     config_drive: bool = Field(default=False, description="its owner wants one, whatever else the host does")
     availability_zone: str | None = None
     volumes: bool = Field(default=False, description="it may have some: the controller is asked when it starts")
+    rescue: bool = Field(default=False, description="the images are another root's, which boots beside its own")
     tried_hosts: tuple[str, ...] = Field(default=(), description="where a step failed that may succeed elsewhere")
 
 

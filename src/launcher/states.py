@@ -12,6 +12,7 @@ class VmState(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"
     SUSPENDED = "suspended"
+    RESCUED = "rescued"
     STOPPED = "stopped"
     ERROR = "error"
     DELETED = "deleted"
@@ -47,6 +48,9 @@ class TaskState(StrEnum):
     UNPAUSING = "unpausing"
     SUSPENDING = "suspending"
     RESUMING = "resuming"
+    REBUILDING = "rebuilding"
+    RESCUING = "rescuing"
+    UNRESCUING = "unrescuing"
     IMAGE_SNAPSHOT = "image_snapshot"
 
 

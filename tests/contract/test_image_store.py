@@ -26,6 +26,7 @@ from launcher.models import Firmware, Flavor, ImageFormat, InstanceRef, LaunchOr
 from tests.orders import make_lease, make_order, make_told
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@here"
+OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAZ other@here"
 MIB, GIB = 2**20, 2**30
 NICS = (make_lease(make_order()),)
 
@@ -96,6 +97,31 @@ async def test_creating_again_gives_the_same_files(store: ImageStore, orders: Or
     assert first.kernel is not None
     assert first.ramdisk is not None
     assert len({first.root, first.kernel, first.ramdisk, first.console_log}) == 4
+
+
+async def test_disks_of_an_older_generation_are_made_again_once(store: ImageStore, orders: Orders) -> None:
+    first = await store.create_disks(orders())
+    await store.inject(orders(), NICS, tell)
+    for generation in (2, 2, 3):
+        await store.renew(orders(generation=generation, public_key=OTHER_KEY))
+        assert await store.create_disks(orders(generation=generation)) == first
+        await store.inject(orders(generation=generation, public_key=OTHER_KEY), NICS, tell)
+    assert await store.list_instances() == [a_ref(1)]
+
+
+async def test_another_root_comes_and_goes_beside_the_own_one(store: ImageStore, orders: Orders) -> None:
+    own = await store.create_disks(orders())
+    other = await store.create_disks(orders(generation=2, rescue=True))
+    await store.inject(orders(generation=2, rescue=True), NICS, tell)
+    assert (other.rescued, other.rescued_format) == (own.root, own.root_format)
+    assert (other.root != own.root, other.console_log) == (True, own.console_log)
+    assert await store.list_instances() == [a_ref(1)]
+    for _ in range(2):
+        await store.end_rescue(orders())
+    assert await store.create_disks(orders(generation=3)) == own
+    await store.create_disks(orders(generation=4, rescue=True))
+    await store.delete_disks(a_ref(1))
+    assert await store.list_instances() == []
 
 
 async def test_instances_share_the_image_and_nothing_else(store: ImageStore, orders: Orders) -> None:

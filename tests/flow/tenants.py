@@ -265,7 +265,10 @@ NATIVE = Dialect(
         Verb(f"PATCH {ONE}", INSTANCE, body={"shutdown_behaviour": "stop"}, needs=MEMBER),
         Verb(f"PUT {ONE}/lock", f"{INSTANCE}/lock", needs=MEMBER),
         Verb(f"DELETE {ONE}/lock", f"{INSTANCE}/lock", needs=MEMBER),
-        *(Verb(f"POST {ONE}/{verb}", f"{INSTANCE}/{verb}", body={}, needs=MEMBER, works=(202, 409)) for verb in PLAIN),
+        *(
+            Verb(f"POST {ONE}/{verb}", f"{INSTANCE}/{verb}", body={}, needs=MEMBER, works=(202, 409))
+            for verb in (*PLAIN, "rebuild", "rescue")
+        ),
         Verb(f"DELETE {ONE}", INSTANCE, needs=MEMBER),
         Verb(f"DELETE {GROUP}", "/security-groups/another", needs=MEMBER, foreign=204),
         Verb(f"DELETE {GROUP}", needs=MEMBER, works=(204, 409)),

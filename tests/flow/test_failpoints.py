@@ -11,7 +11,7 @@ import pytest
 
 from launcher import failpoints
 from launcher.failpoints import Armed
-from launcher.life import PLAIN
+from launcher.life import OPERATIONS, Action
 from launcher.models import VmState
 from tests.flow.house import House
 from tests.flow.test_life import act, done
@@ -44,7 +44,9 @@ async def test_every_point_is_passed(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await house.until(failed["id"], "ERROR")
         assert passed.names >= failpoints.FAILURE.keys()
         house.broken.clear()
-        for action, operation in PLAIN.items():
+        for action, operation in OPERATIONS.items():
+            if action is Action.SNAPSHOT:
+                continue
             await act(house, launched, action)
             await done(house, launched, operation.end)
         await house.ask("POST", "/images", {"name": "copy", "source": f"instance:{launched['id']}"}, status=201)

@@ -10,16 +10,21 @@ import pytest
 
 from launcher.db import events
 from launcher.errors import HypervisorBusy, SpawnFailed
-from launcher.life import AT_REST, PLAIN, RUNNING, Action
+from launcher.life import AT_REST, OPERATIONS, RUNNING, Action, Operation
 from launcher.models import InstanceId, PowerState, VmState
 from tests.flow.house import House, Json
 from tests.waiting import eventually, until
 
+VERBS: dict[Action, Operation] = {
+    action: operation for action, operation in OPERATIONS.items() if action is not Action.SNAPSHOT
+}
+"""`test_instance_images.py` has the other one."""
 WAYS: dict[VmState, Sequence[Action]] = {
     VmState.ACTIVE: (),
     VmState.PAUSED: (Action.PAUSE,),
     VmState.SUSPENDED: (Action.SUSPEND,),
     VmState.STOPPED: (Action.STOP,),
+    VmState.RESCUED: (Action.RESCUE,),
 }
 """How an active instance gets into each state."""
 EFFECTS = {
@@ -30,6 +35,9 @@ EFFECTS = {
     Action.UNPAUSE: "unpaused",
     Action.SUSPEND: "suspend",
     Action.RESUME: "resume",
+    Action.REBUILD: "spawn",
+    Action.RESCUE: "spawn",
+    Action.UNRESCUE: "spawn",
 }
 """The first point of the hypervisor that each verb comes to."""
 
@@ -69,7 +77,7 @@ async def brought(house: House, state: VmState) -> Json:
     found = await house.until(made["id"], "ACTIVE")
     for action in WAYS[state]:
         await act(house, found, action)
-        found = await done(house, found, PLAIN[action].end)
+        found = await done(house, found, VERBS[action].end)
     return found
 
 
@@ -81,7 +89,7 @@ async def sound(house: House) -> None:
 
 @pytest.mark.parametrize("state", sorted(AT_REST))
 async def test_from_each_state_each_verb_leads_where_the_table_says_or_is_refused(house: House, state: VmState) -> None:
-    for action, operation in PLAIN.items():
+    for action, operation in VERBS.items():
         made = await brought(house, state)
         if state not in operation.allowed:
             refusal = await act(house, made, action, status=409)
@@ -148,11 +156,11 @@ async def test_a_reboot_is_a_new_machine_and_its_predecessors_end_is_none_of_it(
     await done(house, made, VmState.STOPPED)
 
 
-@pytest.mark.parametrize("action", PLAIN)
+@pytest.mark.parametrize("action", VERBS)
 async def test_a_launcher_that_ends_in_the_middle_goes_on_with_it_after_its_start(
     tmp_path: Path, action: Action
 ) -> None:
-    operation = PLAIN[action]
+    operation = VERBS[action]
     first = House(tmp_path)
     async with first.open():
         made = await brought(first, operation.allowed[0])
@@ -168,9 +176,9 @@ async def test_a_launcher_that_ends_in_the_middle_goes_on_with_it_after_its_star
         await sound(second)
 
 
-@pytest.mark.parametrize("action", PLAIN)
+@pytest.mark.parametrize("action", VERBS)
 async def test_a_delete_wins_over_it(house: House, action: Action) -> None:
-    made = await brought(house, PLAIN[action].allowed[0])
+    made = await brought(house, VERBS[action].allowed[0])
     stand = Stand(house, EFFECTS[action])
     await act(house, made, action)
     await asyncio.wait_for(stand.reached.wait(), 5)
@@ -190,11 +198,11 @@ async def test_a_delete_does_not_wait_for_a_deaf_guest(house: House) -> None:
     await until(lambda: not house.leftovers())
 
 
-@pytest.mark.parametrize("action", [Action.START, Action.REBOOT])
+@pytest.mark.parametrize("action", [action for action, operation in VERBS.items() if operation.starts])
 async def test_a_machine_that_does_not_start_is_stopped_with_its_disk_and_says_why(
     house: House, action: Action
 ) -> None:
-    made = await brought(house, PLAIN[action].allowed[0])
+    made = await brought(house, VERBS[action].allowed[0])
     house.break_step("spawning")
     await act(house, made, action)
     now = await done(house, made, VmState.STOPPED)
@@ -208,7 +216,7 @@ async def test_a_machine_that_does_not_start_is_stopped_with_its_disk_and_says_w
 
 @pytest.mark.parametrize("action", [Action.PAUSE, Action.SUSPEND, Action.RESUME])
 async def test_what_fails_for_good_is_as_it_was_and_says_why(house: House, action: Action) -> None:
-    made = await brought(house, PLAIN[action].allowed[0])
+    made = await brought(house, VERBS[action].allowed[0])
 
     async def fail(point: str, instance_id: InstanceId) -> None:
         if point == EFFECTS[action]:
@@ -221,7 +229,7 @@ async def test_what_fails_for_good_is_as_it_was_and_says_why(house: House, actio
     assert found["fault"]["message"] in ("no space left on device", "not now")
     house.virt.fault = None
     await act(house, made, action)
-    await done(house, made, PLAIN[action].end)
+    await done(house, made, VERBS[action].end)
     await sound(house)
 
 

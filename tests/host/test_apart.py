@@ -371,13 +371,11 @@ async def test_only_the_flows_of_the_right_zone_are_cut(site: Site) -> None:
     flows.close()
 
 
-async def test_the_next_process_takes_over_and_hardly_a_packet_is_lost(site: Site) -> None:
-    """In one of twelve runs one packet is lost (docs/decisions/0017): no more than that is taken here."""
+async def test_the_next_process_takes_over_and_no_packet_is_lost(site: Site) -> None:
     _, red = await site.twins(UDP)
     await site.lead(TO_RED, red)
     client, at_red = site.internet.open(address=CLIENT), red.open(OPEN)
     known = dict(site.namespaces.list_all())
-    await exchange(client, (str(TO_RED), OPEN), at_red)
 
     async def take_over() -> None:
         for _ in range(2):
@@ -385,15 +383,11 @@ async def test_the_next_process_takes_over_and_hardly_a_packet_is_lost(site: Sit
             await site.serve()
             await site.nat.check()
 
-    taking, count, lost = asyncio.create_task(take_over()), 0, 0
+    taking, count = asyncio.create_task(take_over()), 0
     while not taking.done():
-        try:
-            assert (await exchange(client, (str(TO_RED), OPEN), at_red))[0] == CLIENT
-        except TimeoutError:
-            lost += 1
+        assert (await exchange(client, (str(TO_RED), OPEN), at_red))[0] == CLIENT
         count += 1
         await asyncio.sleep(0)
-    assert lost <= 1
     await taking
     assert count > 10
     assert dict(site.namespaces.list_all()) == known

@@ -276,8 +276,14 @@ class SimImages:
     def memory_file(self, order: InstanceRef) -> Path:
         return Path("/simulated") / order.name / "memory"
 
-    async def settle(self, order: InstanceRef) -> None:
+    async def settle(self, order: LaunchOrder) -> None:
         """Whatever is made here is settled."""
+
+    async def renew(self, order: LaunchOrder) -> None:
+        raise NotFound("nobody rebuilds in a simulation")
+
+    async def end_rescue(self, order: InstanceRef) -> None:
+        """There is none."""
 
     async def save_image(self, order: LaunchOrder, ticket: Ticket, copy: Copy | None) -> Received:
         raise NotFound("nobody makes images in a simulation")

@@ -66,6 +66,7 @@ BRANCHES = {
         the_disks(ephemeral=INSTANCES / "ephemeral", swap=INSTANCES / "swap", config_drive=INSTANCES / "config-drive"),
         "qemu",
     ),
+    "rescued": (an_order(), the_disks(rescued=INSTANCES / "disk", root=INSTANCES / "rescue" / "disk"), "qemu"),
     "uefi_q35": (
         an_order(image=an_order().image.model_copy(update={"firmware": "uefi", "machine": Machine.Q35})),
         the_disks(kernel=None, ramdisk=None, firmware_state=INSTANCES / "firmware-state"),

@@ -94,3 +94,10 @@ def test_a_name_that_would_be_too_long_is_shortened() -> None:
     many = [SecurityGroup(id=1_000_000 + number, name="g") for number in range(40)]
     put(tables, 1, *many)
     assert all(len(name) < 128 for _, name in tables.chains)
+
+
+def test_no_rule_looks_into_a_map_that_goes_with_it() -> None:
+    """A packet under way in a chain that is written anew found nothing there, and was dropped."""
+    tables = filled(1, 2)
+    for chain, rules in tables.chains.items():
+        assert not [rule for rule in rules if "map {" in rule], chain

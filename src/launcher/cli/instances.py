@@ -15,7 +15,7 @@ _CONSOLE_KEPT = 1024
 
 def add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all-projects", action="store_true", help="of every project (administrators)")
-    parser.add_argument("--status", help="only BUILD, ACTIVE, PAUSED, SUSPENDED, STOPPED, ERROR or DELETED")
+    parser.add_argument("--status", help="only BUILD, ACTIVE, PAUSED, SUSPENDED, STOPPED, RESCUED, ERROR or DELETED")
     parser.add_argument("--name", help="only of this name")
     parser.add_argument("--host", help="only on this host")
     parser.add_argument("--limit", type=int, help="at most so many; without it, all pages are read")

@@ -1,4 +1,4 @@
-"""The commands between a launch and its end: stop, start, reboot, pause, unpause, suspend, resume."""
+"""The commands between a launch and its end: stop, start, reboot, pause, rescue and the like."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ HELP = {
     "unpause": "let them run again",
     "suspend": "write the memory of machines to files and end them",
     "resume": "go on with suspended instances",
+    "rebuild": "make the disks of instances anew; addresses and volumes stay",
+    "rescue": "boot instances from another root, with their own beside it",
+    "unrescue": "boot them from their own again",
 }
 _FORCED = {"stop": "--force", "reboot": "--hard"}
+_OF_IMAGES = {"rebuild", "rescue"}
 
 
 def commands() -> dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]:
@@ -35,13 +39,17 @@ def _add(verb: str, parser: argparse.ArgumentParser) -> None:
     if verb in _FORCED:
         parser.add_argument(_FORCED[verb], dest="force", action="store_true", help="do not ask the guest to shut down")
         parser.add_argument("--grace", type=float, metavar="S", help="seconds that the guest may take to shut down")
+    if verb in _OF_IMAGES:
+        parser.add_argument("--image", help="name or id; else the one that each was made of")
+    if verb == "rebuild":
+        parser.add_argument("--key", dest="key_name", metavar="NAME", help="another key pair for the guest")
     parser.set_defaults(run=functools.partial(_run, verb))
 
 
 def _run(verb: str, args: argparse.Namespace) -> int:
     """One that is refused does not keep the others from it."""
     api = Api(find_endpoint(args.state))
-    body = {"force": args.force, "timeout_s": args.grace} if verb in _FORCED else {}
+    body = _body(verb, args)
     worst = Exit.OK
     begun: list[Json] = []
     for word in args.instances:
@@ -58,6 +66,13 @@ def _run(verb: str, args: argparse.Namespace) -> int:
         for each in shown:
             print(f"{each['id'][:8]}  {output.harmless(each['name'])}  {output.status(each)}")
     return worst
+
+
+def _body(verb: str, args: argparse.Namespace) -> Json:
+    if verb in _FORCED:
+        return {"force": args.force, "timeout_s": args.grace}
+    told = {"image": args.image} if verb in _OF_IMAGES else {}
+    return told | ({"key_name": args.key_name} if verb == "rebuild" else {})
 
 
 def at_rest(api: Api, instance: Json, deadline: float) -> Json:

@@ -10,7 +10,17 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from launcher.errors import Conflict, NotFound
-from launcher.models import Instance, InstanceId, LaunchOrder, Model, Personality, ShutdownBehaviour, TaskState, VmState
+from launcher.models import (
+    Boot,
+    Instance,
+    InstanceId,
+    LaunchOrder,
+    Model,
+    Personality,
+    ShutdownBehaviour,
+    TaskState,
+    VmState,
+)
 
 BODY = """json_object(
     'id', id, 'number', number, 'generation', generation, 'project_id', project_id, 'user_id', user_id,
@@ -199,17 +209,20 @@ def list_page(
 def get_order(db: sqlite3.Connection, instance_id: InstanceId) -> LaunchOrder:
     """The order of its present generation."""
     row = db.execute(
-        "SELECT spec, generation, tried_hosts, launched_ms IS NOT NULL OR EXISTS"
+        "SELECT spec, generation, tried_hosts, iif(task_state = 'rescuing', rescue, NULL) AS rescue,"
+        " launched_ms IS NOT NULL OR EXISTS"
         " (SELECT 1 FROM volumes WHERE instance_id = instances.id) AS volumes FROM instances WHERE id = ?",
         (instance_id,),
     ).fetchone()
     if row is None:
         raise NotFound(f"there is no instance {instance_id}")
-    moved = {
+    moved: dict[str, Any] = {
         "generation": row["generation"],
         "tried_hosts": tuple(json.loads(row["tried_hosts"])),
         "volumes": bool(row["volumes"]),
     }
+    if row["rescue"]:
+        moved |= {**dict(Boot.model_validate_json(row["rescue"])), "rescue": True}
     return LaunchOrder.model_validate_json(row["spec"]).model_copy(update=moved)
 
 

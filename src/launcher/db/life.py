@@ -105,7 +105,9 @@ def try_again(db: sqlite3.Connection, instance: Instance, *, attempts: int, next
 def become_stopped(db: sqlite3.Connection, instance_id: InstanceId, generation: int, *, now_ms: float) -> Instance:
     """Its machine ended by itself."""
     changes = {"vm_state": VmState.STOPPED, "state_since_ms": now_ms}
-    return move(db, instance_id, generation, "vm_state IN ('active', 'paused') AND task_state IS NULL", changes)
+    return move(
+        db, instance_id, generation, "vm_state IN ('active', 'paused', 'rescued') AND task_state IS NULL", changes
+    )
 
 
 def count_held(db: sqlite3.Connection, host: str) -> tuple[int, int]:

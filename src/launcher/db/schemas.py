@@ -18,6 +18,7 @@ _CONTROLLER = (
     "life.sql",
     "attributes.sql",
     "volumes.sql",
+    "rescue.sql",
     "words.sql",
     "extensions.sql",
 )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from launcher.images import ImageName
 from launcher.life import PLAIN, Action
 from launcher.messaging import Call, Cast
 from launcher.models import Generation, Instance, InstanceId, LaunchOrder, TaskState
@@ -32,6 +33,32 @@ class ActOnInstance(Call[Instance]):
     action: Annotated[Action, AfterValidator(_plain)]
     force: bool = False
     timeout_s: float | None = Field(default=None, ge=0, le=LONGEST_PATIENCE)
+
+
+class RebuildInstance(Call[Instance]):
+    """Make its root disk, and its ephemeral and swap disks, anew: from `image`, or from the one it has.
+
+    Number, addresses, volumes and host stay; the guest gets its key and the rest again, a new one by `key_name`. It
+    runs afterwards, whether it ran before or not. Raises WrongState, NotFound, BadRequest for what does not fit.
+    """
+
+    topic = "controller"
+    traced = True
+    instance_id: str
+    image: ImageName | None = None
+    key_name: str | None = Field(default=None, min_length=1, max_length=255)
+
+
+class RescueInstance(Call[Instance]):
+    """Boot it from `image`, or from the one it was made of, with its own root as another disk. `unrescue` goes back.
+
+    Its guest is asked to shut down before, as by a stop. Raises WrongState, NotFound, BadRequest.
+    """
+
+    topic = "controller"
+    traced = True
+    instance_id: str
+    image: ImageName | None = None
 
 
 class ChangeInstance(Cast):

@@ -5,6 +5,9 @@
 
 Nothing else passes: no other kind of frame, so no tagged one either. It is asked before bridge-netfilter hands a packet
 to the filters of IP; these may therefore take an address for the instance that has it.
+
+No rule looks into an anonymous map: its elements end with the transaction that writes the chain anew, and a packet that
+is in the chain at that moment would find nothing, and be dropped.
 """
 
 from __future__ import annotations
@@ -55,7 +58,9 @@ _CHAINS = {
     ),
     (BRIDGE, "from_tap"): (
         "iifname . ether saddr != @macs drop",
-        "ether type vmap { arp : goto from_arp, ip : goto from_ip4, ip6 : goto from_ip6 }",
+        "ether type arp goto from_arp",
+        "ether type ip goto from_ip4",
+        "ether type ip6 goto from_ip6",
         "drop",
     ),
     (BRIDGE, "to_ip4"): (
@@ -69,7 +74,12 @@ _CHAINS = {
         "oifname @taps6 ip6 daddr ff00::/8 ip6 saddr fe80::/10 icmpv6 type nd-router-advert accept",
         "drop",
     ),
-    (BRIDGE, "to_tap"): ("ether type vmap { arp : accept, ip : goto to_ip4, ip6 : goto to_ip6 }", "drop"),
+    (BRIDGE, "to_tap"): (
+        "ether type arp accept",
+        "ether type ip goto to_ip4",
+        "ether type ip6 goto to_ip6",
+        "drop",
+    ),
     (BRIDGE, "prerouting"): ("iifname @taps goto from_tap",),
     (BRIDGE, "forward"): ("oifname @taps goto to_tap",),
     (BRIDGE, "output"): ("oifname @taps goto to_tap",),

@@ -160,7 +160,7 @@ class BaseCache:
     def used(self) -> frozenset[str]:
         """The names of the files that an instance's directory needs: by its links, and by what its disks stand on."""
         found: set[str] = set()
-        for entry in self.instances.glob("instance-*/*"):
+        for entry in (*self.instances.glob("instance-*/*"), *self.instances.glob("instance-*/rescue/*")):
             with contextlib.suppress(OSError, BadImage):
                 if entry.is_symlink():
                     found.add(entry.readlink().name)

@@ -59,6 +59,7 @@ class FakeDirectory:
     public_key: str | None = None
     console: bytes = b""
     bases: frozenset[str] = frozenset()
+    generation: int = 0
 
 
 class FakeImages:
@@ -70,6 +71,7 @@ class FakeImages:
         self.disks: dict[InstanceId, FakeDirectory] = {}
         self.bases: set[str] = set()
         self.exports: set[str] = set()
+        self.rescues: dict[InstanceId, FakeDirectory] = {}
         self._free_mb = free_mb
 
     async def start(self) -> None: ...
@@ -85,25 +87,40 @@ class FakeImages:
         await self._begin("create_disks", order)
         root_size(order)
         home, base = Path("/fake/instances") / order.name, Path("/fake/instances/_base")
+        home, own = (home / "rescue", home / "disk") if order.rescue else (home, None)
         disks = Disks(
             root=home / "disk",
             root_format=ImageFormat.QCOW2,
             kernel=base / order.kernel.sha256 if order.kernel else None,
             ramdisk=base / order.ramdisk.sha256 if order.ramdisk else None,
-            console_log=home / "console.log",
+            console_log=Path("/fake/instances") / order.name / "console.log",
             firmware_state=home / "firmware-state" if order.image.firmware is Firmware.UEFI else None,
-            **{blank.name: home / blank.name for blank in blanks_of(order.flavor)},
+            rescued=own,
+            **{blank.name: home / blank.name for blank in (() if order.rescue else blanks_of(order.flavor))},
         )
         bases = frozenset(image.sha256 for image in (order.image, order.kernel, order.ramdisk) if image)
         self.bases |= bases
         ref = InstanceRef(instance_id=order.instance_id, number=order.number)
-        return self.disks.setdefault(order.instance_id, FakeDirectory(ref, disks, bases=bases)).disks
+        made = FakeDirectory(ref, disks, bases=bases, generation=order.generation)
+        return self._kind(order).setdefault(order.instance_id, made).disks
+
+    def _kind(self, order: LaunchOrder) -> dict[InstanceId, FakeDirectory]:
+        return self.rescues if order.rescue else self.disks
+
+    async def renew(self, order: LaunchOrder) -> None:
+        await self._begin("renew", order)
+        there = self._kind(order).get(order.instance_id)
+        if there is not None and there.generation < order.generation:
+            del self._kind(order)[order.instance_id]
+
+    async def end_rescue(self, order: InstanceRef) -> None:
+        self.rescues.pop(order.instance_id, None)
 
     async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
         await self._begin("inject", order)
         if order.personal or order.config_drive:
             await tell()
-        found = self.disks.get(order.instance_id)
+        found = self._kind(order).get(order.instance_id)
         if found is None:
             raise InjectionFailed(f"{order.name}: there are no disks")
         if found.public_key not in (None, order.public_key):
@@ -119,7 +136,7 @@ class FakeImages:
     def memory_file(self, order: InstanceRef) -> Path:
         return Path("/fake") / order.name / "memory"
 
-    async def settle(self, order: InstanceRef) -> None:
+    async def settle(self, order: LaunchOrder) -> None:
         """Nothing here survives anything."""
 
     async def save_image(self, order: LaunchOrder, ticket: Ticket, copy: Copy | None) -> Received:
@@ -144,6 +161,7 @@ class FakeImages:
     async def delete_disks(self, order: InstanceRef) -> None:
         await self._begin("delete_disks", order)
         self.disks.pop(order.instance_id, None)
+        self.rescues.pop(order.instance_id, None)
 
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
         await self._begin("read_console", order)

@@ -5,6 +5,8 @@
     <path>/instance-%08x/{disk, ephemeral, swap}   what a guest writes (`disks.py`)
     <path>/instance-%08x/config-drive    what the guest is told, where it gets one
     <path>/instance-%08x/{instance-id, injection, console.log, firmware-state, memory}
+    <path>/instance-%08x/rescue/     the same again, of another root that it boots from for a while
+    <path>/instance-%08x/generation  in which it was made
     <path>/instance-%08x/image       a copy of its root disk, on its way to the controller's vault
     <path>/instance-%08x/{base, kernel, ramdisk}   links to what the instance needs of `_base`
     <path>/_work/                    what is being made or thrown away; emptied at start
@@ -25,7 +27,7 @@ from random import SystemRandom
 
 from launcher.drivers import process
 from launcher.drivers.images import qcow2
-from launcher.drivers.images.blanks import Blanks, blanks_of
+from launcher.drivers.images.blanks import Blank, Blanks, blanks_of
 from launcher.drivers.images.cache import BaseCache
 from launcher.drivers.images.config_drive import ConfigDrives
 from launcher.drivers.images.delivery import bring
@@ -47,7 +49,7 @@ from launcher.models import Firmware, Image, ImageFormat, InstanceId, InstanceRe
 from launcher.networks import FixedIp
 
 CONFIG_DRIVE, CONSOLE, UNSETTLED, NOTHING = "config-drive", "console.log", "unsettled", "none"
-FIRMWARE_STATE, IMAGE = "firmware-state", "image"
+FIRMWARE_STATE, IMAGE, RESCUE, GENERATION = "firmware-state", "image", "rescue", "generation"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -104,7 +106,8 @@ class LocalImages:
         size = root_size(order)
         async with self.cache.holding(order):
             if not await in_thread(self._is_there, order):
-                await self.blanks.ensure(order.flavor)
+                if not order.rescue:
+                    await self.blanks.ensure(order.flavor)
                 await self._make(order, await in_thread(self._new_disks, order, size))
             disks = await in_thread(self._disks, order)
         if await in_thread(_virtual_size, disks) < size:  # it was resized since its last start
@@ -121,6 +124,12 @@ class LocalImages:
             except BaseException:
                 await in_thread(shutil.rmtree, draft, ignore_errors=True)
                 raise
+
+    async def renew(self, order: LaunchOrder) -> None:
+        await in_thread(self._renew, order)
+
+    async def end_rescue(self, order: InstanceRef) -> None:
+        await in_thread(self._throw_away, self._home(order) / RESCUE, order)
 
     async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
         personality = (await tell()).told.personality if order.personal else Personality()
@@ -142,7 +151,7 @@ class LocalImages:
                 await self.ways.injectors[way].inject(place, payload)
         return Injected(ways, directory / CONFIG_DRIVE if Injection.CONFIG_DRIVE in ways else None)
 
-    async def settle(self, order: InstanceRef) -> None:
+    async def settle(self, order: LaunchOrder) -> None:
         await in_thread(self._settle, self._directory(order))
 
     async def _write_config_drive(self, drive: Path, guest: Guest) -> None:
@@ -157,10 +166,10 @@ class LocalImages:
             await in_thread(shutil.rmtree, draft)
 
     async def has_disks(self, order: InstanceRef) -> bool:
-        return await in_thread(lambda: self._find_owner(order) == order.instance_id)
+        return await in_thread(lambda: _owner(self._home(order)) == order.instance_id)
 
     def memory_file(self, order: InstanceRef) -> Path:
-        return self._directory(order) / "memory"
+        return self._home(order) / "memory"
 
     async def save_image(self, order: LaunchOrder, ticket: Ticket, copy: Copy | None) -> Received:
         """Beside the disk, because QEMU writes it and may be somebody who gets no further."""
@@ -179,7 +188,7 @@ class LocalImages:
         await in_thread(self._delete, order)
 
     async def read_console(self, order: LaunchOrder, max_bytes: int) -> bytes:
-        return await in_thread(_read_end, self._directory(order) / CONSOLE, max_bytes)
+        return await in_thread(_read_end, self._home(order) / CONSOLE, max_bytes)
 
     async def list_instances(self) -> Sequence[InstanceRef]:
         return await in_thread(self._list)
@@ -206,7 +215,8 @@ class LocalImages:
         if self._work.exists():
             shutil.rmtree(self._work)
         self._work.mkdir(mode=0o700)
-        for mark in (directory / UNSETTLED for directory in self.path.glob("instance-*")):
+        homes = [*self.path.glob("instance-*"), *self.path.glob(f"instance-*/{RESCUE}")]
+        for mark in (directory / UNSETTLED for directory in homes):
             if mark.is_symlink() and mark.readlink().name != BOOT_ID.read_text().strip():
                 shutil.rmtree(mark.parent)  # a power cut caught it before anybody used it
 
@@ -215,7 +225,7 @@ class LocalImages:
         self.cache.check(order)
         base, image = self._base / order.image.sha256, order.image
         disks = [NewDisk("disk", base, image.format, size, self._written(order))]
-        for blank in blanks_of(order.flavor):
+        for blank in self._blanks_of(order):
             file = self.blanks.path / blank.file
             disks.append(NewDisk(blank.name, file, ImageFormat.RAW, blank.size, file.stat().st_blocks * 512))
         return disks
@@ -223,6 +233,7 @@ class LocalImages:
     def _place(self, order: LaunchOrder, draft: Path) -> None:
         """The mark that it is not synced is a link, so that it is there as soon as the directory's name is."""
         (draft / "instance-id").write_text(order.instance_id)
+        (draft / GENERATION).write_text(str(order.generation))
         (draft / UNSETTLED).symlink_to(BOOT_ID.read_text().strip())
         self.cache.link(order, draft)
         draft.chmod(0o755)
@@ -233,8 +244,11 @@ class LocalImages:
         self.cache.check(order)
         directory = self._directory(order)
         root, format = disk_path(directory, "disk")
-        more = {blank.name: disk_path(directory, blank.name)[0] for blank in blanks_of(order.flavor)}
+        more = {blank.name: disk_path(directory, blank.name)[0] for blank in self._blanks_of(order)}
+        own = disk_path(self._home(order), "disk")
         return Disks(
+            rescued=own[0] if order.rescue else None,
+            rescued_format=own[1],
             root=root,
             root_format=format,
             firmware_state=directory / FIRMWARE_STATE if order.image.firmware is Firmware.UEFI else None,
@@ -242,7 +256,7 @@ class LocalImages:
             swap=more.get("swap"),
             kernel=self._base / order.kernel.sha256 if order.kernel else None,
             ramdisk=self._base / order.ramdisk.sha256 if order.ramdisk else None,
-            console_log=directory / CONSOLE,
+            console_log=self._home(order) / CONSOLE,
         )
 
     def _occupied(self, order: LaunchOrder, disks: Disks) -> int:
@@ -255,15 +269,26 @@ class LocalImages:
         base, image = self._base / order.image.sha256, order.image
         return image.virtual_size if image.format is ImageFormat.QCOW2 else base.stat().st_blocks * 512
 
-    def _find_owner(self, order: InstanceRef) -> InstanceId | None:
-        try:
-            return (self._directory(order) / "instance-id").read_text()
-        except FileNotFoundError:
-            return None
+    def _blanks_of(self, order: LaunchOrder) -> Sequence[Blank]:
+        return () if order.rescue else blanks_of(order.flavor)
+
+    def _renew(self, order: LaunchOrder) -> None:
+        """What an older launcher has made says no generation."""
+        directory = self._directory(order)
+        with contextlib.suppress(FileNotFoundError):
+            if int((directory / GENERATION).read_text() or 0) >= order.generation:
+                return
+        self._throw_away(directory, order)
+
+    def _throw_away(self, directory: Path, order: InstanceRef) -> None:
+        """At once, as far as its name goes."""
+        if _owner(directory) == order.instance_id:
+            with tempfile.TemporaryDirectory(dir=self._work) as trash, failpoint("image.trash"):
+                directory.rename(Path(trash) / order.name)
 
     def _is_there(self, order: LaunchOrder) -> bool:
         """Whether the order's directory exists. Raises HostResourceMissing when another instance's is in its place."""
-        owner = self._find_owner(order)
+        owner = _owner(self._directory(order))
         if owner not in (None, order.instance_id):
             raise HostResourceMissing(
                 f"{self._directory(order)} belongs to the instance {owner}, not to {order.instance_id}",
@@ -290,7 +315,7 @@ class LocalImages:
         if not (directory / UNSETTLED).is_symlink():
             return
         for file in directory.iterdir():
-            if not file.is_symlink() and file.name != CONSOLE:
+            if file.is_file() and not file.is_symlink() and file.name != CONSOLE:
                 sync_file(file)
         with failpoint("image.settled"):
             (directory / UNSETTLED).unlink()
@@ -304,9 +329,7 @@ class LocalImages:
             (self._directory(order) / "injection").write_text(record)
 
     def _delete(self, order: InstanceRef) -> None:
-        if self._find_owner(order) == order.instance_id:
-            with tempfile.TemporaryDirectory(dir=self._work) as trash, failpoint("image.trash"):
-                self._directory(order).rename(Path(trash) / order.name)
+        self._throw_away(self._home(order), order)
 
     def _list(self) -> list[InstanceRef]:
         """A directory that somebody else made, or that has just gone, is none of ours."""
@@ -319,8 +342,19 @@ class LocalImages:
                     found.append(ref)
         return found
 
-    def _directory(self, order: InstanceRef) -> Path:
+    def _home(self, order: InstanceRef) -> Path:
         return self.path / order.name
+
+    def _directory(self, order: LaunchOrder) -> Path:
+        """Where its root is, or the other one while it is rescued."""
+        return self._home(order) / RESCUE if order.rescue else self._home(order)
+
+
+def _owner(directory: Path) -> InstanceId | None:
+    try:
+        return (directory / "instance-id").read_text()
+    except FileNotFoundError:
+        return None
 
 
 def root_size(order: LaunchOrder) -> int:

@@ -63,10 +63,16 @@ class ImageStore(Protocol):
     async def create_disks(self, order: LaunchOrder) -> Disks:
         """Base files (copied once per checksum), overlay of the root; built aside, renamed into place.
 
-        An overlay that is there and smaller than it should be grows.
+        An overlay that is there and smaller than it should be grows. For a rescue: the other root, and its own beside.
 
         Raises BadImage, InsufficientSpace (with the numbers), HostResourceMissing.
         """
+
+    async def renew(self, order: LaunchOrder) -> None:
+        """Disks that were made in an older generation go, so that they are made again; of a rescue only its own."""
+
+    async def end_rescue(self, order: InstanceRef) -> None:
+        """The root that it was rescued with goes, if there is one."""
 
     async def inject(self, order: LaunchOrder, nics: Sequence[FixedIp], tell: Tell) -> Injected:
         """Give the guest its key, its personality and, where a network has no DHCP server, its addresses.
@@ -82,7 +88,7 @@ class ImageStore(Protocol):
     def memory_file(self, order: InstanceRef) -> Path:
         """Where the memory of a suspended guest is kept; it goes with the disks."""
 
-    async def settle(self, order: InstanceRef) -> None:
+    async def settle(self, order: LaunchOrder) -> None:
         """Let what was made survive a power cut. Runs beside the start of the domain, because it may take long."""
 
     async def save_image(self, order: LaunchOrder, ticket: Ticket, copy: Copy | None) -> Received:

@@ -29,6 +29,7 @@ FIRMWARE, FIRMWARE_STATE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/s
 """Debian's package ovmf; without Secure Boot, which would need a machine with SMM."""
 SPARE_PORTS = 4
 """PCI Express has no room for what comes while a guest runs, except in ports made before."""
+RESCUED, RESCUED_SERIAL = "vdy", "own-root"  # behind its volumes: these keep their devices
 CONFIG_DRIVE = "vdz"  # behind all others; its guest finds it by its label
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -121,6 +122,9 @@ def _add_devices(devices: Element, order: LaunchOrder, disks: Disks) -> None:
     writable = [path for path in (disks.root, disks.ephemeral, disks.swap) if path is not None]
     for letter, path in zip("abc", writable, strict=False):
         _add_disk(devices, path, f"vd{letter}", disks.root_format)
+    if disks.rescued is not None:
+        own = _add_disk(devices, disks.rescued, RESCUED, disks.rescued_format)
+        SubElement(own, "serial").text = RESCUED_SERIAL
     devices.extend(map(disk_xml.build, disks.volumes))
     if disks.config_drive is not None:
         SubElement(_add_disk(devices, disks.config_drive, CONFIG_DRIVE, ImageFormat.RAW), "readonly")

@@ -35,6 +35,8 @@ class Disks(Model):
     config_drive: Path | None = None
     ephemeral: Path | None = None
     swap: Path | None = None
+    rescued: Path | None = Field(default=None, description="the instance's own root, while another boots")
+    rescued_format: ImageFormat = ImageFormat.QCOW2
     firmware_state: Path | None = Field(default=None, description="of an instance that UEFI starts; made by `spawn`")
 
 

@@ -69,7 +69,7 @@ class InstancesQuery(Model):
     limit: int = Field(default=PAGE, ge=1, le=PAGE)
     marker: str | None = None
     name: str | None = None
-    status: Literal["BUILD", "ACTIVE", "PAUSED", "SUSPENDED", "STOPPED", "ERROR", "DELETED"] | None = None
+    status: Literal["BUILD", "ACTIVE", "PAUSED", "SUSPENDED", "STOPPED", "RESCUED", "ERROR", "DELETED"] | None = None
     host: str | None = None
     all_projects: bool = False
     deleted: bool = False

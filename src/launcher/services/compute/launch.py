@@ -131,10 +131,14 @@ class Launches:
         if self.holdings.numbers.has(work.order):
             await self.network.unplug(work.order)
 
-    async def create_disks(self, work: Launch) -> None:
+    async def fetch_images(self, work: Launch) -> None:
+        """What only the controller's host has."""
         for image in await self.images.list_missing(work.order):
             ticket = await self.bus.call(work.within_step(), OpenContent(sha256=image.sha256))
             await self.images.fetch(work.order, image, ticket)
+
+    async def create_disks(self, work: Launch) -> None:
+        await self.fetch_images(work)
         work.disks = await self.images.create_disks(work.order)
 
     async def delete_disks(self, work: Launch) -> None:

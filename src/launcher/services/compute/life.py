@@ -58,6 +58,9 @@ class Life:
             TaskState.UNPAUSING: self.unpause,
             TaskState.SUSPENDING: self.suspend,
             TaskState.RESUMING: self.resume,
+            TaskState.REBUILDING: self.rebuild,
+            TaskState.RESCUING: self.rescue,
+            TaskState.UNRESCUING: self.unrescue,
             TaskState.IMAGE_SNAPSHOT: self.save_image,
         }
 
@@ -106,6 +109,8 @@ class Life:
         self.holdings.hold(work.order, running=False)
 
     async def start(self, work: Launch, deadline_ms: float) -> None:
+        """One whose rescued machine ended by itself is rescued no more."""
+        await self.images.end_rescue(work.order)
         await self.launches.bring_up(work)
 
     async def reboot(self, work: Launch, deadline_ms: float) -> None:
@@ -124,6 +129,22 @@ class Life:
         self.holdings.hold(work.order, running=False)
 
     async def resume(self, work: Launch, deadline_ms: float) -> None:
+        await self.launches.bring_up(work)
+
+    async def rebuild(self, work: Launch, deadline_ms: float) -> None:
+        """The image is here before the disks go, which happens once in this generation."""
+        await self.launches.fetch_images(work)
+        await self._shut_down(work, deadline_ms)
+        await self.images.renew(work.order)
+        await self.launches.bring_up(work)
+
+    async def rescue(self, work: Launch, deadline_ms: float) -> None:
+        """Its order has the other root's images; that root is made once in this generation, too."""
+        await self.rebuild(work, deadline_ms)
+
+    async def unrescue(self, work: Launch, deadline_ms: float) -> None:
+        await self._shut_down(work, deadline_ms)
+        await self.images.end_rescue(work.order)
         await self.launches.bring_up(work)
 
     async def save_image(self, work: Launch, deadline_ms: float) -> None:

@@ -144,7 +144,7 @@ class Admission:
 
     def _order(self, db: sqlite3.Connection, plan: Plan, number: int, name: str) -> LaunchOrder:
         request, project = plan.request, plan.ctx.project_id
-        machine, kernel, ramdisk = _images(db, plan.ctx, request.image, plan.flavor)
+        machine, kernel, ramdisk = boot_images(db, plan.ctx, request.image, plan.flavor)
         return LaunchOrder(
             instance_id=new_uuid(self.rng),
             number=number,
@@ -226,7 +226,7 @@ def _check_encoded(encoded: str, field: str, limit: int) -> None:
         raise BadRequest(f"{field} has {size} bytes, {limit} are allowed", field=field)
 
 
-def _images(
+def boot_images(
     db: sqlite3.Connection, ctx: Context, name_or_id: str, flavor: Flavor
 ) -> tuple[Image, Image | None, Image | None]:
     """The machine image, and the kernel and ramdisk that it names. Raises Conflict while one of them is not active."""

@@ -26,6 +26,7 @@ RUNNING = frozenset(ArtefactKind) - {ArtefactKind.EXPORT, ArtefactKind.FLOATING,
 DUE = {
     VmState.ACTIVE: RUNNING,
     VmState.PAUSED: RUNNING,
+    VmState.RESCUED: RUNNING,
     VmState.SUSPENDED: RUNNING - {ArtefactKind.DOMAIN},
     VmState.STOPPED: RUNNING - {ArtefactKind.DOMAIN},
     VmState.ERROR: frozenset[ArtefactKind](),

@@ -37,6 +37,7 @@ from launcher.services.controller.life import Life
 from launcher.services.controller.reconcile import LaunchRules, Reconcile
 from launcher.services.controller.refresh import PAUSE, Refresh
 from launcher.services.controller.reports import Reports
+from launcher.services.controller.roots import Roots
 from launcher.services.controller.security_groups import SecurityGroups
 from launcher.services.controller.start_report import StartReport
 from launcher.services.controller.sweep import Sweep
@@ -91,6 +92,7 @@ class Controller(Role):
             **every, quotas=quotas, flavors=flavors, build_timeout=launches.build_timeout, first_look=FIRST_LOOK
         )
         self.life = Life(db=db, clock=clock, journal=self.journal, reconcile=self.reconcile, rules=launches)
+        self.roots = Roots(life=self.life)
         self.instance_images = InstanceImages(db=db, clock=clock, rng=rng, life=self.life, images=self.images)
         self.reports = Reports(
             db=db,
@@ -128,6 +130,7 @@ class Controller(Role):
             *self.caches.routes,
             *self.reports.routes,
             *self.life.routes,
+            *self.roots.routes,
             *self.attributes.routes,
             *self.sweep.routes,
         ]

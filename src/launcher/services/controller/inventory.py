@@ -42,6 +42,7 @@ STATES = {
     "PAUSED": VmState.PAUSED,
     "SUSPENDED": VmState.SUSPENDED,
     "STOPPED": VmState.STOPPED,
+    "RESCUED": VmState.RESCUED,
     "ERROR": VmState.ERROR,
     "DELETED": VmState.DELETED,
 }

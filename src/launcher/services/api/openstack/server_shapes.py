@@ -38,8 +38,8 @@ CONSISTENT = Version(2, 75)
 """From here on an update is answered with the whole server, before without these."""
 NOT_OF_UPDATES = ("OS-EXT-", "OS-SRV-USG", "config_drive", "key_name", "host_status", "os-ext", "security_groups")
 NOT_OF_UPDATES_EITHER = ("tags", "trusted_image_certificates", "server_groups")
-STATUS = {VmState.BUILDING: "BUILD", VmState.STOPPED: "SHUTOFF"}
-POWER = {VmState.ACTIVE: 1, VmState.PAUSED: 3, VmState.STOPPED: 4, VmState.SUSPENDED: 4}
+STATUS = {VmState.BUILDING: "BUILD", VmState.STOPPED: "SHUTOFF", VmState.RESCUED: "RESCUE"}
+POWER = {VmState.ACTIVE: 1, VmState.RESCUED: 1, VmState.PAUSED: 3, VmState.STOPPED: 4, VmState.SUSPENDED: 4}
 TASKS = {
     TaskState.BRIDGING: "networking",
     TaskState.IMAGING: "spawning",
