@@ -22,6 +22,12 @@ Made from the models by `python -m tests.ec2_page`; a test compares. An operatio
 `UnsupportedOperation`. Every operation understands `DryRun`. `N` is a number; a list of one may come without it. What
 a filter compares may have `*` and `?`.
 
+Tried at every run of the tests: awscli, boto3 with its waiters and paginators, boto 2.49, JavaScript's SDK 3 (where
+there is npm), Perl's Net::Amazon::EC2 with both signatures. euca2ools is in no registry (neither Debian 12 nor PyPI
+has it) and needs Python 2; its versions 1.3 and 2.1.3, which ask boto 2 for all they do, were tried by hand with
+Python 2.7: `euca-add-keypair test`, `euca-run-instances -k test -t m1.tiny ami-tiny`, and those for instances,
+volumes, snapshots, images, groups and tags.
+
 How things are told apart from EC2, because they are so here:
 
 * An instance in error is `terminated`, until it is terminated; its reason is `Server.InternalError` and the step that

@@ -54,14 +54,16 @@ async def test_from_the_key_to_the_end(house: House, launcher: Run) -> None:
     assert (await launcher("keypair create me"))[1].startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
     assert (await launcher("group create web --rule tcp:22 --rule icmp"))[0] == Exit.OK
 
-    code, out, err = await launcher("run ami-tiny --name web -k me --group web --metadata a=b")
+    code, out, err = await launcher("run ami-tiny --name web -k me --group web --metadata a=b --on-shutdown terminate")
     steps = [line.split()[0] for line in out.splitlines()[1:-1]]
     assert (code, err) == (0, "")
     assert steps[-1] == "active"
     assert {"networking", "imaging", "spawning"} <= set(steps)
     assert out.splitlines()[-1] == "launcher ssh web"
 
-    instance_id = json.loads((await launcher("show web --json"))[1])["id"]
+    shown = json.loads((await launcher("show web --json"))[1])
+    instance_id = shown["id"]
+    assert (shown["shutdown_behaviour"], shown["protected"]) == ("terminate", False)
     assert "ACTIVE" in (await launcher(f"show {instance_id[:8]}"))[1]
     assert "web" in (await launcher("list"))[1]
     assert "spawning" in (await launcher("events web"))[1]

@@ -132,6 +132,10 @@ def test_what_is_no_signature_of_version_4_is_refused(changes: dict[str, str], c
     assert refused.value.code == code
 
 
+def test_boto_2_takes_the_service_from_the_hosts_name() -> None:
+    assert read(authorized(Credential=f"{KEY}/20260102/box/box/aws4_request")).service == "box"
+
+
 def test_a_signature_is_good_for_five_minutes() -> None:
     signed, moment = read(authorized()), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
     for seconds in (-300, 0, 300):

@@ -35,6 +35,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--password-hash", metavar="HASH", help="root's, e.g. of `openssl passwd -6`")
     parser.add_argument("--config-drive", action="store_true", help="tell the guest by a disk of its own, too")
     parser.add_argument("--zone", help="availability zone, or zone:host for administrators")
+    parser.add_argument("--on-shutdown", choices=("stop", "terminate"), help="when its guest powers off (stop)")
+    parser.add_argument("--protect", action="store_true", help="refuse to delete it")
     parser.add_argument("--metadata", action="append", type=_pair, metavar="K=V", help="may be repeated")
     parser.add_argument("--wait", type=_stages, default=("active",), metavar="STAGES", help=_WAIT_HELP)
     parser.add_argument("--no-wait", dest="wait", action="store_const", const=(), help="return when it is accepted")
@@ -112,6 +114,8 @@ def _request(args: argparse.Namespace, image: str) -> Json:
         "config_drive": args.config_drive,
         "availability_zone": args.zone,
         "metadata": dict(args.metadata or ()),
+        "shutdown_behaviour": args.on_shutdown,
+        "protected": args.protect,
     }
     return {name: value for name, value in wanted.items() if value}
 

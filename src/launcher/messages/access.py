@@ -46,7 +46,7 @@ class VerifySignature(Call[Identity]):
     """Who has made this signature with an access key's secret; raises Unauthorized, the same for whatever is wrong.
 
     Version 4: HMAC-SHA256 in hex, by the key that AWS derives for the scope, which is the third line of
-    `string_to_sign`; it must be of the service `ec2`. Version 2: HMAC-SHA256 in base64, by the secret itself.
+    `string_to_sign`; it must be of the `service`. Version 2: HMAC-SHA256 in base64, by the secret itself.
     `or_string` is what it may be of instead. Time stamps and repetitions are the caller's to look at. Too many failures
     in a row lock the key for a while.
     """
@@ -58,6 +58,7 @@ class VerifySignature(Call[Identity]):
     string_to_sign: str
     or_string: str | None = None
     signature: str
+    service: str = "ec2"
 
 
 class LogIn(Call[IssuedToken]):

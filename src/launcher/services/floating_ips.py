@@ -194,7 +194,8 @@ class FloatingIps:
 
     def _pool(self, message: AllocateFloatingIp) -> FloatingPool:
         if not self.outward.pools:
-            raise Conflict("there is no pool of floating IPs", hint="make one: [network] pools in config.toml")
+            hint = "make one: [network] pools in config.toml"
+            raise Conflict("there is no pool of floating IPs", hint=hint, field="pool")
         for pool in self.outward.pools:
             if message.pool == pool.name or (message.pool is None and (message.address or pool.first) in pool.cidr):
                 return pool

@@ -56,6 +56,7 @@ class Callers:
         string_to_sign: str,
         or_string: str | None,
         signature: str,
+        service: str,
     ) -> Context:
         """As EC2's dialect has it (`VerifySignature`). Raises Unauthorized, the same for whatever is wrong."""
         ctx = self.nobody(request)
@@ -65,6 +66,7 @@ class Callers:
             string_to_sign=string_to_sign,
             or_string=or_string,
             signature=signature,
+            service=service,
         )
         return self._known(ctx, await self.bus.call(ctx, signed))
 

@@ -24,7 +24,7 @@ from launcher.services.controller.lockout import Lockout
 from launcher.services.controller.passwords import Passwords
 
 TOKEN_OF_ADMIN, KEY_OF_ADMIN = "admin.json's token", "admin.json's access key"
-SCOPE = re.compile(r"([0-9]{8})/([A-Za-z0-9._-]{1,64})/ec2/aws4_request")
+SCOPE = re.compile(r"([0-9]{8})/([A-Za-z0-9._-]{1,64})/([A-Za-z0-9._-]{1,64})/aws4_request")
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Access:
         proof = await self.db.read(lambda db: credentials.find_proof(db, CredentialKind.ACCESS_KEY, key, now))
         secret = proof.secret if proof else "nobody's"
         texts = [message.string_to_sign, message.or_string or message.string_to_sign]
-        wanted = [_signature(message.version, text, secret) for text in texts]
+        wanted = [_signature(message, text, secret) for text in texts]
         matching = [hmac.compare_digest(each.encode(), message.signature.encode()) and each != "" for each in wanted]
         passed = any(matching)
         if proof and self.admits(key, passed=passed):
@@ -106,16 +106,16 @@ class Access:
         return passed
 
 
-def _signature(version: int, string_to_sign: str, secret: str) -> str:
+def _signature(message: VerifySignature, string_to_sign: str, secret: str) -> str:
     """What it must be; nothing when the string to sign is not for here."""
     text = string_to_sign.encode()
-    if version == 2:
+    if message.version == 2:
         return base64.b64encode(_hmac(secret.encode(), text)).decode()
     scope = SCOPE.fullmatch((string_to_sign.split("\n") + [""] * 3)[2])
-    if scope is None:
+    if scope is None or scope[3] != message.service:
         return ""
     key = ("AWS4" + secret).encode()
-    for part in (scope[1], scope[2], "ec2", "aws4_request"):
+    for part in (*scope.groups(), "aws4_request"):
         key = _hmac(key, part.encode())
     return _hmac(key, text).hex()
 

@@ -226,6 +226,7 @@ OPERATIONS = (
             QuotaExceeded: "AddressLimitExceeded",
             NotFound: "InvalidPublicIpv4Pool.NotFound",
             BadRequest: "InvalidAddress.NotFound",
+            (Conflict, "pool"): "InsufficientAddressCapacity",
             Conflict: "InvalidAddress.InUse",
         },
     ),

@@ -1,7 +1,8 @@
 """Parameters of the Query protocol as the model of their operation, each field by its own type.
 
 `Filter.1.Value.2=x` is a path: names lead into models, numbers into lists. Lists are in the order of their numbers, as
-numbers; a list of one may come without a number, as some clients send it. Text stays text, whatever it looks like.
+numbers; a list of one may come without a number, and one thing as a list, as some clients send them. Text stays text,
+whatever it looks like.
 """
 
 from __future__ import annotations
@@ -142,6 +143,8 @@ def _value(kind: Any, found: Tree | str, where: str) -> Any:
         if isinstance(found, str):
             raise bad_value(where, found, "It has parts.")
         return _model(kind, found, f"{where}.")
+    if not isinstance(found, str) and list(found) == ["1"]:
+        found = found["1"]
     if not isinstance(found, str):
         raise Refusal("UnknownParameter", f"The parameter {where}.{next(iter(found))} is not recognized")
     return _scalar(kind, found, where)

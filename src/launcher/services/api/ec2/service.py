@@ -104,6 +104,7 @@ class Ec2:
                 string_to_sign=signed.string_to_sign,
                 or_string=signed.or_string,
                 signature=signed.signature,
+                service=signed.service,
             )
             if operation.changes:
                 self.seen.check(signed, now)

@@ -22,7 +22,7 @@ SKEW = 300.0
 LONGEST = 7 * 24 * 3600.0
 """Seconds that a request may be signed in advance for."""
 ALGORITHM = "AWS4-HMAC-SHA256"
-SCOPE = re.compile(r"[\x21-\x2e\x30-\x7e]{1,128}/[0-9]{8}/[A-Za-z0-9._-]{1,64}/ec2/aws4_request")
+SCOPE = re.compile(r"[\x21-\x2e\x30-\x7e]{1,128}/[0-9]{8}/[A-Za-z0-9._-]{1,64}/([A-Za-z0-9._-]{1,64})/aws4_request")
 HEADER = re.compile(rf"{ALGORITHM}\s+Credential=([^,\s]+),\s*SignedHeaders=([^,\s]+),\s*Signature=([0-9a-f]{{64}})")
 UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00)?")
 Pairs = Sequence[tuple[str, str]]
@@ -60,6 +60,7 @@ class Signed:
     begins: float
     ends: float
     or_string: str | None = None
+    service: str = "ec2"
 
     def check_time(self, now: float) -> None:
         if not self.begins - SKEW <= now <= self.ends:
@@ -94,7 +95,7 @@ def _read(received: Received, parameters: Pairs) -> Signed:
 
 def _version_4(received: Received, header: str) -> Signed:
     match = HEADER.fullmatch(header.strip())
-    if match is None or not SCOPE.fullmatch(match[1]):
+    if match is None or not _is_for_ec2(received, match[1]):
         raise Refusal("IncompleteSignature", f"Authorization is no {ALGORITHM} header with a scope of ec2")
     credential, signed_headers, signature = match.groups()
     stamp = received.header("x-amz-date")
@@ -109,7 +110,7 @@ def _version_4(received: Received, header: str) -> Signed:
 
 def _version_4_in_query(received: Received, named: Mapping[str, str]) -> Signed:
     algorithm, credential = named.get("X-Amz-Algorithm"), named.get("X-Amz-Credential", "")
-    if algorithm != ALGORITHM or not SCOPE.fullmatch(credential):
+    if algorithm != ALGORITHM or not _is_for_ec2(received, credential):
         raise Refusal("IncompleteSignature", f"X-Amz-Credential is no {ALGORITHM} credential with a scope of ec2")
     seconds = named.get("X-Amz-Expires", "")
     if not re.fullmatch(r"[0-9]{1,6}", seconds) or not 0 < int(seconds) <= LONGEST:
@@ -119,6 +120,13 @@ def _version_4_in_query(received: Received, named: Mapping[str, str]) -> Signed:
     text = canonical(received, named.get("X-Amz-SignedHeaders", ""), needed={"host"}, query=unsigned)
     ends = moment.timestamp() + int(seconds)
     return _signed(credential, moment, text, named["X-Amz-Signature"], ends=ends)
+
+
+def _is_for_ec2(received: Received, credential: str) -> bool:
+    """boto 2, and so euca2ools, has service and region from the host's name: those of 127.0.0.1 are `127` and `0`."""
+    scope = SCOPE.fullmatch(credential)
+    host = (received.header("host") or "").partition(":")[0]
+    return scope is not None and scope[1] in ("ec2", host.partition(".")[0])
 
 
 def canonical(received: Received, signed_headers: str, *, needed: set[str], query: str) -> str:
@@ -164,7 +172,8 @@ def _signed(credential: str, moment: datetime, text: str, signature: str, *, end
         raise Refusal("IncompleteSignature", "the scope is of another day than the date")
     digest = hashlib.sha256(text.encode()).hexdigest()
     begins = moment.timestamp()
-    return Signed(4, access_key, "\n".join((ALGORITHM, stamp, scope, digest)), signature, begins, ends)
+    text_to_sign, service = "\n".join((ALGORITHM, stamp, scope, digest)), scope.split("/")[2]
+    return Signed(4, access_key, text_to_sign, signature, begins, ends, service=service)
 
 
 # --- version 2 -------------------------------------------------------------------------------------
