@@ -550,3 +550,17 @@ async def test_a_disk_grows_to_its_new_flavors_size_and_keeps_what_was_written(
         assert (grown, qcow2.read_header(grown.root).virtual_size) == (disks, 10 * GIB)
     await process.run(["qemu-img", "check", "-f", "qcow2", disks.root])
     await process.run(["qemu-io", "-f", "qcow2", "-c", "read -P 7 0 64k", disks.root])
+
+
+@pytest.mark.parametrize("store", ["metadata"], indirect=True)
+async def test_empty_disks_go_when_nothing_stands_on_them(store: LocalImages, orders: Orders) -> None:
+    flavor = Flavor(name="m1.more", vcpus=1, memory_mb=64, root_gb=0, ephemeral_gb=1, swap_mb=16)
+    await store.create_disks(orders(flavor=flavor))
+    blanks = store.path / "_blank"
+    await store.prune_bases()
+    assert len(list(blanks.iterdir())) == 2
+    await store.delete_disks(a_ref(1))
+    assert await store.prune_bases() > 0
+    assert list(blanks.iterdir()) == []
+    await store.create_disks(orders(flavor=flavor))
+    assert len(list(blanks.iterdir())) == 2

@@ -15,6 +15,7 @@ from launcher.errors import NetworkFailed, NotFound
 from launcher.floating import Translation
 from launcher.images import Received, Ticket
 from launcher.models import (
+    POWERED_OFF,
     DhcpEvidence,
     Diagnostics,
     Image,
@@ -111,6 +112,10 @@ class SimVirt(NoVolumes):
     async def find_domain(self, instance_id: InstanceId) -> Domain | None:
         await self.life.look()
         return next((self._seen(order) for order in self.host.listed() if order.instance_id == instance_id), None)
+
+    async def find_end(self, order: InstanceRef) -> str | None:
+        await self.life.look()
+        return POWERED_OFF if order.instance_id in self.host.powered_off else None
 
     def _seen(self, order: LaunchOrder) -> Domain:
         return Domain(
