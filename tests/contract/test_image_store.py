@@ -14,9 +14,8 @@ import pytest
 from launcher.drivers import process
 from launcher.drivers.images import qcow2
 from launcher.drivers.images.fake import FakeImages
-from launcher.drivers.images.inject.choice import Ways
-from launcher.drivers.images.inject.injector import Injector, Payload
-from launcher.drivers.images.inject.storage_daemon import StorageDaemon
+from launcher.drivers.images.inject.choice import Ways, make_ways
+from launcher.drivers.images.inject.injector import Payload
 from launcher.drivers.images.library import add_image, read_image
 from launcher.drivers.images.local import LocalImages
 from launcher.drivers.images.space import Space
@@ -79,8 +78,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, library: Path) -
     if request.param == "storage-daemon":
         request.getfixturevalue("sandboxed")
     way = Injection.STORAGE_DAEMON if request.param == "storage-daemon" else Injection.METADATA
-    injectors: dict[Injection, Injector] = {Injection.STORAGE_DAEMON: StorageDaemon(tmp_path / "i")}
-    ways = Ways([way], {name: injector for name, injector in injectors.items() if name is way})
+    ways = make_ways([way], state=tmp_path)
     format = ImageFormat.RAW if request.param == "raw" else ImageFormat.QCOW2
     files = LocalImages(tmp_path / "instances", library=library, ways=ways, disk_format=format)
     opened: ImageStore = FakeImages() if request.param == "fake" else files

@@ -69,13 +69,19 @@ def faults() -> Iterator[Schedule]:
         yield from [replace(scene, faults=(*scene.faults, fault), kills=kills) for kills in KILLED]
     for fault, number in itertools.product(ODD_FAULTS, range(16)):
         yield Schedule(seed=number, faults=(fault,), kills=KILLED[number % 4], deletes=((), (REST,))[number // 4 % 2])
+    for number in range(30, 60, 2):
+        yield Schedule(faults=("virt.list:ghost",), kills=(f"{number}:reboot",), deletes=(REST,))
 
 
 def late_starts() -> Iterator[Schedule]:
-    """A domain that starts when nobody waits for it any more, while its end is under way."""
+    """A domain that starts when nobody waits for it any more, while its end is under way; and whatever else comes after
+    the end of who did it.
+    """
     for seed, number in itertools.product(range(12), range(25, 50, 5)):
         yield Schedule(seed=seed, launches=1, faults=("virt.spawn:late",), deletes=(number,))
         yield Schedule(seed=seed, launches=1, kills=(f"{number}:late",), deletes=(number + 3,))
+    for number in range(20, 60):
+        yield Schedule(faults=("virt.spawn:broken",), kills=(f"{number}:late",))
 
 
 def deletes() -> Iterator[Schedule]:

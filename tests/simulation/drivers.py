@@ -73,6 +73,7 @@ class SimVirt(NoVolumes):
         return RESOURCES
 
     async def spawn(self, order: LaunchOrder, disks: Disks) -> None:
+        await self.life.look()  # a dead launcher starts nothing
         self.host.check_start(order)
         await self.life.touch(self.host, "virt.spawn", lambda: self._spawn(order), order=order, makes="domain")
 
@@ -99,6 +100,7 @@ class SimVirt(NoVolumes):
         await self.life.touch(self.host, "virt.suspend", lambda: self.host.suspend(order), order=order)
 
     async def resume(self, order: LaunchOrder, memory: Path) -> None:
+        await self.life.look()  # a dead launcher starts nothing
         self.host.check_start(order)
         await self.life.touch(self.host, "virt.resume", lambda: self.host.resume(order), order=order)
 

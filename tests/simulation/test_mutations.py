@@ -248,7 +248,7 @@ MUTATIONS = [
     Mutation(a_new_lease_every_time, "kills"),
     Mutation(only_the_first_nic, "kills"),
     Mutation(no_second_look, "late_starts"),
-    Mutation(no_sweep, "kills", lambda schedule: ":late" in str(schedule)),
+    Mutation(no_sweep, "late_starts", lambda schedule: "virt.spawn:broken" in schedule.faults),
     Mutation(
         no_look_at_what_a_host_knows,
         "changes",
