@@ -28,11 +28,12 @@ lock:
 	@.venv/bin/pip freeze --exclude-editable > requirements.lock
 
 # SCHEDULES mixtures of everything that can befall a launch, in virtual time, other ones each time; `make test` runs a
-# fixed five thousand.
+# fixed five thousand. Many can be split: `SEED=1 SCHEDULES=25000`, `SEED=25001 SCHEDULES=25000` …
 SCHEDULES ?= 10000
 SEED ?= $(shell date +%s)
+WORKERS ?= $(shell nproc)
 soak: setup
-	@.venv/bin/python -m tests.simulation.run --soak $(SCHEDULES) --seed $(SEED)
+	@.venv/bin/python -m tests.simulation.run --soak $(SCHEDULES) --seed $(SEED) --workers $(WORKERS)
 
 bench: $(BENCHES:%=bench-%)
 

@@ -1,6 +1,7 @@
 """What an instance's disks cost in the launch path: overlays, injection each way, config drives, empty disks.
 
-On the image store as the compute role calls it, in a sandbox; nothing boots. The image is ami-tiny.
+On the image store as the compute role calls it, in a sandbox; nothing boots. The image is ami-tiny. Then what an image
+of such a disk costs, and the import of one of 500 MB (`bench/imports.py`).
 """
 
 from __future__ import annotations
@@ -19,21 +20,23 @@ from functools import partial
 from pathlib import Path
 from random import SystemRandom
 
-from bench import tables
+from bench import imports, tables
 from launcher.config import NetworkConfig
 from launcher.drivers import process
 from launcher.drivers.images import library, qcow2
 from launcher.drivers.images.config_drive import ConfigDrives, Content, FileSystem
 from launcher.drivers.images.inject.choice import make_ways
 from launcher.drivers.images.local import LocalImages
+from launcher.drivers.images.local_vault import LocalVault
 from launcher.drivers.images.store import Injection
 from launcher.errors import DriverError
 from launcher.guestdata.guest import Guest
+from launcher.images import Ticket
 from launcher.models import Flavor, GuestMetadata, ImageFormat, Instance, LaunchOrder, Nic, VmState
 from launcher.networks import FixedIp, NetworkMode
 from launcher.sandbox import INSIDE
 
-ROUNDS, WARM = 40, 5
+ROUNDS, WARM, SNAPSHOTS = 40, 5, 10
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI bench"
 LIBRARY = Path(__file__).parents[1] / ".cache" / "images"
 TINY = Flavor(name="m1.tiny", vcpus=1, memory_mb=512, root_gb=0)
@@ -66,11 +69,18 @@ class Bench:
 
     @contextlib.asynccontextmanager
     async def store(
-        self, way: Injection, *, format: ImageFormat = ImageFormat.QCOW2, drives: ConfigDrives | None = None
+        self,
+        way: Injection,
+        *,
+        format: ImageFormat = ImageFormat.QCOW2,
+        drives: ConfigDrives | None = None,
+        vault: Path | None = None,
     ) -> AsyncIterator[LocalImages]:
         home = Path(tempfile.mkdtemp(dir=self.directory))
         ways = make_ways([way], state=home)
-        store = LocalImages(home / "instances", library=LIBRARY, ways=ways, disk_format=format, config_drives=drives)
+        store = LocalImages(
+            home / "instances", library=LIBRARY, ways=ways, disk_format=format, config_drives=drives, vault=vault
+        )
         await store.start()
         try:
             yield store
@@ -180,6 +190,20 @@ async def measure(times: Times) -> None:
             more = TINY.model_copy(update={"ephemeral_gb": 20, "swap_mb": 1024})
             await bench.launches(store, "qcow2 with ephemeral and swap, metadata", times, more)
         await drives(bench, times)
+        await snapshots(bench, times)
+
+
+async def snapshots(bench: Bench, times: Times) -> None:
+    """A copy of a root disk that no machine writes to, on its way to the vault; the gate is the controller's."""
+    vault = LocalVault(bench.directory / "vault")
+    await vault.start()
+    async with bench.store(Injection.METADATA, vault=bench.directory / "vault") as store:
+        order = bench.order()
+        await store.create_disks(order)
+        for number in range(SNAPSHOTS):
+            ticket = Ticket(image_id=str(number), most=2**40, path=vault.arrival(str(number)))
+            times["snapshot, copied and hashed"].append(await clock(store.save_image(order, ticket, None)))
+            await vault.discard(str(number))
 
 
 def main() -> None:
@@ -188,6 +212,8 @@ def main() -> None:
     times: Times = defaultdict(list)
     asyncio.run(measure(times))
     tables.show("milliseconds", times)
+    imported = asyncio.run(imports.measure())
+    tables.show("an image of 500 MB, MB/s", imported)
     median = {name: statistics.median(samples) for name, samples in times.items()}
     way = f"qcow2, {Injection.STORAGE_DAEMON}"
     tables.finish(
@@ -195,6 +221,8 @@ def main() -> None:
         overlay_ms=median[f"disks, {way}"],
         inject_ms=median[f"injection, {way}"],
         overlay_and_key_ms=median[f"both, {way}"],
+        snapshot_ms=median["snapshot, copied and hashed"],
+        import_ratio=imports.ratio(imported),
     )
 
 

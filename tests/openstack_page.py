@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from launcher.bus import MemoryBus
 from launcher.clock import SystemClock
+from launcher.drivers.images.local_vault import LocalVault
 from launcher.models import Model
 from launcher.services.api.callers import Callers
 from launcher.services.api.openstack import nova
@@ -17,6 +18,7 @@ from launcher.services.api.openstack.frame import Operation, Service
 from launcher.services.api.openstack.service import OpenStack
 from launcher.services.api.openstack.versions import Refused, ages_of
 from launcher.services.api.rate import Rate
+from launcher.services.api.uploads import Uploads
 
 PAGE = Path(__file__).parents[1] / "docs" / "openstack.md"
 HEAD = Path(__file__).with_suffix(".md")
@@ -25,8 +27,9 @@ HEAD = Path(__file__).with_suffix(".md")
 def services() -> Sequence[Service]:
     clock, rng = SystemClock(), Random(1)
     bus = MemoryBus(clock=clock, rng=rng)
+    uploads = Uploads(bus=bus, vault=LocalVault(Path("/nonexistent")))
     callers = Callers(bus=bus, rng=rng, rate=Rate(clock=clock, per_second=0.0))
-    return OpenStack(callers=callers, url="", region="RegionOne", bus=bus).services
+    return OpenStack(callers=callers, url="", region="RegionOne", bus=bus, uploads=uploads).services
 
 
 def page() -> str:

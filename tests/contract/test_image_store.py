@@ -14,9 +14,8 @@ import pytest
 from launcher.drivers import process
 from launcher.drivers.images import qcow2
 from launcher.drivers.images.fake import FakeImages
-from launcher.drivers.images.inject.choice import Ways
-from launcher.drivers.images.inject.injector import Injector, Payload
-from launcher.drivers.images.inject.storage_daemon import StorageDaemon
+from launcher.drivers.images.inject.choice import Ways, make_ways
+from launcher.drivers.images.inject.injector import Payload
 from launcher.drivers.images.library import add_image, read_image
 from launcher.drivers.images.local import LocalImages
 from launcher.drivers.images.space import Space
@@ -79,8 +78,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, library: Path) -
     if request.param == "storage-daemon":
         request.getfixturevalue("sandboxed")
     way = Injection.STORAGE_DAEMON if request.param == "storage-daemon" else Injection.METADATA
-    injectors: dict[Injection, Injector] = {Injection.STORAGE_DAEMON: StorageDaemon(tmp_path / "i")}
-    ways = Ways([way], {name: injector for name, injector in injectors.items() if name is way})
+    ways = make_ways([way], state=tmp_path)
     format = ImageFormat.RAW if request.param == "raw" else ImageFormat.QCOW2
     files = LocalImages(tmp_path / "instances", library=library, ways=ways, disk_format=format)
     opened: ImageStore = FakeImages() if request.param == "fake" else files
@@ -550,3 +548,17 @@ async def test_a_disk_grows_to_its_new_flavors_size_and_keeps_what_was_written(
         assert (grown, qcow2.read_header(grown.root).virtual_size) == (disks, 10 * GIB)
     await process.run(["qemu-img", "check", "-f", "qcow2", disks.root])
     await process.run(["qemu-io", "-f", "qcow2", "-c", "read -P 7 0 64k", disks.root])
+
+
+@pytest.mark.parametrize("store", ["metadata"], indirect=True)
+async def test_empty_disks_go_when_nothing_stands_on_them(store: LocalImages, orders: Orders) -> None:
+    flavor = Flavor(name="m1.more", vcpus=1, memory_mb=64, root_gb=0, ephemeral_gb=1, swap_mb=16)
+    await store.create_disks(orders(flavor=flavor))
+    blanks = store.path / "_blank"
+    await store.prune_bases()
+    assert len(list(blanks.iterdir())) == 2
+    await store.delete_disks(a_ref(1))
+    assert await store.prune_bases() > 0
+    assert list(blanks.iterdir()) == []
+    await store.create_disks(orders(flavor=flavor))
+    assert len(list(blanks.iterdir())) == 2

@@ -47,11 +47,15 @@ ACTIONS: tuple[Json, ...] = (
     {"lock": None},
     {"unlock": None},
     {"os-getConsoleOutput": {}},
+    {"createImage": {"name": "alphas-copy"}},
     {"reboot": {"type": "HARD"}},
     {"pause": None},
     {"unpause": None},
     {"suspend": None},
     {"resume": None},
+    {"rebuild": {"imageRef": "{image_id}"}},
+    {"rescue": None},
+    {"unrescue": None},
     {"os-stop": None},
     {"os-start": None},
     {"resize": {"flavorRef": "m1.small"}},
@@ -130,7 +134,7 @@ def _compute_changes() -> list[Verb]:
             Verb(f"POST {ONE}/action", f"{ITS}/action", body=body, needs=MEMBER, works=(200, 202, 409))
             for body in ACTIONS
         ),
-        Verb(f"DELETE {ONE}", ITS, needs=MEMBER),
+        Verb(f"DELETE {ONE}", ITS, needs=MEMBER, works=(204, 404)),
         Verb(f"POST {NOVA}/os-keypairs", body={"keypair": {"name": "another"}}, needs=MEMBER, foreign=200),
         Verb(f"DELETE {NOVA}/os-keypairs/{{name}}", f"{NOVA}/os-keypairs/{{key}}", needs=MEMBER),
         Verb(f"PUT {SETS}", ITS_SET, body={"quota_set": {"instances": 1}}, needs=ADMIN, foreign=403),
@@ -203,6 +207,89 @@ def network_changes() -> list[Verb]:
     ]
 
 
+ITS_IMAGE = f"{GLANCE}/images/{{disk}}"
+RENAMED = [{"op": "replace", "path": "/name", "value": "alphas-image"}]
+
+
+def image() -> list[Verb]:
+    every, one = f"{GLANCE}/images", f"{GLANCE}/images/{{id}}"
+    members, member = f"{one}/members", f"{one}/members/{{member}}"
+    return [
+        Verb(f"GET {every}", foreign=200),
+        Verb(f"GET {one}", f"{GLANCE}/images/{{image_id}}", foreign=200),
+        Verb(f"GET {one}", ITS_IMAGE),
+        Verb(f"GET {one}/file", f"{ITS_IMAGE}/file"),
+        *(Verb(f"GET {GLANCE}/{path}", foreign=200) for path in ("schemas/image", "schemas/images", "info/import")),
+        no(f"POST {one}/import"),
+        no(f"PUT {one}/stage"),
+        *(no(f"POST {one}/actions/{verb}") for verb in ("deactivate", "reactivate")),
+        *(no(f"{verb} {one}/tags/{{tag}}") for verb in ("PUT", "DELETE")),
+        Verb(f"POST {every}", body={"name": "another"}, needs=MEMBER, foreign=201),
+        Verb(f"PATCH {one}", ITS_IMAGE, body=RENAMED, needs=MEMBER),
+        Verb(f"PUT {one}/file", f"{ITS_IMAGE}/file", needs=MEMBER, works=(409,)),
+        Verb(f"GET {members}", f"{ITS_IMAGE}/members"),
+        Verb(f"POST {members}", f"{ITS_IMAGE}/members", body={"member": "{pid}"}, needs=MEMBER),
+        Verb(f"GET {member}", f"{ITS_IMAGE}/members/{{pid}}", works=(200, 404)),
+        Verb(f"PUT {member}", f"{ITS_IMAGE}/members/{{pid}}", body={"status": "accepted"}, needs=MEMBER),
+        Verb(f"DELETE {member}", f"{ITS_IMAGE}/members/{{pid}}", needs=MEMBER),
+        Verb(f"DELETE {one}", ITS_IMAGE, needs=MEMBER),
+    ]
+
+
+CINDER = "/volume/v3"
+ITS_VOLUME, ITS_SNAPSHOT = f"{CINDER}/volumes/{{volume}}", f"{CINDER}/snapshots/{{snapshot}}"
+
+
+def volume() -> list[Verb]:
+    plain = ("volumes", "volumes/detail", "snapshots", "snapshots/detail", "types", "limits", "os-availability-zone")
+    none = ("extensions", "backups", "backups/detail")
+    summary = {"OpenStack-API-Version": "volume 3.42"}
+    sets, its_set = f"{CINDER}/os-quota-sets/{{project}}", f"{CINDER}/os-quota-sets/{{pid}}"
+    types = f"{CINDER}/types"
+    return [
+        *(Verb(f"GET {CINDER}/{path}", foreign=200) for path in (*plain, *none)),
+        Verb(f"GET {CINDER}/volumes/summary", headers=summary, foreign=200),
+        Verb(f"GET {CINDER}/os-services", needs=ADMIN, foreign=403),
+        Verb(f"GET {types}/{{id}}", f"{types}/default", foreign=200),
+        Verb(f"GET {types}/{{id}}/extra_specs", f"{types}/default/extra_specs", foreign=200),
+        *(
+            no(f"{word} {types}{path}", status=403)
+            for word, path in (("POST", ""), ("PUT", "/{id}"), ("DELETE", "/{id}"))
+        ),
+        *(Verb(f"GET {sets}{path}", f"{its_set}{path}") for path in ("", "/defaults")),
+        Verb(f"PUT {sets}", its_set, body={"quota_set": {}}, needs=ADMIN, foreign=403),
+        no(f"DELETE {sets}"),
+        *(no(f"POST {CINDER}/{path}") for path in ("backups", "attachments", "os-volume-transfer")),
+        *_stored("volumes", ITS_VOLUME, {"volume": {"size": 1}}),
+        no(f"PUT {CINDER}/volumes/{{id}}"),
+        Verb(f"PUT {CINDER}/volumes/{{id}}/metadata", f"{ITS_VOLUME}/metadata", body={"metadata": {}}, needs=MEMBER),
+        Verb(
+            f"POST {CINDER}/volumes/{{id}}/action",
+            f"{ITS_VOLUME}/action",
+            body={"os-extend": {"new_size": 2}},
+            needs=MEMBER,
+            works=(202, 409),
+        ),
+        *_stored("snapshots", ITS_SNAPSHOT, {"snapshot": {"volume_id": "{volume}"}}, foreign=404),
+        no(f"PUT {CINDER}/snapshots/{{id}}"),
+        no(f"POST {CINDER}/snapshots/{{id}}/action"),
+        Verb(f"DELETE {CINDER}/snapshots/{{id}}", ITS_SNAPSHOT, needs=MEMBER, works=(202, 409)),
+        Verb(f"DELETE {CINDER}/volumes/{{id}}", ITS_VOLUME, needs=MEMBER, works=(202, 409)),
+    ]
+
+
+def _stored(kind: str, its: str, body: Json, *, foreign: int = 202) -> list[Verb]:
+    """What a volume and a snapshot have in common."""
+    one = f"{CINDER}/{kind}/{{id}}"
+    return [
+        Verb(f"GET {one}", its),
+        Verb(f"GET {one}/metadata", f"{its}/metadata"),
+        Verb(f"POST {CINDER}/{kind}", body=body, needs=MEMBER, foreign=foreign, works=(202, 409)),
+        Verb(f"POST {one}/metadata", f"{its}/metadata", body={"metadata": {"a": "b"}}, needs=MEMBER),
+        Verb(f"DELETE {one}/metadata/{{key}}", f"{its}/metadata/a", needs=MEMBER),
+    ]
+
+
 OPENSTACK = Dialect(
     ask=ask,
     served=_openstack_served,
@@ -246,7 +333,9 @@ OPENSTACK = Dialect(
         Verb(f"GET {APPLICATIONS}/{{id}}", f"{USERS}/{{uid}}/application_credentials/x", works=(404,)),
         Verb(f"DELETE {APPLICATIONS}/{{id}}", f"{USERS}/{{uid}}/application_credentials/x", works=(404,)),
         *network(),
+        *volume(),
         *compute(),
+        *image(),
         *network_changes(),
         Verb(f"GET {GLANCE}/images", foreign=200),
         Verb(f"GET {GLANCE}/images/{{id}}", f"{GLANCE}/images/{{image_id}}", foreign=200),

@@ -90,7 +90,13 @@ async def test_keystoneauth_finds_every_service(house: House) -> None:
             project_domain_id="default",
         )
         session = Session(auth=auth)
-        wanted = [("identity", (3, 0)), ("compute", (2, 1)), ("image", (2, 0)), ("network", (2, 0))]
+        wanted = [
+            ("identity", (3, 0)),
+            ("compute", (2, 1)),
+            ("image", (2, 0)),
+            ("network", (2, 0)),
+            ("block-storage", (3, 0)),
+        ]
         found = {kind: session.get_endpoint_data(service_type=kind, min_version=least) for kind, least in wanted}
         return {kind: data.url for kind, data in found.items() if data}
 
@@ -100,6 +106,7 @@ async def test_keystoneauth_finds_every_service(house: House) -> None:
         "compute": f"{house.url}/compute/v2.1/",
         "image": f"{house.url}/image/v2/",
         "network": f"{house.url}/network/v2.0/",
+        "block-storage": f"{house.url}/volume/v3/",
     }
 
 
@@ -108,7 +115,7 @@ async def test_a_token_says_what_it_is_good_for_and_ends(house: House, http: Cli
         token, told = response.headers["X-Subject-Token"], (await response.json())["token"]
     assert told["project"] == {"id": "admin", "name": "admin", "domain": {"id": "default", "name": "Default"}}
     assert [each["name"] for each in told["roles"]] == ["admin", "member", "reader"]
-    assert {each["type"] for each in told["catalog"]} == {"identity", "compute", "image", "network"}
+    assert {each["type"] for each in told["catalog"]} == {"identity", "compute", "image", "network", "block-storage"}
     assert {end["region"] for each in told["catalog"] for end in each["endpoints"]} == {"RegionOne"}
     subject = {"X-Subject-Token": token}
     seen = await get(http, "/identity/v3/auth/tokens", headers=subject)

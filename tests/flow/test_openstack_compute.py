@@ -90,6 +90,37 @@ async def test_a_servers_life_by_its_actions(house: House, http: ClientSession) 
     assert [each["event"] for each in events][:2] == ["api_scheduling", "compute_networking"]
 
 
+async def test_a_server_is_rebuilt_and_rescued(house: House, http: ClientSession) -> None:
+    made = await house.launch(name="vm1")
+    await house.until(made["id"], "ACTIVE")
+    rebuild = {"rebuild": {"imageRef": made["image_id"], "name": "vm2"}}
+    told = (await act(http, made["id"], rebuild))["server"]
+    assert told["name"] == "vm2"
+    await settled(house, made["id"], "ACTIVE")
+    assert await act(http, made["id"], {"rescue": None}, status=200) == {}
+    await settled(house, made["id"], "RESCUED")
+    assert (await send(http, "GET", f"/servers/{made['id']}", status=200))["server"]["status"] == "RESCUE"
+    await act(http, made["id"], {"unrescue": None})
+    await settled(house, made["id"], "ACTIVE")
+    await act(http, made["id"], {"rebuild": {"imageRef": "nowhere"}}, status=400)
+
+
+async def test_an_image_of_a_server_is_told_as_its_version_tells_it(house: House, http: ClientSession) -> None:
+    made = (await house.launch(name="vm1"))["id"]
+    await house.until(made, "ACTIVE")
+    action = {"createImage": {"name": "copy", "metadata": {"a": "b"}}}
+    image = (await act(http, made, action, version="2.45"))["image_id"]
+
+    async def active() -> Json | None:
+        found = await get(http, f"/image/v2/images/{image}")
+        return found if found["status"] == "active" else None
+
+    told = await eventually(active, what="the image")
+    assert (told["name"], told["a"]) == ("copy", "b")
+    await settled(house, made, "ACTIVE")
+    assert await act(http, made, {"createImage": {"name": "another"}}) is None
+
+
 async def test_groups_and_floating_ips_by_actions_of_old_versions(house: House, http: ClientSession) -> None:
     made = (await house.launch(name="vm1"))["id"]
     await house.until(made, "ACTIVE")

@@ -112,6 +112,28 @@ async def test_a_rebooted_host_has_its_machines_again_or_says_that_they_stopped(
             assert len(second.network.taps) == len(second.firewall.applied) == 3
 
 
+@pytest.mark.parametrize(
+    ("cause", "behaviour", "status"),
+    [
+        ("shutdown", "stop", "STOPPED"),
+        ("shutdown", "terminate", "DELETED"),
+        ("crashed", "terminate", "ACTIVE"),
+    ],
+)
+async def test_what_a_guest_did_while_the_launcher_was_down_counts(
+    tmp_path: Path, cause: str, behaviour: str, status: str
+) -> None:
+    """One that had powered itself off was started again."""
+    first = House(tmp_path)
+    async with first.open():
+        made = await first.until((await first.launch(shutdown_behaviour=behaviour))["id"], "ACTIVE")
+    first.virt.end(made["id"], cause)
+    second = first.successor()
+    async with second.open():
+        await until(lambda: (made["id"] in second.virt.domains) == (status == "ACTIVE"))
+        await second.until(made["id"], status)
+
+
 @pytest.mark.parametrize(("looks", "generation"), [(1, 1), (2, 2)])
 async def test_a_machine_is_missing_when_two_looks_in_a_row_say_so(tmp_path: Path, looks: int, generation: int) -> None:
     """One look too early, at a libvirt that was still finding its guests, replaced a machine that ran."""

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ from launcher.drivers.images.inject.choice import Ways
 from launcher.drivers.images.inject.content import LARGEST_FILE
 from launcher.drivers.images.inject.injector import Payload, Place
 from launcher.drivers.images.inject.qmp import ConnectionLost
+from launcher.drivers.images.inject.remembering import Remembering
 from launcher.drivers.images.inject.storage_daemon import PROGRAM, StorageDaemon
 from launcher.drivers.images.store import Injection
 from launcher.errors import HostResourceMissing, InjectionFailed
@@ -75,6 +77,21 @@ async def test_a_key_gets_into_a_fresh_disk(daemon: StorageDaemon, tmp_path: Pat
     assert "Mode:  0600" in await debugfs(disk, f"stat {KEYS}")
     assert "Mode:  0700" in await debugfs(disk, "stat /root/.ssh")
     assert (tmp_path / "base").read_bytes() == base
+
+
+async def test_the_second_disk_gets_a_key_by_a_copy(daemon: StorageDaemon, tmp_path: Path) -> None:
+    """And it is a disk of its own."""
+    one = await make_disk(tmp_path, home)
+    two = Path(shutil.copy(one, tmp_path / "two"))
+    injector = Remembering(daemon, tmp_path / "injected")
+    await injector.start()
+    for disk in (one, two):
+        await injector.inject(Place(disk, ImageFormat.QCOW2), Payload(KEY))
+        await daemon.stop()  # it would be started again
+    assert one.read_bytes() == two.read_bytes()
+    assert await debugfs(two, f"cat {KEYS}") == f"{KEY}\n"
+    await process.run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 4096", two])
+    assert await debugfs(one, f"cat {KEYS}") == f"{KEY}\n"
 
 
 TEXT = "auto eth0\niface eth0 inet static\n    address 10.0.0.2\n"

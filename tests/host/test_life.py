@@ -6,7 +6,7 @@ import pytest
 
 from tests.host.test_story import leftovers
 from tests.serving import Json, Server
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
@@ -75,6 +75,23 @@ async def stops_grows_and_starts(server: Server) -> None:
     await server.cli("start", "vm", "--wait")
     assert (await in_guest(server, "cat /root/file /sys/block/vda/size")).split() == ["kept", str(20 * 2**21)]
     assert (await server.get("/instances/vm"))["addresses"] == before["addresses"]
+
+
+async def test_a_guest_that_powers_itself_off_while_nobody_watches_is_obeyed(server: Server) -> None:
+    """After a restart it was started again, as if it had been killed."""
+    log = server.state / "libvirt" / "log" / "qemu"
+    async with server.running():
+        await server.cli("keypair", "create", "test")
+        await server.cli("run", "ami-tiny", "--key", "test", "--name", "vm", "--wait=active,ssh")
+        await in_guest(server, "(sleep 2; poweroff) >/dev/null 2>&1 & echo soon")
+        (console,) = (server.state / "instances").glob("instance-*/console.log")
+        await server.kill()
+    await until(lambda: "Power down" in console.read_text(errors="replace"))
+    assert "shutting down" not in next(log.glob("instance-*.log")).read_text()
+    async with server.running():
+        await server.until_instance("vm", status="STOPPED")
+        await sound(server)
+        assert len(leftovers(server)) == 4, "all but its machine"
 
 
 async def powers_itself_off(server: Server) -> None:

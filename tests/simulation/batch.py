@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,13 +69,19 @@ def faults() -> Iterator[Schedule]:
         yield from [replace(scene, faults=(*scene.faults, fault), kills=kills) for kills in KILLED]
     for fault, number in itertools.product(ODD_FAULTS, range(16)):
         yield Schedule(seed=number, faults=(fault,), kills=KILLED[number % 4], deletes=((), (REST,))[number // 4 % 2])
+    for number in range(30, 60, 2):
+        yield Schedule(faults=("virt.list:ghost",), kills=(f"{number}:reboot",), deletes=(REST,))
 
 
 def late_starts() -> Iterator[Schedule]:
-    """A domain that starts when nobody waits for it any more, while its end is under way."""
+    """A domain that starts when nobody waits for it any more, while its end is under way; and whatever else comes after
+    the end of who did it.
+    """
     for seed, number in itertools.product(range(12), range(25, 50, 5)):
         yield Schedule(seed=seed, launches=1, faults=("virt.spawn:late",), deletes=(number,))
         yield Schedule(seed=seed, launches=1, kills=(f"{number}:late",), deletes=(number + 3,))
+    for number in range(20, 60):
+        yield Schedule(faults=("virt.spawn:broken",), kills=(f"{number}:late",))
 
 
 def deletes() -> Iterator[Schedule]:
@@ -138,12 +145,14 @@ def floats() -> Iterator[Schedule]:
 
 
 def restarts() -> Iterator[Schedule]:
-    """The host of running machines is rebooted, and what was said of their first generation is said again."""
+    """Machines are rebooted, with their host or without it, and what was said of the ones before is said again."""
     scene = Schedule(weather="replaying", roles="split")
     for seed, number in itertools.product(range(2), range(48, 66)):
         yield replace(scene, seed=seed, kills=(f"{number}:reboot",))
     for seed, number in itertools.product(range(4), range(66, 84, 2)):
         yield replace(scene, seed=seed, launches=1, kills=(f"{number}:reboot",), faults=("images.create:slow",))
+    for seed, acts in itertools.product(range(2, 14), ((62, 70, 78), (62, 90, 120), (62, 62, 62))):
+        yield replace(scene, seed=seed, launches=1, acts=acts)
 
 
 def other_hosts() -> Iterator[Schedule]:
@@ -229,8 +238,15 @@ class Tally:
 @contextmanager
 def workers(processes: int) -> Iterator[Executor]:
     """Processes of their own: a simulation is bound to one processor."""
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=collect_seldom) as pool:
         yield pool
+
+
+def collect_seldom() -> None:
+    """What was imported is never garbage, and what a schedule leaves is little; to look for it took a tenth."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def run_all(schedules: Sequence[Schedule], pool: Executor) -> Iterator[Outcome]:

@@ -50,9 +50,11 @@ class SimBus(MemoryBus):
         self, ctx: Context, message: Call[R], *, host: str | None = None, timeout: float = CALL_TIMEOUT
     ) -> R:
         await self._begin(message)
+        self.life.calls += 1
         try:
             return await super().call(ctx, message, host=host, timeout=timeout)
         finally:
+            self.life.calls -= 1
             await self.life.look()
 
     async def notify(self, ctx: Context, message: Notice) -> None:

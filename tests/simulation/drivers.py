@@ -15,6 +15,7 @@ from launcher.errors import NetworkFailed, NotFound
 from launcher.floating import Translation
 from launcher.images import Received, Ticket
 from launcher.models import (
+    POWERED_OFF,
     DhcpEvidence,
     Diagnostics,
     Image,
@@ -72,6 +73,7 @@ class SimVirt(NoVolumes):
         return RESOURCES
 
     async def spawn(self, order: LaunchOrder, disks: Disks) -> None:
+        await self.life.look()  # a dead launcher starts nothing
         self.host.check_start(order)
         await self.life.touch(self.host, "virt.spawn", lambda: self._spawn(order), order=order, makes="domain")
 
@@ -98,6 +100,7 @@ class SimVirt(NoVolumes):
         await self.life.touch(self.host, "virt.suspend", lambda: self.host.suspend(order), order=order)
 
     async def resume(self, order: LaunchOrder, memory: Path) -> None:
+        await self.life.look()  # a dead launcher starts nothing
         self.host.check_start(order)
         await self.life.touch(self.host, "virt.resume", lambda: self.host.resume(order), order=order)
 
@@ -111,6 +114,10 @@ class SimVirt(NoVolumes):
     async def find_domain(self, instance_id: InstanceId) -> Domain | None:
         await self.life.look()
         return next((self._seen(order) for order in self.host.listed() if order.instance_id == instance_id), None)
+
+    async def find_end(self, order: InstanceRef) -> str | None:
+        await self.life.look()
+        return POWERED_OFF if order.instance_id in self.host.powered_off else None
 
     def _seen(self, order: LaunchOrder) -> Domain:
         return Domain(

@@ -22,13 +22,17 @@ FIRST = 1
 
 
 class Life:
-    """`on_death` is told once, with the mode of the kill; one that is asked to stop ends by itself."""
+    """`on_death` is told once, with the mode of the kill; one that is asked to stop ends by itself.
+
+    `calls` of its own have no answer yet.
+    """
 
     def __init__(self, world: World, name: str, *, on_death: Callable[[Life, str], None]) -> None:
         self.world, self.name, self.on_death = world, name, on_death
         self.dead, self.up, self.stopping = False, False, asyncio.Event()
         self.consumers: list[asyncio.Task[Any]] = []
         self.frozen: list[asyncio.Future[Any]] = []
+        self.calls = 0
 
     def die(self, mode: str) -> None:
         if self.dead:

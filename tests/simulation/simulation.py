@@ -46,13 +46,13 @@ CTX = Context(request_id="req-simulated", project_id="demo", user_id="demo", rol
 ADMIN = AdminAccess(token="t", password="p", access_key="LA", secret_key="s")
 LIMIT = 3600.0
 """Virtual seconds that a schedule may take, bad weather included."""
+LONGEST_SILENCE = 70.0
+"""Virtual seconds: longer than any call waits for its answer."""
 PROMPT = 13.0
 """Virtual seconds within which kills alone are made up for: hardly more than one step is waited for."""
 SWEEP_EVERY = 20.0
 QUIET = 2 * SWEEP_EVERY + 5.0
 """Virtual seconds without anything to do before a schedule is over: the sweep has looked twice."""
-QUIET_AFTER_SILENCE = 70.0
-"""The same where a call may have been left without an answer: longer than any waits."""
 
 
 class PlainPasswords(Passwords):
@@ -156,11 +156,12 @@ class Simulation:
 
     async def _quiet(self, clients: Sequence[asyncio.Future[None]]) -> None:
         """Return when nothing happens any more, or when it took too long. Deletes that still wait come at rest."""
-        world, since, patience = self.world, None, self._patience()
+        world, since = self.world, None
         while world.loop.now < LIMIT:
             await asyncio.sleep(2.0)
-            self.busy_until = world.loop.now if self._busy() else self.busy_until
-            if not self._at_rest():
+            restless = invariants.restless(world)
+            self.busy_until = world.loop.now if restless or self._unfiltered() else self.busy_until
+            if restless or not self._at_rest():
                 since = None
             elif not all(client.done() for client in clients):
                 since = None
@@ -169,32 +170,31 @@ class Simulation:
                         event.set()
             elif since is None:
                 since = world.loop.now
-            elif world.loop.now - max(since, world.last_start) >= patience and (
-                self._clean() or world.loop.now > BAD_WEATHER + patience
-            ):
+            elif self._over(world.loop.now - max(since, world.last_start)):
                 return
 
-    def _busy(self) -> bool:
-        prompt = invariants.must_be_prompt(self.schedule)
-        return invariants.restless(self.world) or (prompt and any(invariants.unfiltered(self.world)))
-
-    def _patience(self) -> float:
+    def _over(self, quiet: float) -> bool:
+        """After so many seconds of it: at once when all is well, else when nobody can be expected to mend it."""
+        if quiet < QUIET:
+            return False
         alone = self.schedule.roles == "one" and self.schedule.weather == "fair" and not self.schedule.faults
-        return QUIET if alone else QUIET_AFTER_SILENCE
+        patience = QUIET if alone else LONGEST_SILENCE
+        lasting = quiet >= patience and (
+            self.schedule.weather == "fair" or self.world.loop.now > BAD_WEATHER + patience
+        )
+        return lasting or not self._problems()
 
-    def _clean(self) -> bool:
-        """Whether it may end before bad weather does."""
-        return self.schedule.weather == "fair" or not self._problems()
+    def _unfiltered(self) -> bool:
+        return invariants.must_be_prompt(self.schedule) and any(invariants.unfiltered(self.world))
 
     def _problems(self) -> list[str]:
         return [*invariants.problems(self.world, self.asked), *self._own_problems()]
 
     def _at_rest(self) -> bool:
+        """Nothing is on its way to the world, and nobody waits for an answer."""
         if self.world.pending or len(self.asked) < self.schedule.launches:
             return False
-        if not all(life.up for life in self.lives.values()):
-            return False
-        return not invariants.restless(self.world)
+        return all(life.up and not life.calls for life in self.lives.values())
 
     # --- the processes -------------------------------------------------------------------------------
 

@@ -73,6 +73,7 @@ class Host:
     strangers: set[str] = field(default_factory=set)
     paused: set[InstanceId] = field(default_factory=set)
     saved: dict[InstanceId, LaunchOrder] = field(default_factory=dict)
+    powered_off: set[InstanceId] = field(default_factory=set)
     led: dict[IPv4Address, IPv4Address] = field(default_factory=dict)
     lost: set[tuple[InstanceId, int]] = field(default_factory=set)
     ghosts: list[tuple[float, LaunchOrder]] = field(default_factory=list)
@@ -94,6 +95,7 @@ class Host:
         if not taps <= self.taps.keys() or order.instance_id not in self.directories:
             raise HostResourceMissing(f"{order.name}: there is no tap or no disk")
         self.machines[order.instance_id] = order
+        self.powered_off.discard(order.instance_id)
         self._check_alone(order)
         self.tell(order.instance_id, PowerState.RUNNING, "booted")
 
@@ -123,6 +125,7 @@ class Host:
     def end(self, order: LaunchOrder) -> None:
         """The guest powers itself off."""
         if self._end(order.instance_id):
+            self.powered_off.add(order.instance_id)
             self.tell(order.instance_id, PowerState.STOPPED, "shutdown")
 
     def shut_down(self, order: InstanceRef) -> None:

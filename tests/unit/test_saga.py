@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
-from launcher.errors import SpawnFailed
+from launcher.errors import SpawnFailed, StaleGeneration
 from launcher.models import TaskState
 from launcher.services.saga import Saga, Step, StepFailed
 
@@ -61,6 +62,64 @@ async def test_what_the_report_raises_comes_through_as_it_is() -> None:
     with pytest.raises(SpawnFailed):
         await diary.saga.run("i-1")
     assert diary.lines[-1] == "report imaging"
+
+
+class Slow:
+    """A saga of two steps whose reports are answered when the test says so."""
+
+    def __init__(self, *, waits: bool) -> None:
+        self.lines: list[str] = []
+        self.answers: list[asyncio.Future[None]] = []
+        steps = [Step(name, self._doing(name), waits=waits) for name in (TaskState.BRIDGING, TaskState.IMAGING)]
+        self.run = asyncio.ensure_future(Saga(*steps, report=self._report).run("i-1"))
+
+    def _doing(self, name: TaskState) -> Callable[[str], Awaitable[None]]:
+        async def do(work: str) -> None:
+            self.lines.append(f"do {name}")
+            if name == self.failing:
+                raise SpawnFailed("no space")
+
+        return do
+
+    failing = ""
+
+    async def _report(self, work: str, step: TaskState) -> None:
+        self.lines.append(f"report {step}")
+        self.answers.append(asyncio.get_running_loop().create_future())
+        await self.answers[-1]
+
+    async def lines_are(self, *lines: str) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert self.lines == list(lines)
+
+
+async def test_what_waits_begins_when_its_report_was_answered() -> None:
+    slow = Slow(waits=True)
+    await slow.lines_are("report bridging")
+    slow.answers[0].set_result(None)
+    await slow.lines_are("report bridging", "do bridging", "report imaging")
+    slow.run.cancel()
+
+
+async def test_the_others_begin_while_it_is_on_the_way_and_no_next_one_before_the_answer() -> None:
+    slow = Slow(waits=False)
+    await slow.lines_are("report bridging", "do bridging")
+    slow.answers[0].set_result(None)
+    await slow.lines_are("report bridging", "do bridging", "report imaging", "do imaging")
+    slow.answers[1].set_result(None)
+    await slow.run
+
+
+@pytest.mark.parametrize("failing", ["", "bridging"])
+async def test_a_refusal_counts_more_than_how_the_step_ended(failing: str) -> None:
+    slow = Slow(waits=False)
+    slow.failing = failing
+    await slow.lines_are("report bridging", "do bridging")
+    slow.answers[0].set_exception(StaleGeneration("overtaken"))
+    with pytest.raises(StaleGeneration):
+        await slow.run
+    assert "report imaging" not in slow.lines
 
 
 async def test_unwinding_undoes_everything_in_reverse_whatever_was_done() -> None:

@@ -1,4 +1,4 @@
-"""Empty disks, ready for use: made once for each size, sparse, and never written to again.
+"""Empty disks, ready for use: made once for each size, sparse, and never written to again; kept until they are pruned.
 
     <path>/_blank/ephemeral-<gb>g    ext4, labelled ephemeral0
     <path>/_blank/swap-<mb>m         swap space
@@ -9,11 +9,12 @@ An instance's own lies on top of it as an overlay, or is a copy of its few writt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import tempfile
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,13 +50,30 @@ class Blanks:
     def __init__(self, path: Path, *, work: Path) -> None:
         self.path, self.work = path, work
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._wanted: Counter[str] = Counter()
 
-    async def ensure(self, flavor: Flavor) -> None:
-        """The flavor's are here. Raises InsufficientSpace, ProgramFailed, HostResourceMissing."""
-        for blank in blanks_of(flavor):
-            async with self._locks[blank.file]:
-                if not await in_thread((self.path / blank.file).exists):
-                    await self._make(blank)
+    @contextlib.asynccontextmanager
+    async def holding(self, blanks: Sequence[Blank]) -> AsyncIterator[None]:
+        """These are here until the block ends. Raises InsufficientSpace, ProgramFailed, HostResourceMissing."""
+        self._wanted.update(blank.file for blank in blanks)
+        try:
+            for blank in blanks:
+                async with self._locks[blank.file]:
+                    if not await in_thread((self.path / blank.file).exists):
+                        await self._make(blank)
+            yield
+        finally:
+            self._wanted.subtract(blank.file for blank in blanks)
+
+    async def prune(self, used: Callable[[], Collection[str]]) -> int:
+        """Remove those that no disk stands on and no launch is about to use. Returns bytes freed."""
+        freed = 0
+        for file in await in_thread(lambda: sorted(self.path.glob("*"))):
+            async with self._locks[file.name]:
+                if not self._wanted[file.name] and file.name not in await in_thread(used):
+                    freed += (await in_thread(file.stat)).st_blocks * 512
+                    await in_thread(file.unlink)
+        return freed
 
     async def _make(self, blank: Blank) -> None:
         draft = Path(await in_thread(tempfile.mkdtemp, dir=self.work))

@@ -104,10 +104,8 @@ class LocalImages:
 
     async def create_disks(self, order: LaunchOrder) -> Disks:
         size = root_size(order)
-        async with self.cache.holding(order):
+        async with self.cache.holding(order), self.blanks.holding(self._blanks_of(order)):
             if not await in_thread(self._is_there, order):
-                if not order.rescue:
-                    await self.blanks.ensure(order.flavor)
                 await self._make(order, await in_thread(self._new_disks, order, size))
             disks = await in_thread(self._disks, order)
         if await in_thread(_virtual_size, disks) < size:  # it was resized since its last start
@@ -197,7 +195,7 @@ class LocalImages:
         return await self.cache.list_bases()
 
     async def prune_bases(self) -> int:
-        return await self.cache.prune()
+        return await self.cache.prune() + await self.blanks.prune(self.cache.used)
 
     async def list_exports(self) -> Sequence[str]:
         return await self.ways.list_leftovers()

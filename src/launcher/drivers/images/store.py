@@ -111,7 +111,7 @@ class ImageStore(Protocol):
         """The checksums of the images' files that are here, kept for the next launch whether used or not."""
 
     async def prune_bases(self) -> int:
-        """Remove those that nothing here uses or is about to use. Returns the bytes that this freed."""
+        """Remove those, and empty disks, that nothing here uses or is about to use. Returns the bytes freed."""
         ...
 
     async def list_exports(self) -> Sequence[str]:

@@ -118,6 +118,9 @@ class VirtDriver(Protocol):
 
     async def find_domain(self, instance_id: InstanceId) -> Domain | None: ...
 
+    async def find_end(self, order: InstanceRef) -> str | None:
+        """Of a machine that is not there any more: the hypervisor's word for the cause, if it left one."""
+
     async def get_diagnostics(self, order: LaunchOrder) -> Diagnostics:
         """Raises NotFound when there is no such domain."""
 

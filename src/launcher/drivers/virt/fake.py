@@ -41,6 +41,7 @@ class FakeVirt:
         self.plugged: dict[InstanceId, dict[str, Plugged]] = {}
         self.clinging: set[str] = set()
         self.copied: list[InstanceId] = []
+        self.ends: dict[InstanceId, str] = {}
         self.saved: dict[InstanceId, Domain] = {}
         self.deaf: set[InstanceId] = set()
         self.watcher: PowerWatcher = _nobody
@@ -113,6 +114,9 @@ class FakeVirt:
     async def find_domain(self, instance_id: InstanceId) -> Domain | None:
         return self.domains.get(instance_id)
 
+    async def find_end(self, order: InstanceRef) -> str | None:
+        return self.ends.get(order.instance_id)
+
     async def get_diagnostics(self, order: LaunchOrder) -> Diagnostics:
         domain = self.domains.get(order.instance_id)
         if domain is None:
@@ -160,6 +164,7 @@ class FakeVirt:
         """The guest ends by itself, as a power-off in the guest (`shutdown`) or a dying QEMU (`failed`) would."""
         del self.domains[instance_id]
         self.plugged.pop(instance_id, None)
+        self.ends[instance_id] = cause
         self.watcher(instance_id, PowerState.STOPPED, cause)
 
     async def _turn(self, order: LaunchOrder, power: PowerState, cause: str) -> None:
@@ -183,6 +188,7 @@ class FakeVirt:
         return self.plugged.setdefault(order.instance_id, {})
 
     def _boot(self, order: LaunchOrder) -> None:
+        self.ends.pop(order.instance_id, None)
         self.domains[order.instance_id] = Domain(
             instance_id=order.instance_id,
             number=order.number,

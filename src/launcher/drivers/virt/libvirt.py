@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.drivers.virt import backup, disk_xml, domain_xml, domains, kvm, life, plugging
+from launcher.drivers.virt import backup, disk_xml, domain_xml, domains, ends, kvm, life, plugging
 from launcher.drivers.virt.connection import Connection, Lane, Work
 from launcher.drivers.virt.driver import Disks, Domain, HostResources, Plugged, PowerWatcher
 from launcher.drivers.virt.power import PowerWatch
@@ -146,6 +146,9 @@ class LibvirtVirt:
             functools.partial(domains.find, instance_id=instance_id), f"looking for the domain {instance_id}"
         )
         return found
+
+    async def find_end(self, order: InstanceRef) -> str | None:
+        return await asyncio.to_thread(ends.read_end, self.connection.uri, order.name)
 
     async def get_diagnostics(self, order: LaunchOrder) -> Diagnostics:
         found: Diagnostics = await self._look(

@@ -19,6 +19,7 @@ from launcher.drivers import process
 from launcher.drivers.images import qcow2
 from launcher.drivers.images.files import GIB, MIB, amount, in_thread, sync_file, write_synced
 from launcher.drivers.images.library import sync_directory
+from launcher.drivers.images.space import named_when_full
 from launcher.drivers.volumes.driver import Storage
 from launcher.drivers.volumes.taking import take_in
 from launcher.errors import InsufficientSpace, NotFound
@@ -69,7 +70,8 @@ class LocalVolumes:
         async with self._building(ref) as new:
             disk = new / original.path.name
             words = ("cp", "--reflink=auto", "--sparse=always", "--", original.path, disk)
-            await process.run(words, timeout=COPY_TIMEOUT)
+            with named_when_full(self.path):
+                await process.run(words, timeout=COPY_TIMEOUT)
             if (await self._virtual_size(disk, original.format)) < size_gb * GIB:
                 await self._run("resize", "-f", original.format, disk, f"{size_gb}G")
 
@@ -109,7 +111,8 @@ class LocalVolumes:
     async def _run(self, *words: str | Path) -> None:
         """A format is always named, so that nobody guesses one from what a guest wrote."""
         verb, *rest = words
-        await process.run(["qemu-img", verb, "-q", *rest], timeout=COPY_TIMEOUT)
+        with named_when_full(self.path):
+            await process.run(["qemu-img", verb, "-q", *rest], timeout=COPY_TIMEOUT)
 
     async def _virtual_size(self, disk: Path, format: ImageFormat) -> int:
         """By our own reading. A qcow2 file that a machine was cut off from may say that it was not closed properly."""

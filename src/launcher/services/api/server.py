@@ -56,6 +56,7 @@ from launcher.services.api.openstack.service import OpenStack
 from launcher.services.api.problems import HttpError
 from launcher.services.api.rate import Rate
 from launcher.services.api.tunnel import Tunnel
+from launcher.services.api.uploads import Uploads
 from launcher.services.api.volumes import NativeVolumes
 from launcher.services.api.watch import LAST_EVENT_ID, EventsQuery, Watch
 from launcher.services.role import Role
@@ -108,7 +109,8 @@ class ApiServer(Role):
         self.callers = Callers(bus=bus, rng=rng, rate=Rate(clock=clock, per_second=rate_per_second))
         self.rooms = rooms or NoRooms()
         self.ec2 = Ec2(bus=bus, clock=clock, rng=rng, callers=self.callers, region=region, traced=self._keep_span)
-        self.openstack = OpenStack(callers=self.callers, url=url, region=region, bus=bus)
+        uploads = Uploads(bus=bus, vault=vault)
+        self.openstack = OpenStack(callers=self.callers, url=url, region=region, bus=bus, uploads=uploads)
         self.watch, self.tunnel, self.metrics = Watch(bus=bus), Tunnel(bus=bus, rooms=self.rooms), Metrics()
         parts = (
             Native(bus=bus),
@@ -117,7 +119,7 @@ class ApiServer(Role):
             NativeAccounts(bus=bus),
             NativeCredentials(bus=bus),
             NativeGroups(bus=bus),
-            NativeImages(bus=bus, vault=vault),
+            NativeImages(bus=bus, uploads=uploads),
             NativeNetworks(bus=bus),
             NativeFloatingIps(bus=bus),
             NativeVolumes(bus=bus),

@@ -45,12 +45,12 @@ class Launches:
         self.holdings, self.reporting = holdings, reporting
         self.injecting = Injecting(bus=bus, images=images)
         self.saga: Saga[Launch] = Saga(
-            Step(TaskState.NETWORKING, self.allocate_address, self.release_address),
+            Step(TaskState.NETWORKING, self.allocate_address, self.release_address, waits=True),
             Step(TaskState.BRIDGING, self.plug, self.unplug),
             Step(TaskState.IMAGING, self.create_disks, self.delete_disks),
             Step(TaskState.INJECTING, self.inject),
             Step(TaskState.FILTERING, self.apply_firewall, self.remove_firewall),
-            Step(TaskState.SPAWNING, self.start_domain, self.destroy_domain, needs_earlier=True),
+            Step(TaskState.SPAWNING, self.start_domain, self.destroy_domain, needs_earlier=True, waits=True),
             report=self.report_step,
         )
 
@@ -82,7 +82,9 @@ class Launches:
             log.warning("%s: not all gone yet: %s", order.name, reason)
 
     async def report_step(self, work: Launch, step: TaskState) -> None:
-        """Nothing is done that the controller has not agreed to for this generation."""
+        """The host's claim and the start of the machine wait until the controller has agreed for this generation; the
+        steps between prepare the host while it is asked, and go no further when it refuses.
+        """
         self.reporting.end_step(work)
         self.holdings.turns.check(work.order)
         await self.reporting.begin(work, step)

@@ -13,7 +13,7 @@ from launcher.errors import Conflict
 from launcher.messages.compute import GetConsoleLog, GetDiagnostics, PruneBases, VerifyInstance
 from launcher.messages.reports import ReportVerified
 from launcher.messaging import Context, Route
-from launcher.models import Diagnostics, LaunchOrder, PowerState
+from launcher.models import POWERED_OFF, Diagnostics, LaunchOrder, PowerState
 from launcher.services.artefacts import Artefacts
 from launcher.services.compute.holdings import Holdings
 from launcher.services.compute.launch import Launches
@@ -77,9 +77,13 @@ class Looks:
             await self.bus.cast(ctx, ReportVerified(instance_id=order.instance_id, mended=mended))
 
     async def _runs(self, order: LaunchOrder) -> bool:
-        """Whether this generation does; when none does, that is reported."""
+        """Whether this generation does; when none does, that is reported. One whose guest powered it off while nobody
+        watched ended as if somebody had.
+        """
         found = await self._find_domain(order)
-        if found is None:
+        if found is None and await self.virt.find_end(order) == POWERED_OFF:
+            await self.reporting.power(order, PowerState.STOPPED, POWERED_OFF)
+        elif found is None:
             await self.reporting.power(order, None, "no domain was found")
         return found is not None and found.generation == order.generation
 

@@ -42,9 +42,9 @@ class Reporting:
         self.keep, self.own_context = keep, own_context
 
     async def begin(self, work: Launch, step: TaskState) -> None:
-        """The journal: nothing is done that the controller has not agreed to for this generation."""
-        await self.agree(work, work.task or step)
+        """The journal: what is done now. Its span begins with the question."""
         work.step, work.step_span, work.step_since_ms = step, new_span_id(self.rng), self.clock.now_ms()
+        await self.agree(work, work.task or step)
 
     async def agree(self, work: Launch, step: TaskState) -> None:
         order = work.order

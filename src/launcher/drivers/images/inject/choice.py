@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launcher.drivers.images.inject.injector import Injector, Payload
 from launcher.drivers.images.inject.nbd import Nbd
+from launcher.drivers.images.inject.remembering import Remembering
 from launcher.drivers.images.inject.storage_daemon import StorageDaemon
 from launcher.drivers.images.store import Injection
 from launcher.errors import DriverError, HostResourceMissing, InjectionFailed
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 def make_ways(names: Sequence[Injection], *, state: Path, partition: int = 0) -> Ways:
     """The ways of `[images] inject`, not started; each injector works in a directory of its own in `state`."""
     makers: dict[Injection, Callable[[], Injector]] = {
-        Injection.STORAGE_DAEMON: lambda: StorageDaemon(state / "inject"),
+        Injection.STORAGE_DAEMON: lambda: Remembering(StorageDaemon(state / "inject"), state / "injected"),
         Injection.NBD: lambda: Nbd(state),
     }
     return Ways(names, {name: makers[name]() for name in names if name in makers}, partition=partition)

@@ -16,15 +16,20 @@ from launcher.errors import BadRequest, Conflict, NotFound
 from launcher.life import Action as Life
 from launcher.messages.attributes import LockInstance, ModifyInstance
 from launcher.messages.floating_ips import AssociateFloatingIp, DisassociateFloatingIp, GetFloatingIp
+from launcher.messages.images import CreateImageOf
 from launcher.messages.instances import DeleteInstance, GetConsoleOutput
-from launcher.messages.life import ActOnInstance
+from launcher.messages.life import ActOnInstance, RebuildInstance, RescueInstance
 from launcher.messages.security_groups import SetInstanceGroups
-from launcher.models import Instance, Model
+from launcher.messages.tags import SetTags
+from launcher.models import Instance, Model, Name
 from launcher.services.api import problems
 from launcher.services.api.openstack import nova
 from launcher.services.api.openstack.frame import Ask, Operation, Reply, misfit
-from launcher.services.api.openstack.versions import ALWAYS, Ages, Refused, check, since, until
+from launcher.services.api.openstack.server_shapes import look_around, updated
+from launcher.services.api.openstack.versions import ALWAYS, Ages, Refused, Version, check, since, until
+from launcher.tagging import Tagged, TagKey, TagValue, Target
 
+IMAGE_IN_BODY = Version(2, 45)
 MOST_CONSOLE = 102400
 LINE = 256
 """Bytes that are looked through for each line of the console that is asked for."""
@@ -53,6 +58,29 @@ class GroupFields(Model):
 class FloatingFields(Model):
     address: IPv4Address
     fixed_address: IPv4Address | None = None
+
+
+class ImageFields(Model):
+    name: Name
+    metadata: dict[TagKey, TagValue] = Field(default_factory=dict)
+
+
+class RebuildFields(Model):
+    imageRef: str = Field(min_length=1, max_length=255)  # noqa: N815 - Nova's own
+    name: Name | None = None
+    description: Annotated[str | None, since(19)] = Field(default=None, max_length=255)
+    key_name: Annotated[str | None, since(54)] = Field(default=None, min_length=1, max_length=255)
+    adminPass: Annotated[Any, Refused("guests are entered by key")] = None  # noqa: N815
+    metadata: Annotated[Any, Refused("PUT /servers/{id}/metadata says it")] = None
+    personality: Annotated[Any, until(56), Refused("files are the launch's")] = None
+    preserve_ephemeral: Annotated[Any, Refused("all its disks are made anew")] = None
+    user_data: Annotated[Any, since(57), Refused("it stays")] = None
+    trusted_image_certificates: Annotated[Any, since(63), Refused("images are known by their checksums")] = None
+
+
+class RescueFields(Model):
+    rescue_image_ref: str | None = Field(default=None, min_length=1, max_length=255)
+    adminPass: Annotated[Any, Refused("guests are entered by key")] = None  # noqa: N815
 
 
 class ResizeFields(Model):
@@ -90,10 +118,6 @@ ONE_HOST = "servers stay on their host"
 REFUSED = {
     "changePassword": "guests are entered by key; nothing here reaches into a running one",
     "createBackup": "backups are not rotated here",
-    "createImage": "images are not made of servers yet",
-    "rebuild": "servers are not rebuilt yet: delete it, and launch another",
-    "rescue": "there is no rescue mode yet",
-    "unrescue": "there is no rescue mode yet",
     "shelve": "servers are not shelved: stop it",
     "shelveOffload": "servers are not shelved: stop it",
     "unshelve": "servers are not shelved",
@@ -134,6 +158,10 @@ class Actions:
             Action("unlock", do=self.unlock),
             Action("forceDelete", do=self.delete, why="a delete is never put off"),
             Action("os-getConsoleOutput", ConsoleFields, self.get_console),
+            Action("rebuild", RebuildFields, self.rebuild),
+            Action("rescue", RescueFields, self.rescue),
+            Action("unrescue", do=self._to(Life.UNRESCUE)),
+            Action("createImage", ImageFields, self.create_image),
             Action("addSecurityGroup", GroupFields, self.add_group),
             Action("removeSecurityGroup", GroupFields, self.remove_group),
             Action("addFloatingIp", FloatingFields, self.add_floating_ip, until(43)),
@@ -187,6 +215,32 @@ class Actions:
         text = await self.bus.call(ask.ctx, GetConsoleOutput(instance_id=found.id, max_bytes=most))
         kept = text.splitlines(keepends=True)
         return Reply({"output": text if lines is None else "".join(kept[len(kept) - min(lines, len(kept)) :])}, 200)
+
+    async def rebuild(self, ask: Ask, found: Instance, given: RebuildFields) -> Reply:
+        try:
+            message = RebuildInstance(instance_id=found.id, image=given.imageRef, key_name=given.key_name)
+            begun = await self.bus.call(ask.ctx, message)
+        except NotFound as error:
+            raise BadRequest(error.message, field=error.field) from None
+        if given.name is not None or given.description is not None:
+            changes = ModifyInstance(instance_id=found.id, name=given.name, description=given.description)
+            begun = await self.bus.call(ask.ctx, changes)
+        return Reply({"server": updated(ask, begun, await look_around(self.bus, ask))})
+
+    async def rescue(self, ask: Ask, found: Instance, given: RescueFields) -> Reply:
+        """Without a password there is none to tell."""
+        await self.bus.call(ask.ctx, RescueInstance(instance_id=found.id, image=given.rescue_image_ref))
+        return Reply({}, 200)
+
+    async def create_image(self, ask: Ask, found: Instance, given: ImageFields) -> Reply:
+        """What is said of it beside its name is the project's tags of it."""
+        made = await self.bus.call(ask.ctx, CreateImageOf(instance_id=found.id, name=given.name))
+        if given.metadata:
+            target = Target(kind=Tagged.IMAGE, id=made.id)
+            await self.bus.call(ask.ctx, SetTags(targets=(target,), tags=given.metadata))
+        if ask.version >= IMAGE_IN_BODY:
+            return Reply({"image_id": made.id})
+        return Reply(headers={"Location": f"{ask.base}/image/v2/images/{made.id}"})
 
     async def add_group(self, ask: Ask, found: Instance, given: GroupFields) -> None:
         groups = (*found.security_groups, given.name)

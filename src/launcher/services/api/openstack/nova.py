@@ -104,7 +104,7 @@ def number(ask: Ask, name: str, *, usual: int = 0) -> int:
 def page(ask: Ask, found: list[Json]) -> list[Json]:
     """After `marker`, at most `limit`."""
     marker, limit = ask.query.get("marker"), number(ask, "limit", usual=1000)
-    ids = [each["id"] for each in found]
+    ids = [str(each["id"]) for each in found]
     if marker is not None and marker not in ids:
         raise BadRequest(f"marker [{marker}] not found")
     start = ids.index(marker) + 1 if marker is not None else 0

@@ -31,6 +31,10 @@ WORDS = {
     TaskState.UNPAUSING: "unpause",
     TaskState.SUSPENDING: "suspend",
     TaskState.RESUMING: "resume",
+    TaskState.REBUILDING: "rebuild",
+    TaskState.RESCUING: "rescue",
+    TaskState.UNRESCUING: "unrescue",
+    TaskState.IMAGE_SNAPSHOT: "createImage",
     TaskState.DELETING: "delete",
 }
 """Nova's names of actions, by the task that they begin with."""

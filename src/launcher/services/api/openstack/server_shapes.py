@@ -78,8 +78,8 @@ async def look_around(bus: Bus, ask: Ask, *, all_projects: bool = False) -> Arou
 
 def status_of(instance: Instance) -> str:
     """One that is being deleted keeps its status, as in Nova; its task tells it."""
-    if instance.task_state is TaskState.REBOOTING:
-        return "REBOOT"
+    if instance.task_state in (TaskState.REBOOTING, TaskState.REBUILDING):
+        return instance.task_state.removesuffix("ing").upper()
     return STATUS.get(instance.vm_state, instance.vm_state.upper())
 
 

@@ -57,9 +57,9 @@ class Refused:
 ALWAYS = Ages()
 
 
-def since(minor: int) -> Ages:
-    """Of Compute 2."""
-    return Ages(first=Version(2, minor))
+def since(minor: int, *, major: int = 2) -> Ages:
+    """Of Compute 2, if no other is said."""
+    return Ages(first=Version(major, minor))
 
 
 def until(minor: int) -> Ages:
