@@ -137,6 +137,7 @@ EC2 = Dialect(
         verb("StopInstances", MEMBER, InstanceId="{i}"),
         verb("StartInstances", MEMBER, works=(200, 400), InstanceId="{i}"),
         verb("RebootInstances", MEMBER, works=(200, 400), InstanceId="{i}"),
+        verb("CreateImage", MEMBER, works=(200, 400), InstanceId="{i}", Name="made"),
         verb("TerminateInstances", MEMBER, InstanceId="{i}"),
         verb("DeleteSecurityGroup", MEMBER, GroupName="{group}"),
         verb("DeleteKeyPair", MEMBER, 200, KeyName="{key}"),

@@ -80,6 +80,7 @@ AFTER: list[Step] = [
     ("ResetImageAttribute", {**COPY, "Attribute": "launchPermission"}),
     ("DeregisterImage", COPY),
     ("RegisterImage", {"Name": "far", "ImageLocation": "http://127.0.0.1:9/far.img"}),
+    ("CreateImage", {"InstanceId": "i-00000001", "Name": "made"}),
     ("DescribeInstanceTypes", {"InstanceType.1": "m1.small"}),
     ("DescribeRegions", {}),
     ("DescribeAvailabilityZones", {}),

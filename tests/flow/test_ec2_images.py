@@ -51,6 +51,23 @@ async def test_a_copy_is_an_image_of_ones_own(house: House) -> None:
     await told(house, story)
 
 
+async def test_an_image_of_an_instance_can_be_launched(house: House) -> None:
+    def story(ec2: Ec2) -> None:
+        run = {"InstanceType": "m1.tiny", "MinCount": 1, "MaxCount": 1}
+        first = ec2.run_instances(ImageId="ami-tiny", **run)["Instances"][0]["InstanceId"]
+        assert code(ec2.create_image, InstanceId="i-00000077", Name="made") == "InvalidInstanceID.NotFound"
+        waited(ec2, "instance_running", InstanceIds=[first])
+        tags = [{"ResourceType": "image", "Tags": [{"Key": "of", "Value": first}]}]
+        made = ec2.create_image(InstanceId=first, Name="made", NoReboot=True, TagSpecifications=tags)["ImageId"]
+        waited(ec2, "image_available", ImageIds=[made])
+        (found,) = ec2.describe_images(Filters=[{"Name": "tag:of", "Values": [first]}])["Images"]
+        assert (found["ImageId"], found["Name"], found["Public"]) == (made, "made", False)
+        second = ec2.run_instances(ImageId=made, **run)["Instances"][0]["InstanceId"]
+        waited(ec2, "instance_running", InstanceIds=[second])
+
+    await told(house, story)
+
+
 async def test_what_cannot_be_fetched_fails_with_its_reason(house: House) -> None:
     def story(ec2: Ec2) -> None:
         made = ec2.register_image(Name="far", ImageLocation="http://127.0.0.1:9/far.img", Architecture="arm64")

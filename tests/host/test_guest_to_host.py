@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from launcher.models import LaunchOrder
+from launcher.networks import FixedIp
 from launcher.policy import Protocol
 from tests.contract.test_firewall_driver import another
 from tests.host.lan import (
@@ -25,6 +27,7 @@ from tests.host.lan import (
     SETTINGS,
     Guest,
     Lan,
+    a_launch,
     allowing,
     echo,
     host_socket,
@@ -129,3 +132,33 @@ async def test_a_compute_host_without_the_network_role_answers_nothing(lan: Lan)
     await lan.firewall.ensure_base(LAN)
     await ask_name(guest)
     assert nothing_came(asking)
+
+
+async def test_a_gateway_on_another_host_is_asked_for_its_services_only(lan: Lan) -> None:
+    """Its host sees a frame from the wire, and no tap; so the guest's own host has to look."""
+    own = [f"{LAN.gateway}/{LAN.cidr.prefixlen}", "brd", "+", "dev", LAN.bridge]
+    subprocess.run(["ip", "address", "del", *own], check=True)
+    guest, gateway = await lan.launch(1), Guest(*far_gateway())
+    try:
+        gateway.run("ip", "address", "add", f"{LAN.gateway}/{LAN.cidr.prefixlen}", "dev", "eth0")
+        closed, names = (listening(gateway, port) for port in (CLOSED, 53))
+        asking = guest.open(socket.SOCK_DGRAM)
+        for port in (CLOSED, 53):
+            asking.sendto(b"?", (str(LAN.gateway), port))
+        assert await received(names) == (b"?", str(guest.lease.address))
+        assert nothing_came(closed)
+    finally:
+        gateway.unplug()
+        subprocess.run(["ip", "address", "add", *own], check=True)
+
+
+def far_gateway() -> tuple[LaunchOrder, FixedIp]:
+    """As if behind a wire that is a port of the bridge: nobody's tap to the filters."""
+    order, (lease,), _ = a_launch(99)
+    return order, lease
+
+
+def listening(gateway: Guest, port: int) -> socket.socket:
+    made = gateway.open(socket.SOCK_DGRAM)
+    made.bind((str(LAN.gateway), port))
+    return made

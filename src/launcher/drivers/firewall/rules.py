@@ -3,6 +3,7 @@
     FORWARD, OUTPUT ─► nova-local ─(to br100, 10.0.0.3)─► nova-inst-1 ─► nova-sg-7 ─► nova-from-9
                            │                                   └────────► nova-fallback drops what nobody accepted
                            └(from a bridge's port)─► nova-out ─(tap)─► nova-free, nova-out-1 ─► nova-eg-7 ─► nova-to-9
+                                                        └(tap, to its gateway on another host)─► nova-gateway
     INPUT ─(from a bridge's port)─► nova-input ─(tap)─► nova-host drops what is for the host itself and no service of it
 
 This is the layout of the article with its mistakes mended: OUTPUT is filtered too (else the host reaches every port),
@@ -26,10 +27,11 @@ from launcher.networks import Network
 from launcher.policy import Direction, Policy, Protocol, Rule, SecurityGroup
 from launcher.ports import Port
 
-LOCAL, FALLBACK, OUT, FREE, INPUT, HOST = (
+LOCAL, FALLBACK, OUT, GATEWAY, FREE, INPUT, HOST = (
     "nova-local",
     "nova-fallback",
     "nova-out",
+    "nova-gateway",
     "nova-free",
     "nova-input",
     "nova-host",
@@ -42,6 +44,7 @@ ALLOWED = "0x8000000/0x8000000"
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
 _DROP = "-j DROP"
+_ANY = "any"
 _INVALID = "-m conntrack --ctstate INVALID -j DROP"
 _KNOWN = "-m conntrack --ctstate RELATED,ESTABLISHED"
 _LATE = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -j DROP"
@@ -114,6 +117,12 @@ def _of_far_gateways(gateways: Iterable[IPv4Address | IPv6Address], settings: Se
     return [*dhcp, *([metadata] if settings.metadata_port else [])]
 
 
+def _far_gateway(settings: Settings, six: bool) -> list[str]:
+    """What an instance may ask of its gateway where that is not on this host; `RETURN` leaves it to what follows."""
+    services = [rule.removeprefix(f"-d {_ANY} ") for rule in _services(_ANY, settings, six)]
+    return [*_host(six), *services, _DROP]
+
+
 def _gateway(network: Network, six: bool) -> str | None:
     if not six:
         return f"{network.gateway}/32"
@@ -147,7 +156,7 @@ def apply_instance(
     chains that grow with the instances are not asked for: iptables would read them as a whole.
     """
     ports = [port for port in ports if not six or port.address6]
-    chains = dict(_group_chains(policy, six))
+    chains = dict(_group_chains(policy, six)) | {GATEWAY: _far_gateway(settings, six)}
     for port in ports:
         chains[_own(order, port)] = instance_rules(port, policy, settings, six=six)
     if policy.limits_egress:
@@ -242,8 +251,15 @@ def _lead_to(found: Chains, order: InstanceRef, ports: Sequence[Port], policy: P
         _arrival(order, port, address) for port in ports for address in port.addresses if (address.version == 6) is six
     ]
     lines = replace(found, LOCAL, owns, arrivals)
-    for chain, target in ((OUT, out), (INPUT, HOST)):
-        lines += replace(found, chain, taps, [f"-m physdev --physdev-in {port.tap} -j {target}" for port in ports])
+    far = [
+        f"-d {gateway}/{gateway.max_prefixlen} -m physdev --physdev-in {port.tap} -j {GATEWAY}"
+        for port in ports
+        for gateway in port.gateways
+        if (gateway.version == 6) is six
+    ]
+    for chain, before, target in ((OUT, far, out), (INPUT, [], HOST)):
+        jumps = [f"-m physdev --physdev-in {port.tap} -j {target}" for port in ports]
+        lines += replace(found, chain, taps, [*before, *jumps])
     stale = sorted(owns - {_own(order, port) for port in ports} - {out})
     return [*lines, *(f":{chain} - [0:0]" for chain in stale), *(f"-X {chain}" for chain in stale)]
 
@@ -263,7 +279,9 @@ def _owns(found: Chains, order: InstanceRef) -> set[str]:
 
 
 def _taps(found: Chains, order: InstanceRef) -> set[str]:
-    words = {word for chain in (OUT, INPUT) for rule in found.get(chain, ()) for word in rule.split()[3:4]}
+    words = {
+        rule.partition("--physdev-in ")[2].partition(" ")[0] for chain in (OUT, INPUT) for rule in found.get(chain, ())
+    }
     return {word for word in words if word.partition("-")[0] == order.tap}
 
 
@@ -364,8 +382,9 @@ def _changed(found: Chains, chains: dict[str, list[str]]) -> list[str]:
 
 
 def _drop_unused(found: Chains) -> list[str]:
-    """Groups that no instance is in, and members whom no group names."""
-    lines: list[str] = []
+    """Groups that no instance is in, members whom no group names, and what no gateway is asked by."""
+    is_asked = GATEWAY not in found or any(rule.endswith(f" {GATEWAY}") for rule in found.get(OUT, ()))
+    lines = [] if is_asked else [f":{GATEWAY} - [0:0]", f"-X {GATEWAY}"]
     users = [rules for chain, rules in found.items() if chain.startswith((INSTANCE, LIMITED))]
     for owned in (GROUPS, MEMBERS):
         used = {word for rules in users for rule in rules for word in rule.split()[-1:]}

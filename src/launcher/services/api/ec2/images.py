@@ -59,6 +59,16 @@ class RegisterImage(Request):
     sriov_net_support: Annotated[str | None, Ignored("there is one kind of NIC")] = None
 
 
+class CreateImage(Request):
+    """Make an image of an instance's root disk as it is now; the instance runs on."""
+
+    instance_id: str
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    description: Annotated[str, Field(max_length=255)] = ""
+    no_reboot: Annotated[bool, Ignored("it is never rebooted for that")] = False
+    tag_specification: tuple[TagSpecification, ...] = ()
+
+
 class DeregisterImage(Request):
     """Nobody can launch it any more. Instances that run go on."""
 
@@ -157,8 +167,7 @@ def _item(image: CatalogueImage, noted: dict[str, str]) -> ImageItem:
 async def register_image(ask: Ask, request: RegisterImage) -> Made:
     known = await ask.look(ListImages())
     noted = tags.specified(request.tag_specification, "image", "snapshot")
-    if not finding.is_name(request.name):
-        raise Refusal("InvalidAMIName.Malformed", f"Letters, digits, spaces and ._:@- are understood: {request.name}")
+    _check_name(request.name)
     made = await ask.change(
         messages.CreateImage(
             request=messages.ImageRequest(
@@ -175,6 +184,15 @@ async def register_image(ask: Ask, request: RegisterImage) -> Made:
     return await _noted(ask, made, noted)
 
 
+async def create_image(ask: Ask, request: CreateImage) -> Made:
+    (instance,) = await finding.instances(ask, [request.instance_id])
+    noted = tags.specified(request.tag_specification, "image", "snapshot")
+    _check_name(request.name)
+    told = {"name": request.name, "description": request.description}
+    made = await ask.change(messages.CreateImageOf(instance_id=instance.id, **told))
+    return await _noted(ask, made, noted)
+
+
 async def deregister_image(ask: Ask, request: DeregisterImage) -> Done:
     image = await finding.one_image(ask, request.image_id)
     await ask.change(messages.DeleteImage(image=image.id))
@@ -188,11 +206,15 @@ async def copy_image(ask: Ask, request: CopyImage) -> Made:
     source = await finding.one_image(ask, request.source_image_id)
     noted = tags.specified(request.tag_specification, "image", "snapshot")
     kept = (await tags.of(ask, Tagged.IMAGE)).get(source.id, {}) if request.copy_image_tags else {}
-    if not finding.is_name(request.name):
-        raise Refusal("InvalidAMIName.Malformed", f"Letters, digits, spaces and ._:@- are understood: {request.name}")
+    _check_name(request.name)
     told = {"description": request.description, "idempotency_key": request.client_token}
     made = await ask.change(messages.CopyImage(image=source.id, name=request.name, **told))
     return await _noted(ask, made, {**kept, **noted})
+
+
+def _check_name(name: str) -> None:
+    if not finding.is_name(name):
+        raise Refusal("InvalidAMIName.Malformed", f"Letters, digits, spaces and ._:@- are understood: {name}")
 
 
 async def _noted(ask: Ask, made: CatalogueImage, noted: dict[str, str]) -> Made:
@@ -220,6 +242,9 @@ MAKING: Names = {
 }
 OPERATIONS = (
     Operation(RegisterImage, Made, register_image, {**MAKING, (NotFound, "source"): "InvalidParameterValue"}),
+    Operation(
+        CreateImage, Made, create_image, {QuotaExceeded: "ResourceLimitExceeded", Conflict: "IncorrectInstanceState"}
+    ),
     Operation(DeregisterImage, Done, deregister_image, {Conflict: "DependencyViolation", NotFound: ids.IMAGE.unknown}),
     Operation(CopyImage, Made, copy_image, MAKING),
     Listing(DescribeImages, Images, find_images, IMAGE_FILTERS, ("image_id",), named=("image_id",)).operation(),
