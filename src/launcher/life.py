@@ -104,7 +104,9 @@ OPERATIONS = {
 }
 PLAIN = {action: operation for action, operation in OPERATIONS.items() if not operation.told}
 BY_TASK = {operation.task: operation for operation in OPERATIONS.values()}
-RUNNING = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.RESCUED})
+AWAKE = frozenset({VmState.ACTIVE, VmState.RESCUED})
+"""Its guest runs."""
+RUNNING = AWAKE | {VmState.PAUSED}
 """There is a machine, and it has memory."""
 AT_REST = RUNNING | {VmState.STOPPED, VmState.SUSPENDED}
 """It has its host, its disk, its address and its filters; all of these count against the host and the quota."""

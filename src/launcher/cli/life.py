@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from launcher.cli import output
 from launcher.cli.client import Api, Exit, Failure, Json, find_endpoint, find_id
+from launcher.cli.login import forget_host
 
 _POLL = 0.2
 HELP = {
@@ -55,6 +56,8 @@ def _run(verb: str, args: argparse.Namespace) -> int:
     for word in args.instances:
         try:
             begun.append(api.post(f"/instances/{find_id(api, word)}/{verb}", body))
+            if verb in _OF_IMAGES:
+                forget_host(begun[-1]["id"], rescued=verb == "rescue")
         except Failure as failure:
             output.print_failure(failure)
             worst = worst or failure.exit_code

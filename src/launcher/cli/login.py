@@ -52,7 +52,7 @@ def ssh(args: argparse.Namespace) -> int:
     instance = find_instance(api, args.instance)
     if instance["status"] == "BUILD":
         instance = wait_active(api, [instance], args.timeout, _tell)[0]
-    if instance["status"] != "ACTIVE":
+    if instance["status"] not in ("ACTIVE", "RESCUED"):
         raise Failure(f"{instance['name']} is {instance['status']}", exit_code=Exit.FAULT, hint="launcher list")
     wait_ssh(api, instance, args.timeout, lambda *_: None)
     if args.state:
@@ -68,9 +68,10 @@ def ssh(args: argparse.Namespace) -> int:
 def ssh_command(instance: Json, identity: str | None, user: str, rest: list[str]) -> list[str]:
     """OpenSSH over the API's tunnel. The token stays in the environment or the file it came from, out of `ps`.
 
-    The guest's host key is remembered under its id, which is never used twice: no false alarms, no blind trust.
+    The guest's host key is remembered under its id, which is never used twice: no false alarms, no blind trust. That of
+    the root it is rescued with is another.
     """
-    known_hosts = data_directory() / "known_hosts" / instance["id"]
+    known_hosts = _known_hosts(instance["id"], rescued=instance["status"] == "RESCUED")
     known_hosts.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     proxy = shlex.join([sys.executable, "-m", "launcher.cli.websocket", f"{instance['id']}/22"]).replace("%", "%%")
     options = {
@@ -86,6 +87,15 @@ def ssh_command(instance: Json, identity: str | None, user: str, rest: list[str]
     if key and (identity or key.exists()):
         words += ["-o", "IdentitiesOnly=yes", "-i", str(key)]
     return ["ssh", *words, "-l", user, instance["id"], *rest]
+
+
+def forget_host(instance_id: str, *, rescued: bool) -> None:
+    """Its root is made anew, and with it its host key."""
+    _known_hosts(instance_id, rescued=rescued).unlink(missing_ok=True)
+
+
+def _known_hosts(instance_id: str, *, rescued: bool) -> Path:
+    return data_directory() / "known_hosts" / (f"{instance_id}.rescue" if rescued else instance_id)
 
 
 def _tell(_: Json, step: str, at_ms: float, remark: str) -> None:

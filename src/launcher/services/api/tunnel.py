@@ -17,9 +17,10 @@ from aiohttp import WSMsgType, web
 
 from launcher.bus import Bus
 from launcher.errors import BadRequest, Conflict, Unreachable
+from launcher.life import AWAKE
 from launcher.messages.instances import GetInstance
 from launcher.messages.network import ListAddresses
-from launcher.models import InstanceId, VmState
+from launcher.models import InstanceId
 from launcher.services.api.endpoint import Ask
 from launcher.services.api.metadata.rooms import Rooms
 
@@ -51,7 +52,7 @@ class Tunnel:
         port = ask.path["port"]
         if not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536):
             raise BadRequest(f"{port[:20]!r} is not a port", field="port")
-        if instance.vm_state is not VmState.ACTIVE or not instance.addresses:
+        if instance.vm_state not in AWAKE or not instance.addresses:
             raise Conflict(f"instance {instance.name!r} is {instance.status}", hint="wait until it is ACTIVE")
         address, room = str(instance.addresses[0]), await self._room(ask, instance.id)
         try:

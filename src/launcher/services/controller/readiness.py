@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from launcher.life import AWAKE
 from launcher.models import DhcpEvidence, Diagnostics, Instance, PowerState, VmState
 
 CONSOLE_LINES = 8
@@ -21,7 +22,7 @@ def verdict(
     seconds = (now_ms - instance.state_since_ms) / 1000
     if instance.fault is not None and instance.vm_state is VmState.ERROR:
         return f"{instance.fault.step} failed: {instance.fault.message}"
-    if instance.vm_state is not VmState.ACTIVE:
+    if instance.vm_state not in AWAKE:
         return f"{instance.task_state or instance.vm_state} for {seconds:.1f} s"
     said = f"the console last said {console[-1].strip()!r}" if console else "the console is silent"
     return f"running for {seconds:.1f} s; {_machine(domain)}; {_dhcp(dhcp)}; {said}"

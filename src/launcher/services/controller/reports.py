@@ -12,7 +12,7 @@ from launcher.db import life as life_moves
 from launcher.db.database import Database
 from launcher.db.moves import Due
 from launcher.errors import BusUnavailable, NoHostYet, NoRoute, RpcTimeout, StaleGeneration
-from launcher.life import BY_TASK, RUNNING
+from launcher.life import AWAKE, BY_TASK, RUNNING
 from launcher.messages.reports import (
     NextMove,
     RecordSpans,
@@ -176,7 +176,7 @@ class Reports:
                 lambda db: self.journal.note(db, look(db), message=STUCK if report.stuck else UNSTUCK)
             )
             await self.journal.publish(ctx, event)
-        return instance.vm_state is VmState.ACTIVE and instance.task_state is None
+        return instance.vm_state in AWAKE and instance.task_state is None
 
     async def report_verified(self, ctx: Context, report: ReportVerified) -> None:
         self.reconcile.start_report.verified(report.instance_id, report.mended)
