@@ -146,7 +146,13 @@ async def tell(order: LaunchOrder, nics: tuple[FixedIp, ...]) -> Guest:
         trace_id="0",
     )
     told = GuestMetadata(
-        instance=instance, availability_zone="nova", public_key=KEY, kernel_id=None, ramdisk_id=None, user_data=None
+        instance=instance,
+        region="RegionOne",
+        availability_zone="nova",
+        public_key=KEY,
+        kernel_id=None,
+        ramdisk_id=None,
+        user_data=None,
     )
     return Guest(told, nics)
 

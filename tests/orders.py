@@ -97,6 +97,7 @@ def make_told(instance: Instance | None = None, **changes: Any) -> GuestMetadata
     """What the controller tells of a guest."""
     values: dict[str, Any] = {
         "instance": instance or make_instance(),
+        "region": "RegionOne",
         "availability_zone": "nova",
         "public_key": None,
         "kernel_id": None,

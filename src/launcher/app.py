@@ -191,6 +191,7 @@ def _controller(
             token_seconds=config.access.token_s,
         ),
         host_timeout=config.scheduler.host_timeout_s,
+        region=config.host.region,
     )
 
 

@@ -351,6 +351,7 @@ class GuestMetadata(Model):
     """What only the guest reads, beside its instance; the metadata service tells it."""
 
     instance: Instance
+    region: str = Field(description="[host] region")
     availability_zone: str = Field(description="its host's, or the one asked for while it has none")
     public_key: str | None
     kernel_id: str | None

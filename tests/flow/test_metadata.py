@@ -223,7 +223,7 @@ async def test_the_owner_sees_what_the_guest_sees(house: House) -> None:
     assert base64.b64decode(page["body"]) == b"availability-zone\nregion"
     assert page["leaves"] == {
         "latest/meta-data/placement/availability-zone": "nova",
-        "latest/meta-data/placement/region": "nova",
+        "latest/meta-data/placement/region": "RegionOne",
     }
     async with inside(house, mine["addresses"][0]) as guest:
         root = await house.ask("GET", f"{at}/", status=200)

@@ -162,6 +162,17 @@ async def test_a_late_word_of_an_older_machine_does_not_hide_the_new_ones_end(ho
     await house.until(made["id"], "STOPPED")
 
 
+async def test_a_machine_that_ended_unheard_counts_no_more_once_it_is_looked_for(tmp_path: Path) -> None:
+    """It was held as running for ever: it had ended between the look of a verification and its end."""
+    async with House(tmp_path, restart_missing=False).open() as house:
+        made = await running(house)
+        del house.virt.domains[made["id"]]
+        await house.bus.cast(CTX, VerifyInstance(order=await order_of(house, made)), host="node-1")
+        await house.until(made["id"], "STOPPED")
+        assert made["id"] in house.compute.holdings.held
+        assert house.compute.holdings.running == 0
+
+
 async def test_a_machine_whose_disk_was_full_goes_on_unless_its_owner_paused_it(house: House) -> None:
     """The hypervisor pauses it, and nobody else would let it run again."""
     made = await running(house)

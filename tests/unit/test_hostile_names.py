@@ -157,6 +157,7 @@ def test_any_path_of_the_metadata_service_is_there_or_not_found(path: str, words
 def a_guest(instance: Instance, *, user_data: str | None, words: str = "x") -> Guest:
     told = GuestMetadata(
         instance=instance,
+        region=words,
         availability_zone=words,
         public_key=words,
         kernel_id=None,
@@ -183,7 +184,7 @@ def test_a_key_of_any_name_stays_in_its_directory_and_one_argument(name: str) ->
 
 @given(NAMES)
 def test_the_command_of_ssh_has_the_guest_for_its_destination(name: str) -> None:
-    instance = {"id": instance_id(1), "key_name": None, "name": name}
+    instance = {"id": instance_id(1), "key_name": None, "name": name, "status": "ACTIVE"}
     words = ssh_command(instance, None, "root", ["--", name])
     assert words[0] == "ssh"
     assert words[words.index(instance_id(1)) + 1 :] == ["--", name]

@@ -85,6 +85,7 @@ def make_guest(*more: FixedIp, user_data: bytes | None = b"\x00\xff#!", **change
     }
     told = GuestMetadata(
         instance=Instance(**{**values, **changes}),
+        region="here-1",
         availability_zone="az-2",
         public_key="ssh-ed25519 AAAA me",
         kernel_id="22222222-0000-4000-8000-000000000001",

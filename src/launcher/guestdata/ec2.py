@@ -22,7 +22,6 @@ VERSIONS = (
     *("2016-04-19", "2016-06-30", "2016-09-02", "2018-03-28", "2018-08-17", "2018-09-24", "2019-10-01"),
     *("2020-10-27", "2021-01-03", "2021-03-23", "2021-07-15", "2022-09-24", "latest"),
 )
-REGION = "nova"
 ROOT_DEVICE = "vda"
 TAG = re.compile(r"(?!\.{1,2}$|_index$)[A-Za-z0-9+.,_:@-]{1,128}")
 """Names of tags that can be a path and a line of a listing: EC2's, without the `=` that means a key there."""
@@ -63,7 +62,7 @@ def _meta_data(guest: Guest, *, tags: bool) -> dict[str, Node]:
         "local-ipv4": text(nic.address),
         "mac": text(nic.mac),
         "network": Directory({"interfaces": Directory({"macs": Directory(macs)})}),
-        "placement": Directory({"availability-zone": text(told.availability_zone), "region": text(REGION)}),
+        "placement": Directory({"availability-zone": text(told.availability_zone), "region": text(told.region)}),
         "public-hostname": hostname,
         "public-ipv4": text(nic.floating or ""),
         **({"public-keys": Directory({"0": _key(guest)})} if told.public_key else {}),
@@ -122,7 +121,7 @@ def _identity(guest: Guest) -> Leaf:
         "pendingTime": born.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "privateIp": str(guest.nics[0].address),
         "ramdiskId": _short("ari", told.ramdisk_id) if told.ramdisk_id else None,
-        "region": REGION,
+        "region": told.region,
         "version": "2017-09-30",
     }
     return text(json.dumps(document, indent=2))

@@ -81,6 +81,8 @@ class Looks:
         watched ended as if somebody had.
         """
         found = await self._find_domain(order)
+        if found is None and order.instance_id in self.holdings.held:
+            self.holdings.hold(order, running=False)  # it ended while it was being verified, and nobody listened
         if found is None and await self.virt.find_end(order) == POWERED_OFF:
             await self.reporting.power(order, PowerState.STOPPED, POWERED_OFF)
         elif found is None:

@@ -75,6 +75,7 @@ class Controller(Role):
         sweep_every: float = 60.0,
         host_timeout: float = 60.0,
         access: AccessRules | None = None,
+        region: str = "RegionOne",
     ) -> None:
         super().__init__(host=host, bus=bus, clock=clock, rng=rng)
         self.db, self.tick, self.sweep_every, self.admin = db, tick, sweep_every, admin
@@ -103,7 +104,9 @@ class Controller(Role):
             life=self.life,
             live_hosts=lambda: self.catalogue.live_hosts(host_timeout),
         )
-        self.inventory = Inventory(db=db, bus=bus, clock=clock, journal=journal, reconcile=self.reconcile, hosts=hosts)
+        self.inventory = Inventory(
+            db=db, bus=bus, clock=clock, journal=journal, reconcile=self.reconcile, hosts=hosts, region=region
+        )
         self.access = Access(db=db, clock=clock, rng=rng, rules=access or AccessRules())
         self.accounts = Accounts(db=db, bus=bus, clock=clock, rng=rng, access=self.access, usual=quotas)
         self.disks = Disks(**every, context=self.own_context, usual=quotas, rules=launches)

@@ -60,9 +60,10 @@ class Inventory:
         journal: Journal,
         reconcile: Reconcile,
         hosts: Mapping[str, HostState],
+        region: str,
     ) -> None:
         self.db, self.bus, self.clock, self.journal, self.reconcile = db, bus, clock, journal, reconcile
-        self.hosts = hosts
+        self.hosts, self.region = hosts, region
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -172,6 +173,7 @@ class Inventory:
         host = self.hosts.get(instance.host or "")
         return GuestMetadata(
             instance=instance,
+            region=self.region,
             availability_zone=(host.availability_zone if host else instance.availability_zone) or DEFAULT_ZONE,
             public_key=order.public_key,
             kernel_id=order.kernel.id if order.kernel else None,
