@@ -286,12 +286,18 @@ def nudged(db: sqlite3.Connection, due: Due, *, next_check_ms: float) -> None:
     )
 
 
-def look_at_unfinished(db: sqlite3.Connection, now_ms: float, *, host: str | None = None) -> list[str]:
-    """Make due now what is not at rest: all, or what is of `host` or still waits for one; the names of these."""
+def look_at_unfinished(
+    db: sqlite3.Connection, now_ms: float, *, host: str | None = None, until_ms: float | None = None
+) -> list[str]:
+    """Make due now what is not at rest: all, or what is of `host` or still waits for one; the names of these.
+
+    What has come to its state after `until_ms` is left alone: it is the work of whoever works now.
+    """
     rows = db.execute(
         "UPDATE instances SET next_check_ms = :now, nudges = 0"
-        " WHERE next_check_ms IS NOT NULL AND (:host IS NULL OR host = :host OR host IS NULL) RETURNING id, number",
-        {"now": now_ms, "host": host},
+        " WHERE next_check_ms IS NOT NULL AND (:host IS NULL OR host = :host OR host IS NULL)"
+        " AND state_since_ms <= :until RETURNING id, number",
+        {"now": now_ms, "host": host, "until": now_ms if until_ms is None else until_ms},
     ).fetchall()
     return [InstanceRef(instance_id=row["id"], number=row["number"]).name for row in rows]
 

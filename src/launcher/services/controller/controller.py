@@ -178,7 +178,7 @@ class Controller(Role):
             await self.db.write(lambda db: instances.skip_numbers(db, message.host.highest_number))
         if is_new:
             await self.disks.work.hear_of(message.host)
-            await self.reconcile.host_started(message.host.name)
+            await self.reconcile.host_started(message.host)
         else:
             await self.reconcile.recount(message.host)
         await self.refresh.hear_host(message.host)

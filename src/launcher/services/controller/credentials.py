@@ -22,7 +22,7 @@ from launcher.accounts import (
 from launcher.clock import Clock
 from launcher.db import accounts, credentials
 from launcher.db.database import Database
-from launcher.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
+from launcher.errors import Conflict, Forbidden, NotFound, Unauthorized
 from launcher.identity import new_access_key, new_account_id, new_token
 from launcher.messages.access import (
     CreateCredential,
@@ -267,7 +267,7 @@ def _maker(db: sqlite3.Connection, ctx: Context, message: CreateCredential) -> U
 def _project_of(db: sqlite3.Connection, ctx: Context, user: User, message: CreateCredential) -> Project:
     wanted = message.project or (ctx.project_id if user.id == ctx.user_id else user.default_project_id)
     if not wanted:
-        raise BadRequest(f"user {user.name!r} has no usual project: name one", field="project")
+        raise Conflict(f"user {user.name!r} has no usual project", hint="name one", field="project")
     try:
         project = accounts.get_project(db, wanted)
         roles = accounts.list_roles(db, user.id, project.id)

@@ -74,13 +74,15 @@ class Reconcile:
         self.start_report.resume(await self.db.write(lambda db: moves.look_at_unfinished(db, now)))
         await self.tick()
 
-    async def host_started(self, host: str) -> None:
-        """A compute process is new: go on with what its predecessor had begun, verify what it had finished."""
+    async def host_started(self, host: HostState) -> None:
+        """A compute process is new: go on with what its predecessor had begun, verify what it had finished. What began
+        after its first word is its own work.
+        """
         now = self.clock.now_ms()
-        await self.db.write(lambda db: moves.look_at_unfinished(db, now, host=host))
-        held = await self.db.read(lambda db: life.list_held(db, host))
+        await self.db.write(lambda db: moves.look_at_unfinished(db, now, host=host.name, until_ms=host.seen_ms))
+        held = await self.db.read(lambda db: life.list_held(db, host.name))
         self.start_report.expect({each.order.instance_id: each.order.name for each in held})
-        await self.verify(host, held)
+        await self.verify(host.name, held)
         await self.tick()
 
     async def recount(self, host: HostState) -> None:
