@@ -22,6 +22,7 @@ from launcher.guestdata.guest import Guest
 from launcher.images import Ticket
 from launcher.models import Flavor, ImageFormat, LaunchOrder
 from tests.orders import make_image, make_lease, make_order, make_told
+from tests.small_volume import small_volume
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("sandboxed")]
 
@@ -40,11 +41,8 @@ def order(tmp_path: Path) -> LaunchOrder:
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "instances"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", path], check=True)
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
+    with small_volume(tmp_path / "instances", 3) as path:
+        yield path
 
 
 async def test_a_copy_that_does_not_fit_leaves_nothing_and_is_made_when_there_is_room(

@@ -13,6 +13,7 @@ from launcher.drivers.volumes.local import LocalVolumes
 from launcher.errors import InsufficientSpace, LauncherError
 from launcher.models import ImageFormat
 from tests.contract.test_volume_driver import ref
+from tests.small_volume import small_volume
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("sandboxed")]
 
@@ -21,11 +22,8 @@ MIB = 2**20
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "volumes"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "none", path], check=True)
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
+    with small_volume(tmp_path / "volumes", 5) as path:
+        yield path
 
 
 @pytest.mark.parametrize("format", ImageFormat)

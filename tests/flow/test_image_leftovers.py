@@ -18,6 +18,7 @@ from tests.flow.test_images import announce, send, upload
 from tests.flow.test_imports import begin, make_downloads, settled
 from tests.mirror import Mirror
 from tests.serving import Server
+from tests.small_volume import small_volume
 from tests.waiting import eventually, until
 
 KILLS = ("image.arrive:after:1", "image.admit:after:1", "image.active:after:1")
@@ -62,11 +63,8 @@ async def test_a_lost_database_is_no_order_to_throw_the_images_away(tmp_path: Pa
 
 @pytest.fixture
 def small_vault(tmp_path: Path, sandboxed: None) -> Iterator[Path]:
-    path = tmp_path / "vault"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", path], check=True)
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
+    with small_volume(tmp_path / "vault", 1) as path:
+        yield path
 
 
 @pytest.mark.host

@@ -4,57 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
 
-from launcher.cli import environment
 from tests.flow.house import ADMIN, House, Json
-
-PROGRAM = Path(sys.executable).with_name("openstack")
-
-
-def login(**changes: object) -> Json:
-    """POST /identity/v3/auth/tokens, by the administrator's password."""
-    user = {"name": "admin", "domain": {"id": "default"}, "password": ADMIN.password}
-    scope = {"project": {"name": "admin", "domain": {"name": "Default"}}}
-    return {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope, **changes}}
+from tests.flow.openstack_client import get, logged_in, login, openstack
 
 
 @pytest.fixture
 async def http(house: House) -> AsyncIterator[ClientSession]:
-    """With an administrator's token, got as clients get it."""
-    async with ClientSession(house.url) as session:
-        async with session.post("/identity/v3/auth/tokens", json=login()) as response:
-            assert response.status == 201, await response.text()
-            session.headers["X-Auth-Token"] = response.headers["X-Subject-Token"]
+    async with logged_in(house) as session:
         yield session
-
-
-async def get(http: ClientSession, path: str, *, status: int = 200, **options: Any) -> Json:
-    async with http.get(path, **options) as response:
-        assert response.status == status, await response.text()
-        found: Json = await response.json()
-        return found
-
-
-async def openstack(house: House, line: str, *, code: int = 0) -> str:
-    """The command, with what `launcher env` exports and nothing else."""
-    known = {"url": house.url, "region": "RegionOne", "user_id": "admin", "project_id": "admin", **ADMIN.model_dump()}
-    process = await asyncio.create_subprocess_exec(
-        *(str(PROGRAM), *line.split()),
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environment.of_admin(known)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode == code, f"{line}: {out.decode()}{err.decode()}"
-    return out.decode() + err.decode()
 
 
 async def test_the_story_by_the_openstack_command(house: House) -> None:

@@ -13,9 +13,10 @@ import pytest
 from aiohttp import ClientSession
 
 from launcher.services.api.openstack.actions import OLD_CONSOLES, REFUSED
+from tests.flow import openstack_client
 from tests.flow.house import House, Json
+from tests.flow.openstack_client import get, logged_in
 from tests.flow.test_floating_ips import POOLS
-from tests.flow.test_openstack import get, login
 from tests.waiting import eventually
 
 NOVA = "/compute/v2.1"
@@ -32,20 +33,14 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 @pytest.fixture
 async def http(house: House) -> AsyncIterator[ClientSession]:
-    async with ClientSession(house.url) as session:
-        async with session.post("/identity/v3/auth/tokens", json=login()) as response:
-            session.headers["X-Auth-Token"] = response.headers["X-Subject-Token"]
+    async with logged_in(house) as session:
         yield session
 
 
 async def send(
     http: ClientSession, method: str, path: str, body: object = None, *, status: int, version: str = "2.1"
 ) -> Any:
-    headers = {"OpenStack-API-Version": f"compute {version}"}
-    async with http.request(method, f"{NOVA}{path}", json=body, headers=headers) as response:
-        text = await response.text()
-        assert response.status == status, text
-        return json.loads(text) if text else None
+    return await openstack_client.send(http, method, f"{NOVA}{path}", body, status=status, version=f"compute {version}")
 
 
 async def act(http: ClientSession, server: str, action: Json, *, status: int = 202, version: str = "2.1") -> Any:

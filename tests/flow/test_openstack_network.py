@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from tests.flow import openstack_client
 from tests.flow.house import House, Json
+from tests.flow.openstack_client import logged_in, openstack
 from tests.flow.test_floating_ips import POOLS
-from tests.flow.test_openstack import login, openstack
 from tests.flow.test_openstack_compute import compare
 
 V2 = "/network/v2.0"
@@ -26,17 +27,12 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 @pytest.fixture
 async def http(house: House) -> AsyncIterator[ClientSession]:
-    async with ClientSession(house.url) as session:
-        async with session.post("/identity/v3/auth/tokens", json=login()) as response:
-            session.headers["X-Auth-Token"] = response.headers["X-Subject-Token"]
+    async with logged_in(house) as session:
         yield session
 
 
 async def send(http: ClientSession, method: str, path: str, body: object = None, *, status: int) -> Any:
-    async with http.request(method, f"{V2}{path}", json=body) as response:
-        text = await response.text()
-        assert response.status == status, text
-        return json.loads(text) if text else None
+    return await openstack_client.send(http, method, f"{V2}{path}", body, status=status)
 
 
 async def test_the_network_story_by_the_openstack_command(house: House) -> None:

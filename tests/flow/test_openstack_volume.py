@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from tests.flow import openstack_client
 from tests.flow.house import House, Json
-from tests.flow.test_openstack import login, openstack
+from tests.flow.openstack_client import logged_in, openstack
 from tests.flow.test_openstack_compute import compare
 from tests.waiting import eventually
 
@@ -20,20 +21,14 @@ V3, V2 = "/volume/v3", "/image/v2"
 
 @pytest.fixture
 async def http(house: House) -> AsyncIterator[ClientSession]:
-    async with ClientSession(house.url) as session:
-        async with session.post("/identity/v3/auth/tokens", json=login()) as response:
-            session.headers["X-Auth-Token"] = response.headers["X-Subject-Token"]
+    async with logged_in(house) as session:
         yield session
 
 
 async def send(
     http: ClientSession, method: str, path: str, body: object = None, *, status: int, version: str = "3.0"
 ) -> Any:
-    headers = {"OpenStack-API-Version": f"volume {version}"}
-    async with http.request(method, path, json=body, headers=headers) as response:
-        text = await response.text()
-        assert response.status == status, text
-        return json.loads(text) if text else None
+    return await openstack_client.send(http, method, path, body, status=status, version=f"volume {version}")
 
 
 async def rested(http: ClientSession, path: str, status: str) -> Json:

@@ -11,7 +11,7 @@ from aiohttp import ClientSession
 
 from tests.ec2_client import client
 from tests.flow.house import ADMIN, House, Json
-from tests.flow.test_openstack import get, login
+from tests.flow.openstack_client import get, logged_in
 
 Launch = Callable[[House, ClientSession], Awaitable[str]]
 
@@ -39,9 +39,7 @@ async def by_ec2(house: House, http: ClientSession) -> str:
 @pytest.mark.parametrize("launch", [by_native, by_openstack, by_ec2])
 async def test_what_one_door_launched_the_others_see_as_it_is(house: House, launch: Launch) -> None:
     await house.ask("POST", "/keypairs", {"name": "k"}, status=201)
-    async with ClientSession(house.url) as http:
-        async with http.post("/identity/v3/auth/tokens", json=login()) as response:
-            http.headers["X-Auth-Token"] = response.headers["X-Subject-Token"]
+    async with logged_in(house) as http:
         made = await launch(house, http)
         native: Json = await house.until(made, "ACTIVE")
         server = (await get(http, f"/compute/v2.1/servers/{made}"))["server"]

@@ -3,46 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.ec2_client import client
-from tests.serving import ROOT, Server
+from tests.readme import commands, shell
+from tests.serving import Server
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.host
-BIN = Path(sys.executable).parent
-
-
-def commands() -> str:
-    """The block below the heading."""
-    found = re.search(r"## Point your EC2 tools here\n.*?```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert found
-    return found[1]
-
-
-def shell(script: str, server: Server, directory: Path) -> str:
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=directory,
-        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "LAUNCHER_STATE": str(server.state)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 async def test_the_readmes_commands_boot_a_machine_that_lets_its_key_in(server: Server, tmp_path: Path) -> None:
     async with server.running():
-        said = await asyncio.to_thread(shell, commands(), server, tmp_path)
+        said = await asyncio.to_thread(shell, commands("Point your EC2 tools here"), server, tmp_path)
         address = said.splitlines()[-1].strip()
         assert re.fullmatch(r"10\.0\.0\.\d+", address), said
         login = ["ssh", "-i", "test.pem", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]

@@ -16,6 +16,8 @@ from launcher.services.compute.holdings import Holdings
 from launcher.services.compute.work import Launch
 
 T = TypeVar("T")
+GATE = 120.0
+"""Seconds that the controller may take to look at the image."""
 LOOK_EVERY = 0.25
 """Seconds between two looks whether the instance is to be deleted meanwhile."""
 
@@ -50,7 +52,3 @@ class Saving:
         finally:
             task.cancel()
             await asyncio.wait([task])
-
-
-GATE = 120.0
-"""Seconds that the controller may take to look at the image."""

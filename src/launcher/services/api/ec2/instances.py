@@ -16,7 +16,7 @@ from launcher.services.api.ec2.instance_shapes import Reservation, Running, rese
 from launcher.services.api.ec2.operation import TAG_FILTERS, Ask, Listing, Operation, Paged, plain
 from launcher.services.api.ec2.query import Ignored, Parameters, Refused, Request
 from launcher.services.api.ec2.refusals import Refusal, bad_value
-from launcher.services.api.ec2.shapes import moment
+from launcher.services.api.ec2.shapes import Detail, Summary, moment
 from launcher.services.api.ec2.states import State
 from launcher.services.api.ec2.tags import TagSpecification, specified
 from launcher.services.api.ec2.world import World
@@ -122,16 +122,6 @@ class Change(NamedTuple):
 
 class Changed(NamedTuple):
     instances_set: tuple[Change, ...]
-
-
-class Detail(NamedTuple):
-    name: str
-    status: str
-
-
-class Summary(NamedTuple):
-    status: str
-    details: tuple[Detail, ...]
 
 
 class Status(NamedTuple):

@@ -17,6 +17,18 @@ class Tag(NamedTuple):
     value: str
 
 
+class Detail(NamedTuple):
+    """A check that DescribeInstanceStatus or DescribeVolumeStatus tells of."""
+
+    name: str
+    status: str
+
+
+class Summary(NamedTuple):
+    status: str
+    details: tuple[Detail, ...]
+
+
 class GroupName(NamedTuple):
     """A security group by its id and name; a reader of an old version finds the name where the id is."""
 

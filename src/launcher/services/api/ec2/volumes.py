@@ -16,6 +16,7 @@ from launcher.services.api.ec2 import finding, ids, volume_shapes
 from launcher.services.api.ec2.operation import TAG_FILTERS, Ask, Listing, Operation, Paged, plain
 from launcher.services.api.ec2.query import Ignored, Refused, Request
 from launcher.services.api.ec2.refusals import Refusal, bad_value
+from launcher.services.api.ec2.shapes import Detail, Summary
 from launcher.services.api.ec2.tags import TagSpecification, specified
 from launcher.services.api.ec2.volume_shapes import ONE_KIND, Attached, VolumeItem
 from launcher.services.api.ec2.xml import Done, Named
@@ -92,16 +93,6 @@ class DescribeVolumeAttribute(Request):
 class Volumes(NamedTuple):
     volume_set: tuple[VolumeItem, ...]
     next_token: str | None = None
-
-
-class Detail(NamedTuple):
-    name: str
-    status: str
-
-
-class Summary(NamedTuple):
-    status: str
-    details: tuple[Detail, ...]
 
 
 class Status(NamedTuple):
