@@ -1,7 +1,7 @@
 """The same key into the same disk, done once.
 
 A fresh overlay differs from another of its image and size in nothing, so what came out of it with one key is copied for
-the next launch with that key: about 1 ms where writing takes 10. Only public keys are remembered, in files of this run
+the next launch with that key. Only public keys are remembered, in files of this run
 of the launcher; passwords, files and addresses are their guest's own and are written each time.
 """
 
